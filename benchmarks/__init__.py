@@ -1,0 +1,1 @@
+"""Shift suites, one file each; `rbft list` shows them."""

@@ -1,0 +1,58 @@
+"""FLYP: fine-tune like you pretrain, the contrastive loss on images and prompted class names (Goyal et al., CVPR 2023)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustbench_ft import Batch, Clip, Method, Run, TrainSet
+from robustbench_ft.recipe import R_FLYP, Recipe
+from robustbench_ft.train import Objective, Terms, train
+
+
+@dataclass(frozen=True)
+class FLYP(Method):
+    """Both towers and the scale move; each image is paired with its class in a random template.
+
+    As in the authors' code, two images of one class in a batch are negatives of each other (the targets are the
+    diagonal), and the head of the tuned model is rebuilt from its tuned text tower, all templates, learned scale.
+    """
+
+    published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_FLYP}
+
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
+        clip.train_only("image", "text", "scale")
+
+        def rebuild_head() -> None:
+            clip.start_from_zero_shot(data.task, self.resolved.head)
+            clip.head.requires_grad_(False)
+
+        rebuild_head()
+        captions = self.captions(clip, data)
+        return train(clip, data, self.objective(clip, captions, run), self.resolved, run, refresh=rebuild_head)
+
+    def captions(self, clip: Clip, data: TrainSet) -> Tensor:
+        """Every class in every template, as tokens [K, T, L]."""
+        texts = [template.format(name) for name in data.task.classes for template in data.task.templates]
+        return clip.tokenize(texts).view(len(data.task.classes), len(data.task.templates), -1)
+
+    def objective(self, clip: Clip, captions: Tensor, run: Run) -> Objective:
+        def loss(batch: Batch) -> Terms:
+            return {"contrastive": contrastive(batch.features, clip.encode_text(self.pair(captions, batch, run)), clip.scale)}
+
+        return loss
+
+    def pair(self, captions: Tensor, batch: Batch, run: Run) -> Tensor:
+        """One caption for each image of the batch, [B, L]."""
+        template = torch.randint(captions.shape[1], batch.labels.shape, generator=run.generator("captions", batch.step))
+        return captions[batch.labels.cpu(), template]
+
+
+def contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Mean of image-to-text and text-to-image cross-entropy; unit rows [B, D] each, row i belongs to row i."""
+    logits = scale * images @ texts.T  # [B, B]
+    target = torch.arange(len(images), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

@@ -1,0 +1,34 @@
+"""FT: cross-entropy through the image tower and the head, from the zero-shot head (Wortsman et al., 2022)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+
+from robustbench_ft import Batch, Clip, Method, Run, TrainSet
+from robustbench_ft.recipe import R_WISE, Recipe
+from robustbench_ft.train import Objective, Terms, train
+
+
+@dataclass(frozen=True)
+class FT(Method):
+    """Every weight of the image tower moves; nothing holds it back. The text tower stays as it was."""
+
+    published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_WISE}
+
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
+        self.start(clip, data)
+        return train(clip, data, self.objective(clip, run), self.resolved, run)
+
+    def start(self, clip: Clip, data: TrainSet) -> None:
+        """Where training begins: the zero-shot head [K, D], in the recipe's convention."""
+        clip.start_from_zero_shot(data.task, self.resolved.head)
+        clip.train_only("image", "head")
+
+    def objective(self, clip: Clip, run: Run) -> Objective:
+        def loss(batch: Batch) -> Terms:
+            logits = clip.classify(batch.features)  # [B, D] -> [B, K]
+            return {"nll": F.cross_entropy(logits, batch.labels, label_smoothing=self.resolved.label_smoothing)}
+
+        return loss

@@ -1,0 +1,17 @@
+"""Zero-shot: no training; the head is made of text embeddings of the class names (Radford et al., 2021)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from robustbench_ft import Clip, Method, Run, TrainSet
+
+
+@dataclass(frozen=True)
+class ZeroShot(Method):
+    """The pre-trained model as it is: what every other row is compared with."""
+
+    trains: ClassVar[bool] = False
+
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
+        clip.start_from_zero_shot(data.task)
+        return clip.eval()

@@ -1,0 +1,210 @@
+"""The command line: parsing and printing. Nothing heavy is imported before a command needs it."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__, registry
+from .errors import PlanError, RbftError
+
+if TYPE_CHECKING:
+    from .report import Table
+
+EPILOG = """\b
+Examples
+  rbft run --method lipsum --suite shapes
+  rbft run --method ft --method lipsum --suite shapes --seeds 0-4 --set lipsum.strength=0.5
+  rbft run --method ft --method wise-ft --suite shapes --set lr=1e-4 --set lr=3e-4      (a grid)
+  rbft run --method flyp --suite shapes --model ViT-B-16 --pretrained openai --device cuda
+  rbft report runs --format markdown
+"""
+
+
+class _Cli(click.Group):
+    """Turns errors a user can cause into one line (or one line each) and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PlanError as error:
+            _fail(ctx, error, error.problems)
+        except RbftError as error:
+            _fail(ctx, error, (str(error),))
+        except KeyboardInterrupt:
+            _fail(ctx, None, ("interrupted; run the same command again to resume from the last checkpoint",))
+
+
+def _fail(ctx: click.Context, error: RbftError | None, lines: tuple[str, ...]) -> None:
+    if ctx.params.get("traceback") and error is not None:
+        raise error
+    for line in lines:
+        click.echo(f"rbft: {line}", err=True)
+    sys.exit(2)
+
+
+@click.group(cls=_Cli, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="rbft")
+@click.option("--traceback", is_flag=True, help="Show where an error came from.")
+def main(traceback: bool) -> None:
+    """Robust fine-tuning of CLIP: run methods over shift suites, compare them honestly."""
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["all", "methods", "suites"]), default="all")
+def list_command(kind: str) -> None:
+    """Show the registered methods and suites."""
+    for title, key in (("Methods", "method"), ("Suites", "suite")):
+        if kind not in ("all", title.lower()):
+            continue
+        click.echo(f"{title}")
+        for entry in sorted(registry.entries(key).values(), key=lambda e: e.name):
+            origin = "" if entry.shelf == "builtin" else f" [{entry.shelf}]"
+            click.echo(f"  {entry.name:<17} {entry.summary}{origin}")
+
+
+@main.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Show one method or suite: what it is, its settings, its recipe, its data."""
+    from .describe import describe
+
+    click.echo(describe(name))
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of `run`, in the order --help shows them."""
+    for option in reversed((
+        click.option("--method", multiple=True, metavar="NAME", help="Method; repeat for several."),
+        click.option("--suite", multiple=True, metavar="NAME", help="Shift suite; repeat for several."),
+        click.option("--model", multiple=True, metavar="NAME", help="'embedded' (default), an open_clip name, local-dir:PATH or hf-hub:ORG/NAME."),
+        click.option("--pretrained", metavar="TAG", help="open_clip tag, a .safetensors file, or 'random'."),
+        click.option("--seeds", metavar="LIST", help="Seeds, e.g. 0, 0-4 or 0,2,5-7.  [default: 0]"),
+        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Method or recipe setting, for all methods or for one (lipsum.strength=0.5); repeat a key for a grid."),
+        click.option("--protocol", metavar="NAME", help="'clean' selects on held-out training data (default); 'as-published' does what the papers did."),
+        click.option("--config", type=click.Path(path_type=Path), metavar="PLAN.TOML", help="A file with the options above; flags win over it."),
+        click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder for the records."),
+        click.option("--root", type=click.Path(path_type=Path), envvar="RBFT_DATA", help="Folder of downloaded data.  [env: RBFT_DATA]"),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (towers only)."),
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads; part of what makes a run repeatable to the bit."),
+        click.option("--checkpoint-seconds", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Time between resume checkpoints."),
+        click.option("--save-model/--no-save-model", default=True, show_default=True, help="Keep the tuned weights in the record."),
+        click.option("--dry-run", is_flag=True, help="Show the cells and run nothing."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@main.command()
+@_options
+@click.pass_context
+def run(ctx: click.Context, **options: Any) -> None:
+    """Fit methods on a suite, evaluate them on its shifts, and write records.
+
+    Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
+    """
+    from . import environment, plan, runner
+    from .progress import choose
+
+    if options["threads"]:
+        import torch
+
+        torch.set_num_threads(options["threads"])
+    device = environment.choose_device(options["device"])
+    precision = environment.choose_precision(options["precision"], device)
+    request = _request(options, precision)
+    cells = plan.make(request, options["root"])
+    if options["dry_run"]:
+        for cell in cells:
+            state = "done" if (options["out"] / cell.folder / "done").exists() else "to do"
+            click.echo(f"{state:<6} {options['out'] / cell.folder}")
+        click.echo(f"{len(cells)} cells, {device.type}, {precision}")
+        return
+    workshop = runner.Workshop(
+        options["out"], device, options["root"], choose(), options["checkpoint_seconds"], options["save_model"]
+    )
+    try:
+        folders = runner.run_cells(cells, workshop)
+    except runner.Interrupted as error:
+        raise RbftError(f"{error}; nothing is lost: run the same command again to resume") from error
+    _print_results(folders, options["out"])
+
+
+def _request(options: dict[str, Any], precision: str) -> Any:
+    from . import plan
+
+    values: dict[str, Any] = plan.read_toml(options["config"]) if options["config"] else {}
+    for key in ("method", "suite", "model", "pretrained", "seeds", "protocol"):
+        if options[key]:
+            values[key] = options[key]
+    malformed = [text for text in options["settings"] if "=" not in text]
+    if malformed:
+        raise PlanError(f"--set {text}: write KEY=VALUE, e.g. lr=1e-4" for text in malformed)
+    pairs = [(key.strip(), value.strip()) for key, _, value in (text.partition("=") for text in options["settings"])]
+    flagged = {key for key, _ in pairs}
+    kept = tuple(pair for pair in values.get("set", ()) if pair[0] not in flagged)
+    chosen = values.get("precision", "auto") if options["precision"] == "auto" else precision
+    values |= {"set": (*kept, *pairs), "precision": precision if chosen == "auto" else chosen}
+    return plan.Request(**values)
+
+
+def _print_results(folders: list[Path], out: Path) -> None:
+    """The table of these cells, a picture beside them, and where everything is."""
+    from . import figure, report, store
+
+    for table in report.tables([store.Record(folder) for folder in folders]):
+        _print_table(table)
+        picture = out / table.suite / f"{Path(table.model).name.replace(':', '-')}-scatter.png"
+        figure.scatter(table, picture)
+        click.echo(f"figure   {picture}")
+    for folder in dict.fromkeys(folder.parent for folder in folders):
+        click.echo(f"records  {folder}")
+
+
+def _print_table(table: "Table") -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from . import report
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    shown = RichTable(title=table.title, title_justify="left", caption=report.footnote(table), caption_justify="left")
+    shown.add_column("method", no_wrap=True)
+    for column in ("seeds", *table.columns, "fit s"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for row in table.rows:
+        name = row.name + (" (diverged)" if row.diverged else "")
+        values = (report.cell_text(row.cells[column]) for column in table.columns)
+        shown.add_row(name, str(len(row.seeds)), *values, f"{row.fit_seconds:.1f}")
+    console.print(shown)
+
+
+@main.command("report")
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True)
+@click.option("--against", metavar="ROW", help="Also show differences to this row (a method or a row's name).")
+@click.option("--figure", "picture", type=click.Path(path_type=Path), help="Also draw ID against OOD accuracy into this PNG.")
+def report_command(runs: tuple[Path, ...], style: str, against: str | None, picture: Path | None) -> None:
+    """Tables from records, without torch. RUNS are folders (default: runs)."""
+    from . import figure, report, store
+
+    found = report.tables(store.find_records(runs or (Path("runs"),)))
+    if style == "json":
+        click.echo(report.as_json(found), nl=False)
+    for table in found:
+        if style == "markdown":
+            click.echo(report.markdown(table))
+        elif style == "terminal":
+            _print_table(table)
+        if against and style != "json":
+            click.echo(report.against(table, against))
+    if picture:
+        for k, table in enumerate(found):
+            path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.suite}-{k}")
+            figure.scatter(table, path)
+            click.echo(f"figure   {path}", err=True)
+
+

@@ -1,0 +1,69 @@
+"""`rbft show`: one method or suite in plain words, from its own declaration."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+from . import plan, registry
+from .errors import RbftError, unknown
+from .method import Method
+from .recipe import EMBEDDED, EMBEDDED_LR_GRID, Recipe
+
+
+def describe(name: str) -> str:
+    """The text for a method or a suite of this name or alias."""
+    methods, suites = registry.entries("method"), registry.entries("suite")
+    if name in suites:
+        return _suite(name)
+    try:
+        return _method(registry.resolve("method", name))
+    except RbftError as error:
+        raise RbftError(unknown("method or suite", name, [*methods, *suites])) from error
+
+
+def _method(entry: registry.Entry) -> str:
+    kind = registry.load("method", entry.name, Method)
+    lines = [f"{entry.name}: {entry.summary}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
+    if entry.aliases:
+        lines.append(f"also called: {', '.join(entry.aliases)}")
+    own = [f for f in dataclasses.fields(kind) if f.name != "recipe"]
+    if own:
+        lines.append("settings (--set NAME=VALUE):")
+        lines += [f"  {f.name:<16} {getattr(f.type, '__name__', f.type)!s:<8} default {f.default}" for f in own]
+    if not kind.trains:
+        lines.append("trains nothing: no recipe, no seeds")
+    for suite, published in kind.published.items():
+        lines.append(f"own recipe on {suite}: {recipe_text(published)}")
+    if kind.trains:
+        others = "other suites" if kind.published else "every suite"
+        lines.append(f"on {others}, the suite's recipe (see `rbft show SUITE`)")
+    lines.append(f"file: {Path(inspect.getfile(kind)).name} (version {kind.version})")
+    return "\n".join(lines)
+
+
+def _suite(name: str) -> str:
+    suite = plan.load_suite(name)
+    card = suite.card
+    lines = [
+        f"{name} (version {suite.version}): {registry.entries('suite')[name].summary}", "",
+        inspect.cleandoc(type(suite).__doc__ or ""), "",
+        f"paper     {card.paper}", f"licence   {card.licence}", f"home      {card.home}",
+    ]  # fmt: skip
+    if card.note:
+        lines.append(f"note      {card.note}")
+    if card.layout:
+        lines.append(f"layout    under --root: {', '.join(card.layout)}")
+    counts = ", ".join(f"{split} {n:,}" for split, n in card.counts.items())
+    lines += [f"images    {counts}"] if counts else []
+    lines += [f"ID        train {suite.train}, val {suite.val}, test {suite.test}", f"shifts    {', '.join(suite.shifts)}"]
+    lines.append(f"recipe    {recipe_text(suite.recipe)}")
+    if dataclasses.replace(suite.recipe, steps=0, validate_every=0) == dataclasses.replace(EMBEDDED, steps=0, validate_every=0):
+        lines.append(f"lr grid   {', '.join(f'{lr:g}' for lr in EMBEDDED_LR_GRID)} (declared; chosen on ID validation only)")
+    return "\n".join(lines)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The fields that differ from an empty recipe, in one line."""
+    empty = Recipe()
+    changed = (f for f in dataclasses.fields(recipe) if getattr(recipe, f.name) != getattr(empty, f.name) or f.name == "lr")
+    return ", ".join(f"{f.name} {getattr(recipe, f.name)}" for f in changed)

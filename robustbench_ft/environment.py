@@ -1,0 +1,102 @@
+"""What a cell ran on: versions, source revision, machine. Goes into every record."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__
+from .errors import RbftError
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow", "scikit-learn", "scipy")
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Plain values, ready for JSON."""
+    return {
+        "rbft": __version__,
+        "git": _git(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": device.type,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto', 'cpu', 'cuda' or 'cuda:1'; asking for a GPU that is not there is an error."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RbftError(f"unknown device '{name}'; known: auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise RbftError(f"device '{name}' is not supported; known: auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RbftError(f"device '{name}' asked for, but torch sees {torch.cuda.device_count()} GPUs; use --device cpu")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """'auto' is bf16 on a GPU that computes in it, fp32 elsewhere (on CPUs bf16 gains little for small models)."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if name not in ("fp32", "bf16"):
+        raise RbftError(f"unknown precision '{name}'; known: auto, fp32, bf16")
+    return name
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Of the GPU's allocator, or of this process since it began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout this package is imported from; None when it is an installed copy."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    try:
+        commit = _run(here, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_run(here, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _run(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,32 @@
+"""Errors a user can cause. Each says in one line what was asked, what is known and what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RbftError(Exception):
+    """An error the user can act on; the command line prints it as `rbft: ...` and exits with code 2."""
+
+
+class PlanError(RbftError):
+    """Everything that is wrong with a request, found in one go: `problems` holds one line each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class MissingDataError(RbftError):
+    """A suite's files are not where they should be."""
+
+
+class SealedError(RbftError):
+    """A method asked for data that `fit` must not see."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The line for a name that is not known: close matches first, then all that is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"unknown {kind} '{name}': {hint}known: {', '.join(names) if len(names) < 40 else f'{len(names)} names'}"

@@ -1,0 +1,269 @@
+"""From what was asked for to cells, with every mistake found in one go. A cell is the unit of work and of record.
+
+Flags and `plan.toml` say the same things; a key that is repeated makes a grid.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from . import model_ref, recipe, registry
+from .errors import PlanError, RbftError, unknown
+from .method import Method
+from .model_ref import ModelRef
+from .recipe import Recipe
+from .suite import Protocol, Suite
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SCHEMA = 1
+SEEDS = "0"
+_RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for, not yet checked. Lists multiply."""
+
+    method: tuple[str, ...] = ()
+    suite: tuple[str, ...] = ()
+    model: tuple[str, ...] = (model_ref.EMBEDDED,)
+    pretrained: str | None = None
+    seeds: str = SEEDS  # e.g. '0', '0-4', '0,2,5-7'
+    protocol: Protocol = "clean"
+    precision: str = "fp32"  # resolved for the device before planning
+    set: tuple[tuple[str, str], ...] = ()  # ('lr', '1e-4') or ('lipsum.strength', '0.5')
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that can move a number, resolved. Equal cells are the same work."""
+
+    suite: str
+    suite_version: int
+    model: ModelRef
+    method: str
+    method_version: int
+    settings: Mapping[str, Any]  # the method's own fields
+    recipe: Mapping[str, Any] | None  # None: nothing is trained
+    recipe_source: str  # 'suite' or 'method', and what --set changed
+    protocol: Protocol
+    precision: str
+    seed: int
+    deterministic: bool = False  # nothing random happens: one seed is all there is
+    schema: int = SCHEMA
+
+    @property
+    def digest(self) -> str:
+        """Names the configuration without the seed; eight characters are in the folder's name."""
+        content = asdict(self)
+        for name in ("seed", "recipe_source"):
+            del content[name]
+        content["model"] = {"weights": self.model.weights, "name": self.model.name}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Relative to the output folder."""
+        return Path(self.suite) / self.model.label / f"{self.method}-{self.digest[:8]}" / f"seed-{self.seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        return json.loads(json.dumps({**asdict(self), "digest": self.digest}))
+
+    def build(self) -> Method:
+        """The method with its fields and recipe in place."""
+        kind = registry.load("method", self.method, Method)
+        return kind(**self.settings, recipe=None if self.recipe is None else Recipe(**self.recipe))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A plan file as keyword arguments of `Request`; unknown keys and wrong types are errors."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RbftError(f"cannot read the plan {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RbftError(f"{path} is not valid TOML: {error}") from error
+    known = {f.name for f in dataclasses.fields(Request)}
+    problems = [f"{path}: {unknown('key', key, known)}" for key in content if key not in known]
+    for key in ("method", "suite", "model"):
+        if key in content:
+            content[key] = _many(content[key])
+    if isinstance(content.get("seeds"), int):
+        content["seeds"] = str(content["seeds"])
+    if "set" in content:
+        if not isinstance(content["set"], dict):
+            raise RbftError(f"{path}: [set] must be a table, e.g. set = {{lr = [1e-4, 3e-4]}}")
+        content["set"] = tuple((k, _toml_text(v)) for k, values in _flat(content["set"]) for v in _many(values))
+    if problems:
+        raise PlanError(problems)
+    try:
+        TypeAdapter(Request, config=ConfigDict(strict=False)).validate_python({**content})
+    except ValidationError as error:
+        raise PlanError(f"{path}: {'.'.join(map(str, e['loc'][:1]))}: {e['msg']}" for e in error.errors()) from error
+    return content
+
+
+def make(request: Request, root: Path | None = None) -> tuple[Cell, ...]:
+    """All cells of a request, in the order suite, model, method, setting, seed. Raises `PlanError` with every problem."""
+    problems: list[str] = []
+    suites = _try_each(request.suite, lambda name: load_suite(name, root), problems, "--suite")
+    models = _try_each(request.model, lambda name: model_ref.resolve(name, request.pretrained), problems, "--model")
+    methods = _try_each(
+        request.method,
+        lambda name: (registry.resolve("method", name).name, registry.load("method", name, Method)),
+        problems, "--method",
+    )  # fmt: skip
+    seeds: tuple[int, ...] = ()
+    try:
+        seeds = parse_seeds(request.seeds)
+    except RbftError as error:
+        problems.append(str(error))
+    if request.protocol not in get_args(Protocol):
+        problems.append(unknown("protocol", request.protocol, get_args(Protocol)))
+    settings = _settings(request.set, dict(methods), problems)
+    cells: list[Cell] = []
+    for suite, model, (name, kind) in itertools.product(suites, models, methods):
+        try:
+            if request.protocol in get_args(Protocol):
+                suite.selector(request.protocol)
+        except RbftError as error:
+            problems.append(str(error))
+        for chosen in _grid(settings.get(name, {})):
+            made = _cells(suite, model, name, kind, chosen, seeds, request, problems)
+            cells += [cell for cell in made if cell not in cells]
+    if problems:
+        raise PlanError(dict.fromkeys(problems))
+    return tuple(cells)
+
+
+def load_suite(name: str, root: Path | None = None) -> Suite:
+    """The suite called `name`, reading its data from `root`."""
+    entry = registry.resolve("suite", name)
+    return registry.load("suite", name, Suite)(entry.name, root)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """'0', '0-4', '0,2,5-7' -> sorted, unique seeds."""
+    seeds: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise RbftError(f"seeds '{text}': '{part}' is neither a number nor a range; write e.g. 0, 0-4 or 0,2,5-7")
+        seeds |= set(range(int(first), int(last or first) + 1))
+    return tuple(sorted(seeds))
+
+
+def _cells(
+    suite: Suite, model: ModelRef, name: str, kind: type[Method], chosen: Mapping[str, Any], seeds: Sequence[int],
+    request: Request, problems: list[str],
+) -> list[Cell]:  # fmt: skip
+    base, source = kind.published.get(suite.name), "method"
+    if base is None:
+        base, source = suite.recipe, "suite"
+    changed = {key: value for key, value in chosen.items() if key in _RECIPE_FIELDS}
+    fields = {key: value for key, value in chosen.items() if key not in _RECIPE_FIELDS}
+    if "epochs" in changed and "steps" not in changed:
+        changed["steps"] = 0  # the length is counted one way
+    resolved = dataclasses.replace(base, **changed)
+    method = kind(**fields, recipe=resolved if kind.trains else None)
+    problems += [f"{name}: {line}" for line in method.problems()]
+    problems += [f"{name}: {line}" for line in recipe.problems(resolved)] if kind.trains else []
+    settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
+    return [
+        Cell(
+            suite=suite.name, suite_version=suite.version, model=model, method=name, method_version=kind.version,
+            settings=settings, recipe=asdict(resolved) if kind.trains else None,
+            recipe_source=source + (f", --set {', '.join(sorted(changed))}" if changed else "") if kind.trains else "none",
+            protocol=request.protocol, precision=request.precision, seed=seed, deterministic=not kind.trains,
+        )  # fmt: skip
+        for seed in (seeds if kind.trains else seeds[:1])
+    ]
+
+
+def _settings(
+    pairs: Iterable[tuple[str, str]], methods: Mapping[str, type[Method]], problems: list[str]
+) -> dict[str, dict[str, list[Any]]]:
+    """--set pairs -> method -> key -> values. A key without a method's name goes to every method that has it."""
+    found: dict[str, dict[str, list[Any]]] = {name: {} for name in methods}
+    for key, text in pairs:
+        scope, dot, field_name = key.rpartition(".")
+        owners = list(methods)
+        if dot:
+            try:
+                owners = [registry.resolve("method", scope).name]
+            except RbftError as error:
+                problems.append(f"--set {key}: {error}")
+                continue
+            if owners[0] not in methods:
+                problems.append(f"--set {key}: method '{owners[0]}' is not in this plan ({', '.join(methods)})")
+                continue
+        types = {name: _fields(methods[name]) for name in owners}
+        having = [name for name in owners if field_name in types[name]]
+        if not having and methods:
+            every = {f for table in types.values() for f in table}
+            problems.append(f"--set {key}: {unknown('setting', field_name, every)}")
+        for name in having:
+            try:
+                value = TypeAdapter(types[name][field_name]).validate_python(_literal(text), strict=False)
+                found[name].setdefault(field_name, []).append(value)
+            except ValidationError as error:
+                problems.append(f"--set {key}={text}: {error.errors()[0]['msg'].lower()}")
+                break
+    return found
+
+
+def _fields(kind: type[Method]) -> dict[str, Any]:
+    hints, shared = get_type_hints(kind), get_type_hints(Recipe)
+    own = {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.name != "recipe"}
+    return own | {name: shared[name] for name in _RECIPE_FIELDS} if kind.trains else own
+
+
+def _grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+
+
+def _try_each(names: Sequence[str], make: Any, problems: list[str], flag: str) -> list[Any]:
+    made: list[Any] = []
+    if not names:
+        problems.append(f"name at least one with {flag}; `rbft list` shows what there is")
+    for name in dict.fromkeys(names):
+        try:
+            made.append(make(name))
+        except RbftError as error:
+            problems.append(str(error))
+    return made
+
+
+def _literal(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _toml_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _many(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,114 @@
+"""Training recipes: how long, how fast, with which head and augmentation. Torch-free; `train` carries them out.
+
+The three published base recipes and their sources are in the constants at the end (Lipsum-FT: cs-giung/lipsum-ft@1331873;
+WiSE-FT: mlfoundations/wise-ft@58b7a4b; FLYP: locuslab/FLYP@215d5bb).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Schedule = Literal["lipsum", "wise-ft"]
+Head = Literal["unit", "scaled"]
+Augment = Literal["none", "shift", "crop", "crop-flip"]
+Select = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW with linear warm-up and cosine decay to zero, per step.
+
+    `head` is the convention of the classifier: 'unit' keeps unit-norm rows and multiplies the logits by the constant
+    pre-trained scale (Lipsum-FT); 'scaled' folds the scale into the rows and adds a trained bias (WiSE-FT). The same
+    learning rate moves a unit row about a hundred times further, so the two are different recipes.
+    """
+
+    lr: float = 1e-5
+    weight_decay: float = 0.0
+    steps: int = 0  # optimiser steps; 0: count in epochs
+    epochs: int = 0
+    batch: int = 256
+    warmup_fraction: float = 0.0  # of all steps, used by schedule 'lipsum'
+    warmup_steps: int = 0  # used by schedule 'wise-ft'
+    schedule: Schedule = "lipsum"
+    clip_norm: float = 0.0  # global gradient norm; 0: no clipping
+    label_smoothing: float = 0.0
+    head: Head = "unit"
+    augment: Augment = "none"
+    shuffle: bool = True  # False: batches follow the order of the split
+    select: Select = "best"  # which validated checkpoint is kept
+    validate_every: int = 0  # steps; 0: at the end only
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def total_steps(self, n: int) -> int:
+        """Optimiser steps over `n` training images. An epoch ends with its smaller last batch, as in a DataLoader."""
+        return self.steps or self.epochs * math.ceil(n / self.batch)
+
+    def lr_at(self, step: int, total: int) -> float:
+        """Learning rate of the update number `step` (from 0) out of `total`.
+
+        'lipsum' counts as optax does: lr 0 at step 0, peak after floor(f * total) steps, 0 after floor((1 - f) * total)
+        more. 'wise-ft' starts at lr / warmup_steps and reaches its peak in the last warm-up step.
+        """
+        if self.schedule == "lipsum":
+            warmup = math.floor(self.warmup_fraction * total)
+            decay = math.floor((1 - self.warmup_fraction) * total)
+            if step < warmup:
+                return self.lr * step / warmup
+            return self.lr * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, decay)))) / 2
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
+        return self.lr * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def problems(recipe: Recipe) -> list[str]:
+    """What makes this recipe impossible to carry out, one line each; empty when nothing does."""
+    found = [
+        f"{name} must be {rule}, not {getattr(recipe, name)}"
+        for name, rule, ok in (
+            ("lr", "above 0", recipe.lr > 0),
+            ("batch", "at least 1", recipe.batch >= 1),
+            ("steps", "at least 0", recipe.steps >= 0),
+            ("epochs", "at least 0", recipe.epochs >= 0),
+            ("weight_decay", "at least 0", recipe.weight_decay >= 0),
+            ("warmup_fraction", "between 0 and 1", 0 <= recipe.warmup_fraction <= 1),
+            ("warmup_steps", "at least 0", recipe.warmup_steps >= 0),
+            ("clip_norm", "at least 0", recipe.clip_norm >= 0),
+            ("label_smoothing", "in [0, 1)", 0 <= recipe.label_smoothing < 1),
+            ("validate_every", "at least 0", recipe.validate_every >= 0),
+            ("beta1", "in [0, 1)", 0 <= recipe.beta1 < 1),
+            ("beta2", "in [0, 1)", 0 <= recipe.beta2 < 1),
+            ("eps", "above 0", recipe.eps > 0),
+        )
+        if not ok
+    ]
+    if not recipe.steps and not recipe.epochs:
+        found.append("one of steps and epochs must be above 0")
+    return found
+
+
+R_LIP = Recipe(
+    lr=1e-5, weight_decay=0.0, steps=5_000, batch=256, warmup_fraction=0.1, schedule="lipsum", head="unit",
+    augment="crop-flip", select="best", validate_every=1_000,
+)  # fmt: skip
+
+R_WISE = Recipe(
+    lr=3e-5, weight_decay=0.1, epochs=10, batch=512, warmup_steps=500, schedule="wise-ft", clip_norm=1.0, head="scaled",
+    augment="crop", select="last",
+)  # fmt: skip
+
+R_FLYP = Recipe(
+    lr=1e-5, weight_decay=0.1, epochs=10, batch=512, warmup_steps=500, schedule="wise-ft", head="scaled",
+    augment="crop", select="last",
+)  # fmt: skip
+
+# One recipe for every trainable method on the embedded suites. The grid is declared before any run; a learning rate is
+# only ever chosen from it, and only on ID validation.
+EMBEDDED = Recipe(
+    lr=3e-4, weight_decay=0.1, steps=160, batch=128, warmup_fraction=0.1, schedule="lipsum", head="unit",
+    augment="shift", select="best", validate_every=40,
+)  # fmt: skip
+EMBEDDED_LR_GRID = (3e-5, 1e-4, 3e-4, 1e-3)

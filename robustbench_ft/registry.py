@@ -1,0 +1,99 @@
+"""Names -> modules. Listing reads source files; nothing is imported until it is asked for by name. Torch-free.
+
+An entry point names a *shelf*: a package (or a single module) whose modules each hold one method or one suite. Built-ins
+and third parties use the same two groups, `robustbench_ft.methods` and `robustbench_ft.benchmarks`.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import RbftError, unknown
+
+Kind = Literal["method", "suite"]
+_GROUPS: dict[Kind, str] = {"method": "robustbench_ft.methods", "suite": "robustbench_ft.benchmarks"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered module, known from its source text alone."""
+
+    name: str
+    module: str
+    summary: str  # first line of the module's docstring
+    shelf: str  # which entry point offers it
+    aliases: tuple[str, ...] = ()  # the module's ALIASES
+
+
+@lru_cache
+def entries(kind: Kind) -> dict[str, Entry]:
+    """Everything on the shelves of one kind, by name."""
+    found: dict[str, Entry] = {}
+    for point in sorted(entry_points(group=_GROUPS[kind]), key=lambda point: (point.name, point.value)):
+        for module, source in _modules(point.value):
+            entry = _read(module, source, point.name)
+            if entry.name in found and found[entry.name].module != module:
+                raise RbftError(f"{kind} '{entry.name}' is offered twice: by {found[entry.name].module} and {module}")
+            found[entry.name] = entry
+    if not found:
+        raise RbftError(f"no {kind} is registered: this looks like a clone that is not installed; run `pip install -e .`")
+    return found
+
+
+def resolve(kind: Kind, name: str) -> Entry:
+    """The entry called `name`, by its own name or an alias."""
+    table = entries(kind)
+    if name in table:
+        return table[name]
+    for entry in table.values():
+        if name in entry.aliases:
+            return entry
+    raise RbftError(unknown(kind, name, table))
+
+
+def load(kind: Kind, name: str, parent: type[Any]) -> type[Any]:
+    """Import the module and return its one public subclass of `parent`."""
+    entry = resolve(kind, name)
+    module = importlib.import_module(entry.module)
+    public = [
+        member
+        for member in vars(module).values()
+        if inspect.isclass(member)
+        and member.__module__ == module.__name__
+        and issubclass(member, parent)
+        and not member.__name__.startswith("_")
+    ]
+    if len(public) != 1:
+        raise RbftError(f"{entry.module} must hold one public {parent.__name__}, it holds {len(public)}")
+    return public[0]
+
+
+def _modules(shelf: str) -> list[tuple[str, Path]]:
+    spec = find_spec(shelf)
+    if spec is None:
+        raise RbftError(f"an entry point names '{shelf}', which is not installed")
+    if spec.submodule_search_locations is None:
+        return [(shelf, Path(spec.origin or ""))]
+    return [
+        (f"{shelf}.{info.name}", Path(location) / f"{info.name}.py")
+        for location in spec.submodule_search_locations
+        for info in pkgutil.iter_modules([location])
+        if not info.name.startswith("_") and not info.ispkg
+    ]
+
+
+def _read(module: str, source: Path, shelf: str) -> Entry:
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    aliases: tuple[str, ...] = ()
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["ALIASES"]:
+            aliases = tuple(ast.literal_eval(node.value))
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return Entry(module.rpartition(".")[2].replace("_", "-"), module, summary, shelf, aliases)

@@ -1,0 +1,206 @@
+"""One cell, start to finish: fit under seal, evaluate once, write the record. Safe to kill at any moment.
+
+A folder with `done` is never run again; one without resumes where its last checkpoint stands.
+"""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from . import clip as clips
+from . import environment, metrics, store
+from .clip import Clip
+from .errors import RbftError
+from .method import Family, Run, TrainSet
+from .plan import Cell, load_suite
+from .predict import predict
+from .progress import Progress
+from .store import Json
+from .suite import Suite, Task, sealed
+from .train import Interrupted
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and how cells are run."""
+
+    out: Path
+    device: torch.device
+    root: Path | None = None  # of downloaded data
+    progress: Progress = field(default_factory=Progress)
+    checkpoint_seconds: float = 30.0
+    save_model: bool = True
+
+
+def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
+    """Run what is not done yet, in order; returns the folders of all cells."""
+    claim(workshop.out)
+    folders = [workshop.out / cell.folder for cell in cells]
+    for k, (cell, folder) in enumerate(zip(cells, folders, strict=True), start=1):
+        title = f"[{k}/{len(cells)}] {cell.method} on {cell.suite}, seed {cell.seed}"
+        if store.is_done(folder):
+            _check_same(cell, folder)
+            workshop.progress.say(f"{title}: done before")
+            continue
+        workshop.progress.say(title)
+        with _graceful() as stopped:
+            run_cell(cell, folder, workshop, stopped)
+    return folders
+
+
+def claim(out: Path) -> None:
+    """Make sure that records can be written to `out`, before any work is done."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".rbft-probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise RbftError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
+
+
+def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Fit, evaluate, record. Raises `Interrupted` when asked to stop, leaving a folder that resumes."""
+    _check_same(cell, folder)
+    store.write_json(folder / "cell.json", cell.to_json())
+    suite = _suite(cell.suite, workshop.root)
+    method = cell.build()
+    task = Task(suite.classes, suite.templates)
+    data = TrainSet(suite.split(suite.train), suite.split(suite.selector(cell.protocol)), task)
+    clip = clips.load(cell.model).to(workshop.device)
+    clip.bf16 = cell.precision == "bf16"
+    log = _Log(folder / "log.jsonl")
+    run = Run(
+        cell.seed, workshop.device, cell.precision, folder, workshop.progress, log, workshop.checkpoint_seconds, stopped
+    )
+    if workshop.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(workshop.device)
+    began = time.monotonic()
+    with sealed():
+        model = method.fit(clip, data, run)
+    fitted = time.monotonic()
+    results, digests, evaluated = _evaluate(model, suite, folder, workshop, stopped)
+    evaluation = time.monotonic() - fitted
+    if workshop.save_model:
+        default = model.use(model.default) if isinstance(model, Family) else model
+        parent = {"parent": cell.model.weights, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
+        default.save(folder / "model", parent)
+    store.write_json(folder / "metrics.json", _summary(model, suite, results))
+    stages = log.stages()
+    store.write_json(folder / "env.json", {
+        **environment.describe(workshop.device),
+        "data": {data.train.name: {"n": len(data.train), "digest": data.train.digest}, **digests},
+        "cost": {
+            "fit_seconds": sum(s["seconds"] for s in stages) or fitted - began,
+            "fit_images_per_second": _rate(sum(s["images"] for s in stages), sum(s["seconds"] for s in stages)),
+            "evaluate_seconds": evaluation,
+            "evaluate_images_per_second": _rate(evaluated, evaluation),
+            "peak_memory_mib": environment.peak_memory_mib(workshop.device),
+            "trained_parameters": max((s["parameters"] for s in stages), default=0),
+        },
+        "stages": stages,
+    })  # fmt: skip
+    store.write_bytes(folder / "done", b"")
+    for checkpoint in folder.glob("resume-*.pt"):
+        checkpoint.unlink()
+
+
+def _evaluate(
+    model: Clip | Family, suite: Suite, folder: Path, workshop: Workshop, stopped: Callable[[], bool]
+) -> tuple[dict[str, Json], Json, int]:
+    """Predictions of all candidates on all splits, written split by split; their metrics; what was evaluated on."""
+
+    def check() -> None:
+        if stopped():
+            raise Interrupted("stopped during evaluation")
+
+    results: dict[str, Json] = {}
+    digests: Json = {}
+    evaluated = 0
+    for name in suite.splits:
+        split = suite.split(name)
+        digests[name] = {"n": len(split), "digest": split.digest}
+        found = predict(model, split, workshop.progress, check)
+        for candidate, predictions in found.items():
+            store.write_predictions(store.predictions_path(folder, candidate, name), predictions)
+            results.setdefault(candidate, {})[name] = metrics.score(predictions)
+        evaluated += len(split) * len(found)
+    return results, digests, evaluated
+
+
+def _summary(model: Clip | Family, suite: Suite, results: dict[str, Json]) -> Json:
+    """metrics.json: all numbers, which candidate is the headline, and which one ID validation would choose."""
+    default = model.default if isinstance(model, Family) else "final"
+    # the first of equals: with alphas, the smallest
+    by_val = max(results, key=lambda name: results[name][suite.val]["accuracy"])
+    return {
+        "version": metrics.VERSION,
+        "default": default,
+        "id_val": by_val,
+        "axis": dict(model.axis) if isinstance(model, Family) else {},
+        "splits": {"val": suite.val, "test": suite.test, "shifts": list(suite.shifts)},
+        "shift_groups": {name: list(members) for name, members in suite.shift_groups.items()},
+        "candidates": results,
+    }
+
+
+def _check_same(cell: Cell, folder: Path) -> None:
+    path = folder / "cell.json"
+    if path.exists() and store.read_json(path) != cell.to_json():
+        raise RbftError(f"{path} describes another cell than the one asked for; move {folder} away or choose another --out")
+
+
+class _Log:
+    """Appends JSON lines, and knows what the stages of this cell cost."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ends: dict[str, Json] = {}
+        self.parameters: dict[str, int] = {}
+
+    def __call__(self, line: Any) -> None:
+        if line["event"] == "start":
+            self.parameters[line["stage"]] = line["parameters"]
+        if line["event"] == "end":
+            self.ends[line["stage"]] = {k: v for k, v in line.items() if k not in ("event", "stage")}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def stages(self) -> list[Json]:
+        return [{"stage": name, "parameters": self.parameters[name], **end} for name, end in self.ends.items()]
+
+
+@contextmanager
+def _graceful() -> Iterator[Callable[[], bool]]:
+    """While this is open, the first Ctrl-C or SIGTERM only sets a flag; a second one ends the process."""
+    asked: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@lru_cache(maxsize=2)
+def _suite(name: str, root: Path | None) -> Suite:
+    return load_suite(name, root)
+
+
+def _rate(n: int, seconds: float) -> float | None:
+    return n / seconds if seconds else None

@@ -1,0 +1,155 @@
+"""Files in, files out. A cell's folder is written atomically, read back without torch, and never half there."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .data import Floats, Ints, Predictions
+from .errors import RbftError
+
+SCHEMA = 1
+Json = dict[str, Any]
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write all of `content` or nothing, also under kill -9."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RbftError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Sorted keys, so that equal values are equal bytes."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Json:
+    try:
+        return cast(Json, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RbftError(f"cannot read {path}: {error}; delete its folder to run the cell again") from error
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """One row per example, in split order."""
+    columns: dict[str, Any] = {
+        "id": pa.array(predictions.ids, pa.string()),
+        "label": pa.array(predictions.label, pa.int32()),
+        "prediction": pa.array(predictions.prediction, pa.int32()),
+        "correct": pa.array(predictions.correct),
+        "confidence": pa.array(predictions.confidence, pa.float32()),
+        "log_prob": pa.array(predictions.log_prob, pa.float32()),
+        "sum_sq": pa.array(predictions.sum_sq, pa.float32()),
+        "top_classes": _lists(predictions.top_classes.astype(np.int32)),
+        "top_probs": _lists(predictions.top_probs),
+    }
+    columns |= {f"group:{name}": pa.array(values) for name, values in predictions.groups.items()}
+    table = pa.table(columns).replace_schema_metadata({"rbft_schema": str(SCHEMA)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read and check one file; a damaged or inconsistent one is an error that names it."""
+    try:
+        table = pq.read_table(path)
+        column = {name: table.column(name) for name in table.column_names}
+        predictions = Predictions(
+            ids=tuple(column["id"].to_pylist()),
+            label=_ints(column["label"]),
+            prediction=_ints(column["prediction"]),
+            confidence=_floats(column["confidence"]),
+            log_prob=_floats(column["log_prob"]),
+            sum_sq=_floats(column["sum_sq"]),
+            top_classes=_matrix(column["top_classes"]).astype(np.int64),
+            top_probs=_matrix(column["top_probs"]).astype(np.float32),
+            groups={name[6:]: _ints(values) for name, values in column.items() if name.startswith("group:")},
+        )
+        stored = column["correct"].to_numpy()
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise RbftError(f"cannot read predictions {path}: {str(error).splitlines()[0]}; run the cell again") from error
+    if not np.isfinite(predictions.confidence).all() or not np.array_equal(stored, predictions.correct):
+        raise RbftError(f"predictions {path} contradict themselves (NaN confidence or wrong 'correct'); run the cell again")
+    return predictions
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished cell on disk."""
+
+    folder: Path
+
+    @cached_property
+    def cell(self) -> Json:
+        return read_json(self.folder / "cell.json")
+
+    @cached_property
+    def env(self) -> Json:
+        return read_json(self.folder / "env.json")
+
+    @cached_property
+    def metrics(self) -> Json:
+        return read_json(self.folder / "metrics.json")
+
+    @property
+    def seed(self) -> int:
+        return int(self.cell["seed"])
+
+    def predictions(self, candidate: str, split: str) -> Predictions:
+        return read_predictions(predictions_path(self.folder, candidate, split))
+
+
+def predictions_path(folder: Path, candidate: str, split: str) -> Path:
+    return folder / "predictions" / candidate / f"{split}.parquet"
+
+
+def is_done(folder: Path) -> bool:
+    return (folder / "done").exists()
+
+
+def find_records(roots: Iterable[Path]) -> list[Record]:
+    """Every finished cell under the given folders, in path order; unfinished ones are not records."""
+    found: set[Path] = set()
+    for root in roots:
+        if not root.exists():
+            raise RbftError(f"no such folder: {root}; `rbft run` writes records to ./runs unless --out says otherwise")
+        found |= {path.parent for path in root.rglob("done") if (path.parent / "cell.json").exists()}
+    if not found:
+        raise RbftError(f"no finished cell under {', '.join(map(str, roots))}; finish one with `rbft run`")
+    return [Record(folder) for folder in sorted(found)]
+
+
+def _lists(matrix: Any) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def _matrix(column: pa.ChunkedArray) -> Any:
+    rows: Any = column.combine_chunks()
+    return rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
+
+
+def _ints(column: pa.ChunkedArray) -> Ints:
+    return column.to_numpy().astype(np.int64)
+
+
+def _floats(column: pa.ChunkedArray) -> Floats:
+    return column.to_numpy().astype(np.float32)

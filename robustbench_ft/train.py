@@ -1,0 +1,299 @@
+"""The training loop: a function that methods call.
+
+next batch -> objective -> backward -> clip -> step -> schedule -> log -> maybe validate -> maybe checkpoint. One place for
+precision, resume and selection. Everything random is asked for by (seed, stream, step), so a run that was cut and resumed
+draws what an undisturbed one draws, and on one CPU ends bit-identical to it.
+"""
+
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .clip import Clip
+from .errors import RbftError
+from .loader import Loader
+from .method import Run, TrainSet
+from .recipe import Recipe
+
+Terms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is minimised
+EVAL_CHUNK = 512
+
+
+class Interrupted(RbftError):
+    """The user or the scheduler asked the run to stop; its state is on disk."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an objective sees. `features` is computed at most once per batch, whoever asks for it."""
+
+    step: int
+    labels: Tensor  # [B]
+    images: Tensor  # [B, 3, H, W], normalised; empty when features were cached
+    encode: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def features(self) -> Tensor:
+        """Unit image features of the model being trained, [B, D]."""
+        return self.encode(self.images)
+
+
+Objective = Callable[[Batch], Terms]
+
+
+class Source(Protocol):
+    """Batches to learn from, and an accuracy to select by."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, clip: Clip, indices: list[int], step: int, recipe: Recipe, run: Run) -> Batch: ...
+
+    def accuracy(self, clip: Clip) -> float:
+        """On ID validation, in [0, 1]."""
+        ...
+
+
+class Pixels:
+    """Batches of images, and validation through the image tower."""
+
+    def __init__(self, clip: Clip, data: TrainSet) -> None:
+        self.train, self.val = Loader(clip, data.train), Loader(clip, data.val)
+        self.labels = torch.from_numpy(data.train.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, clip: Clip, indices: list[int], step: int, recipe: Recipe, run: Run) -> Batch:
+        pixels = self.train.augmented(indices, recipe.augment, run.generator("augment", step))
+        labels = self.labels[indices].to(clip.device)
+        return Batch(step, labels, self.train.normalise(pixels), clip.encode_image)
+
+    def accuracy(self, clip: Clip) -> float:
+        return accuracy(clip.classify, self.val.split.labels, _features(clip, self.val))
+
+
+class Features:
+    """Image features computed once with the evaluation transform: for stages that leave the image tower alone."""
+
+    def __init__(self, clip: Clip, data: TrainSet) -> None:
+        self.train, self.val = (_features(clip, Loader(clip, split)) for split in (data.train, data.val))
+        self.labels, self.val_labels = torch.from_numpy(data.train.labels), data.val.labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, clip: Clip, indices: list[int], step: int, recipe: Recipe, run: Run) -> Batch:
+        features = self.train[indices]
+        return Batch(step, self.labels[indices].to(clip.device), features[:, :0], lambda _: features)
+
+    def accuracy(self, clip: Clip) -> float:
+        return accuracy(clip.classify, self.val_labels, self.val)
+
+
+@torch.no_grad()
+def _features(clip: Clip, loader: Loader) -> Tensor:
+    training = clip.training
+    clip.eval()
+    rows = [clip.encode_image(loader.normalise(pixels)) for _, pixels in loader.chunks(EVAL_CHUNK)]
+    clip.train(training)
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def accuracy(classify: Callable[[Tensor], Tensor], labels: Any, features: Tensor) -> float:
+    """Share of rows of `features` [N, D] classified as `labels` [N]."""
+    predicted = classify(features).argmax(dim=-1).cpu().numpy()
+    return float((predicted == labels).mean())
+
+
+def train(
+    clip: Clip,
+    data: TrainSet | Source,
+    objective: Objective,
+    recipe: Recipe,
+    run: Run,
+    stage: str = "fit",
+    refresh: Callable[[], None] = lambda: None,
+) -> Clip:
+    """Minimise the sum of the objective's terms over the parameters that `clip.train_only` left with gradients.
+
+    `stage` names this call where a method trains more than once; `refresh` is called before each validation (e.g. to
+    rebuild a head from the text tower). Returns `clip` holding the selected checkpoint. A loss or gradient that is not
+    finite ends the stage before the step is applied, so the weights stay good; the log says so.
+    """
+    source = Pixels(clip, data) if isinstance(data, TrainSet) else data
+    state = _State(clip, recipe, source, run, stage)
+    state.resume()
+    run.log({"event": "start", "stage": stage, "step": state.step, "of": state.total, "parameters": state.n_trained})
+    clip.train()
+    with run.progress.bar(stage, state.total, "steps", done=state.step) as advance:
+        while state.step < state.total and not state.diverged:
+            terms = _update(clip, source, objective, recipe, run, state)
+            due = recipe.validate_every and state.step % recipe.validate_every == 0
+            if (due or state.step == state.total) and not state.diverged:
+                state.validate(refresh)
+            state.maybe_checkpoint()
+            advance(1, note=" ".join(f"{name} {value:.3f}" for name, value in terms.items()))
+            if run.stopped() and state.step < state.total:
+                state.checkpoint()
+                raise Interrupted(f"stopped at step {state.step} of {state.total}")
+    state.finish(refresh)
+    clip.eval()
+    run.log({
+        "event": "end", "stage": stage, "step": state.step, "seconds": state.seconds, "images": state.images,
+        "selected_step": state.best_step, "val_accuracy": state.best_accuracy, "diverged": state.diverged,
+    })  # fmt: skip
+    return clip
+
+
+def _update(
+    clip: Clip, source: Source, objective: Objective, recipe: Recipe, run: Run, state: "_State"
+) -> Mapping[str, float]:
+    """One optimiser step; returns the loss terms as numbers."""
+    step = state.step
+    torch.manual_seed(run.generator("dropout", step).initial_seed())  # for models that drop patches or paths
+    lr = recipe.lr_at(step, state.total)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    batch = source.batch(clip, indices_at(step, len(source), recipe, run), step, recipe, run)
+    terms = objective(batch)
+    loss = torch.stack(list(terms.values())).sum()
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(state.parameters, recipe.clip_norm or math.inf)
+    values = {name: term.item() for name, term in terms.items()}
+    norm_value = norm.item()
+    if not math.isfinite(sum(values.values())) or not math.isfinite(norm_value):
+        state.diverged = True
+        run.log({"event": "diverged", "step": step, "lr": lr, "terms": {name: str(v) for name, v in values.items()}})
+        run.progress.say(f"  the loss is not finite at step {step}: stopped, keeping the last good weights")
+        return values
+    state.optimizer.step()
+    state.step += 1
+    state.images += len(batch.labels)
+    run.log({"event": "step", "step": step, "lr": lr, "loss": sum(values.values()), **values, "grad_norm": norm_value})
+    return values
+
+
+def indices_at(step: int, n: int, recipe: Recipe, run: Run) -> list[int]:
+    """Which of `n` examples make the batch of `step`.
+
+    Counted in steps, permutations follow one another without a seam; counted in epochs, each ends with what is left.
+    """
+    if recipe.steps:
+        places = range(step * recipe.batch, (step + 1) * recipe.batch)
+        return [_epoch(run.seed, place // n, n, recipe.shuffle)[place % n] for place in places]
+    per_epoch = math.ceil(n / recipe.batch)
+    start = step % per_epoch * recipe.batch
+    return _epoch(run.seed, step // per_epoch, n, recipe.shuffle)[start : start + recipe.batch]
+
+
+@lru_cache(maxsize=4)
+def _epoch(seed: int, epoch: int, n: int, shuffle: bool) -> list[int]:
+    if not shuffle:
+        return list(range(n))
+    generator = Run(seed, torch.device("cpu")).generator("order", epoch)
+    return torch.randperm(n, generator=generator).tolist()
+
+
+class _State:
+    """Everything that a resumed run must get back: weights, optimiser, step, and the best checkpoint so far."""
+
+    def __init__(self, clip: Clip, recipe: Recipe, source: Source, run: Run, stage: str) -> None:
+        self.clip, self.recipe, self.source, self.run = clip, recipe, source, run
+        self.path = run.folder / f"resume-{stage}.pt" if run.folder else None
+        self.parameters = [p for p in clip.parameters() if p.requires_grad]
+        self.n_trained = sum(p.numel() for p in self.parameters)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps,
+            weight_decay=recipe.weight_decay, fused=True,
+        )  # fmt: skip
+        self.total = recipe.total_steps(len(source))
+        self.step, self.diverged, self.finished = 0, False, False
+        self.best: dict[str, Tensor] = {}
+        self.best_step, self.best_accuracy = -1, -1.0
+        self.images, self.spent = 0, 0.0  # over all attempts, for the cost columns
+        self.began = self.saved_at = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this stage, validation included, without what was lost to a kill."""
+        return self.spent + time.monotonic() - self.began
+
+    def validate(self, refresh: Callable[[], None]) -> None:
+        """Keep the weights when they are strictly better on ID validation than any before ('best'), or always ('last')."""
+        refresh()
+        accuracy = self.source.accuracy(self.clip)
+        self.run.log({"event": "validate", "step": self.step, "val_accuracy": accuracy})
+        if accuracy > self.best_accuracy or self.recipe.select == "last":
+            self.best_step, self.best_accuracy = self.step, accuracy
+            if self.recipe.select == "best":
+                self.best = self.clip.snapshot()
+
+    def finish(self, refresh: Callable[[], None]) -> None:
+        if self.best:
+            self.clip.restore(self.best)
+        refresh()
+        if not self.finished:
+            self.finished = True
+            self.checkpoint()
+
+    def maybe_checkpoint(self) -> None:
+        if time.monotonic() - self.saved_at >= self.run.checkpoint_seconds:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        if self.path is None:
+            return
+        content: dict[str, Any] = {
+            "step": self.step, "diverged": self.diverged, "finished": self.finished,
+            "weights": self.clip.snapshot(), "optimizer": self.optimizer.state_dict(),
+            "best": self.best, "best_step": self.best_step, "best_accuracy": self.best_accuracy,
+            "images": self.images, "seconds": self.seconds,
+        }  # fmt: skip
+        _save(content, self.path)
+        self.saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        if self.path is None or not self.path.exists():
+            return
+        content = _load(self.path, self.clip.device)
+        try:
+            self.clip.restore(content["weights"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise RbftError(f"checkpoint {self.path} is of another model: delete it to start the cell again") from error
+        self.step, self.diverged, self.finished = content["step"], content["diverged"], content["finished"]
+        self.best, self.best_step, self.best_accuracy = content["best"], content["best_step"], content["best_accuracy"]
+        self.images, self.spent = content["images"], content["seconds"]
+        self.run.progress.say(f"  resuming at step {self.step} of {self.total}")
+
+
+def _save(content: Mapping[str, Any], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RbftError(f"cannot write {path}: {error.strerror}; free some space, then run the same command") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise RbftError(f"checkpoint {path} is damaged: delete it to start the cell again") from error
