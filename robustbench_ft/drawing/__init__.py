@@ -5,7 +5,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from .captions import TEMPLATES, captions, vocabulary
 from .classes import CLASSES, DIGIT_NAMES, DIGITS, DOMAINS, OBJECTS
-from .domains import CAMERAS, paint
+from .colouring import CAMERAS
+from .domains import paint
 from .draws import Draws
 from .raster import SIZE
 from .scans import STYLES, scan_images
@@ -34,5 +35,5 @@ def render(domain: str, labels: ArrayLike, key: str, indices: ArrayLike, camera:
     images = np.empty((len(index), SIZE, SIZE, 3), np.uint8)
     for start in range(0, len(index), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        images[rows] = paint(domain, label[rows], camera, draws[rows])
+        images[rows] = paint(domain, camera, label[rows], draws[rows])
     return images

@@ -98,7 +98,7 @@ def captions(domain: str, labels: ArrayLike, key: str, indices: ArrayLike) -> li
     """One caption for each of the images that `render(domain, labels, key, indices)` draws."""
     label, index = np.atleast_1d(np.asarray(labels, np.int64)), np.atleast_1d(np.asarray(indices, np.int64))
     d = Draws(f"{domain}/snapshot/{key}", index)  # the stream of the pictures: same colours, same places
-    scene = scene_of(domain, label, hard=False, d=d)
+    scene = scene_of(domain, "snapshot", label, d)
     family = np.where(label < len(OBJECTS), 0, len(OBJECTS))  # a wrong name is another object, or another digit
     others = np.where(label < len(OBJECTS), len(OBJECTS), len(DIGITS))
     wrong = family + (label - family + 1 + (d.uniform("caption/wrong") * (others - 1)).astype(np.int64)) % others

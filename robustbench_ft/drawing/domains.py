@@ -1,22 +1,96 @@
-"""The six domains: how the same object looks as a photo, painting, clipart, infographic, sketch or doodle."""
+"""The six domains: how an object is posed, drawn and surrounded in each, and the function that colours it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import objects, things
+from . import colouring, objects, things
 from .classes import CLASSES, DIGITS, OBJECTS
+from .colouring import CAMERAS, Camera
 from .draws import Draws, Floats, Ints
-from .raster import CANVAS, SIZE, Maps, Pen, Pose, coverage, draw, place
-from .scene import CONTEXT, HARD_CONTEXT, Scene, choose, palette
-from .scenery import brushwork, clouds, clutter, landscape, occluder, page
-from .shapes import ACCENT, DARK, EXTRA_1, EXTRA_2, EXTRA_3, EXTRA_4, INK, LIGHT, MAIN, SECOND, Part
+from .raster import CANVAS, SIZE, Maps, Pen, Pose, draw, place
+from .scene import Scene, choose
+from .scenery import clutter, occluder, page
+from .shapes import Part
 
-_BODY = (MAIN, SECOND, ACCENT, LIGHT, DARK)
-_Y, _X = np.meshgrid(*[np.linspace(-1, 1, SIZE, dtype=np.float32)] * 2, indexing="ij")
-_CHUNK = 128  # images painted at once: few enough to stay in a core's cache
+_CHUNK = 128  # images coloured at once: few enough to stay in a core's cache
+
+
+def _nothing(d: Draws) -> list[Part]:
+    return []
+
+
+def _no_ink(d: Draws) -> Pen:
+    return Pen(np.zeros(len(d), np.float32))
+
+
+def _outline(d: Draws, p: float, lo: float, hi: float) -> Pen:
+    return Pen(d.chance("pen/outlined", p) * d.uniform("pen/width", lo, hi))
+
+
+def _pencil(d: Draws) -> Pen:
+    return Pen(d.uniform("pen/width", 1.5, 2.6), passes=2, wobble=0.022, sketchy=True)
+
+
+def _marker(d: Draws) -> Pen:
+    return Pen(d.uniform("pen/width", 3, 5), passes=1, wobble=0.04, sketchy=True, toned=False)
+
+
+def _anywhere(d: Draws, lo: float = 0.66, hi: float = 0.98) -> Pose:
+    return Pose((lo, hi))
+
+
+def _in_panel(d: Draws) -> Pose:
+    return Pose((0.64, 0.86), centre=page(d)[1])
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One way of making pictures; all randomness comes from the draws that its functions are given."""
+
+    colour: Callable[[Maps, Scene, Draws], Floats]
+    context: float  # how often class, colours and place go together
+    pose: Callable[[Draws], Pose] = _anywhere
+    pen: Callable[[Draws], Pen] = _no_ink
+    under: Callable[[Draws], list[Part]] = _nothing  # scenery that the object covers
+    over: Callable[[Draws], list[Part]] = _nothing  # scenery that covers the object
+    drop: float = 0.0  # share of parts that are forgotten
+
+
+def _photos(camera: Camera, context: float) -> Domain:
+    return Domain(
+        partial(colouring.photo, camera=camera),
+        context,
+        pose=partial(_anywhere, lo=camera.scale[0], hi=camera.scale[1]),
+        under=partial(clutter, most=camera.blobs),
+        over=partial(occluder, p=camera.occlusion),
+    )
+
+
+# Usual colours and places are frequent in photographs, rare in drawings. The hard camera takes the in-distribution set
+# of downstream tasks; the model has seen snapshots only.
+_DOMAINS = {
+    "real": _photos(CAMERAS["snapshot"], context=0.75),
+    "real, hard": _photos(CAMERAS["hard"], context=0.85),
+    "painting": Domain(colouring.painting, 0.5, pose=partial(_anywhere, lo=0.62), under=partial(clutter, most=3)),
+    "clipart": Domain(colouring.clipart, 0.3, pen=partial(_outline, p=0.65, lo=2, hi=4)),
+    "infograph": Domain(
+        colouring.infograph,
+        0.2,
+        pose=_in_panel,
+        pen=partial(_outline, p=0.7, lo=1.5, hi=3),
+        under=lambda d: page(d)[0],
+    ),
+    "sketch": Domain(colouring.sketch, 0.0, pen=_pencil),
+    "quickdraw": Domain(colouring.quickdraw, 0.0, pen=_marker, drop=0.08),
+}
+
+
+def _domain(name: str, camera: str) -> Domain:
+    return _DOMAINS["real, hard" if (name, camera) == ("real", "hard") else name]
 
 
 def parts_of(label: int, d: Draws) -> list[Part]:
@@ -28,194 +102,43 @@ def parts_of(label: int, d: Draws) -> list[Part]:
     return getattr(module, name)(d)
 
 
-@dataclass(frozen=True)
-class Camera:
-    """What stands between the scene and the photo."""
-
-    scale: tuple[float, float]
-    blobs: int
-    occlusion: float  # probability
-    contrast: tuple[float, float]
-    warm: tuple[float, float]  # red up, blue down
-    noise: tuple[float, float]  # sd, of 255
-
-
-SNAPSHOT = Camera((0.62, 0.98), 4, 0.3, (0.7, 1.1), (-0.04, 0.04), (3, 14))
-HARD = Camera((0.5, 0.95), 6, 0.5, (0.5, 1.0), (0.02, 0.14), (6, 18))  # the ID set's, unseen in pretraining
-CAMERAS = {"snapshot": SNAPSHOT, "hard": HARD}
+def _forget(parts: list[Part], share: float, d: Draws) -> list[Part]:
+    """Leave out some parts of objects that have more than three."""
+    if not share or len(parts) <= 3:
+        return parts
+    kept = ~d.chance("drop", share, (len(parts),))
+    return [
+        Part(p.role, p.points, p.width, p.closed, kept[:, j] if p.present is None else kept[:, j] & p.present)
+        for j, p in enumerate(parts)
+    ]
 
 
-def _column(values: Floats) -> Floats:
-    return values[:, None, None, None]
-
-
-def _maps(
-    labels: Ints,
-    d: Draws,
-    pose: Callable[[Draws], Pose],
-    pen: Callable[[Draws], Pen],
-    under: Callable[[Draws], list[Part]] = lambda d: [],
-    over: Callable[[Draws], list[Part]] = lambda d: [],
-    drop: float = 0.0,
-) -> Maps:
+def _draw(domain: Domain, labels: Ints, d: Draws) -> Maps:
     """Role maps of mixed classes, drawn class by class.  # [n, CANVAS, CANVAS]"""
     maps = np.empty((len(d), CANVAS, CANVAS), np.uint8)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        some, stance = d[rows], pose(d[rows])
-        if label >= len(OBJECTS):
-            stance = Pose(stance.scale, turn=11.0, mirror=False, centre=stance.centre)
-        parts = parts_of(int(label), some)
-        if drop and len(parts) > 3:
-            kept = ~some.chance("drop", drop, (len(parts),))
-            parts = [
-                Part(p.role, p.points, p.width, p.closed, kept[:, j] if p.present is None else kept[:, j] & p.present)
-                for j, p in enumerate(parts)
-            ]
-        placed, scale = place(parts, stance, some)
-        maps[rows] = draw(placed, scale, pen(some), under(some), over(some), some)
+        some = d[rows]
+        pose = domain.pose(some)
+        if label >= len(OBJECTS):  # a turned or mirrored numeral may be another one, or none
+            pose = Pose(pose.scale, turn=11.0, mirror=False, centre=pose.centre)
+        parts = _forget(parts_of(int(label), some), domain.drop, some)
+        placed, scale = place(parts, pose, some)
+        maps[rows] = draw(placed, scale, domain.pen(some), domain.under(some), domain.over(some), some)
     return maps
 
 
-def _compose(back: Floats, maps: Maps, colours: Floats, roles: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Lay the roles' colours over a background; also the object's share.  # [n, S, S, 3], [n, S, S, 1]"""
-    image, body = back.copy(), np.zeros((len(maps), SIZE, SIZE, 1), np.float32)
-    for role in roles:
-        share = coverage(maps, role)[..., None]
-        image += share * (colours[:, None, None, role] - back)
-        if role in _BODY or role == INK:
-            body += share
-    return image, body
-
-
-def _shade(image: Floats, body: Floats, d: Draws) -> Floats:
-    """Light from one side and a little texture, on the object only."""
-    angle = d.uniform("light/angle", 0, 2 * np.pi)
-    slope = np.cos(angle)[:, None, None] * _X + np.sin(angle)[:, None, None] * _Y
-    light = slope[..., None] * _column(d.uniform("light/strength", 0.05, 0.3))
-    texture = clouds("light/texture", d) * _column(d.uniform("light/rough", 0.01, 0.06))
-    return image * (1 + body * light) + body * texture
-
-
-def _blur(image: Floats, amount: Floats) -> Floats:
-    """Mix with a 3 x 3 binomial blur, by a share per image."""
-    wide = np.pad(image, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
-    soft = (wide[:, :-2] + 2 * wide[:, 1:-1] + wide[:, 2:]) / 4
-    wide = np.pad(soft, ((0, 0), (0, 0), (1, 1), (0, 0)), mode="edge")
-    soft = (wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:]) / 4
-    return image + _column(amount) * (soft - image)
-
-
-def _photo(maps: Maps, scene: Scene, camera: Camera, d: Draws) -> Floats:
-    back = landscape(scene.place, d)
-    image, body = _compose(back, maps, palette(scene, 0.07, d), (*_BODY, EXTRA_1, EXTRA_2, EXTRA_3, EXTRA_4))
-    image = _shade(image, body, d)
-    contrast, bright = d.uniform("camera/contrast", *camera.contrast), d.uniform("camera/bright", -0.1, 0.1)
-    image = (image - 0.5) * _column(contrast) + 0.5 + _column(bright)
-    warm = d.uniform("camera/warm", *camera.warm)[:, None] * np.array([1, 0.2, -1], np.float32)  # [n, 3]
-    image = image + warm[:, None, None]
-    image = _blur(image, d.chance("camera/blurred", 0.4) * d.uniform("camera/blur", 0.3, 1.0))
-    sd = d.uniform("camera/noise", *camera.noise) / 255
-    return image + d.noise("camera/sensor", (SIZE, SIZE, 3)) * _column(sd)
-
-
-def _painting(maps: Maps, scene: Scene, d: Draws) -> Floats:
-    colours = palette(scene, 0.08, d)
-    image, body = _compose(landscape(scene.place, d), maps, colours, (*_BODY, EXTRA_1, EXTRA_2, EXTRA_3))
-    image = brushwork(_shade(image, body, d), d)
-    grey = image.mean(axis=3, keepdims=True)
-    return grey + (image - grey) * _column(d.uniform("painting/vivid", 0.9, 1.4))
-
-
-def _paper(d: Draws) -> Floats:
-    """White, pastel or strong plain colours.  # [n, 3]"""
-    kind, hue = d.choice("paper/kind", (0.45, 0.35, 0.2)), d.uniform("paper/hue", 0, 1, (3,))
-    tint = np.array([0.0, 0.3, 0.75], np.float32)[kind][:, None]
-    return 1 - tint * (1 - hue)
-
-
-def _clipart(maps: Maps, scene: Scene, d: Draws) -> Floats:
-    back = np.broadcast_to(_paper(d)[:, None, None], (len(d), SIZE, SIZE, 3))
-    return _compose(back, maps, palette(scene, 0.03, d), (*_BODY, INK))[0]
-
-
-def _infograph(maps: Maps, scene: Scene, d: Draws) -> Floats:
-    back = np.broadcast_to(_paper(d)[:, None, None] * 0.6 + 0.4, (len(d), SIZE, SIZE, 3))
-    colours = palette(scene, 0.03, d)
-    colours[:, EXTRA_2] *= 0.5  # text is dark
-    colours[:, EXTRA_4] = 0.97  # the panel is white
-    return _compose(back, maps, colours, (*_BODY, INK, EXTRA_1, EXTRA_2, EXTRA_3, EXTRA_4))[0]
-
-
-def _sketch(maps: Maps, scene: Scene, d: Draws) -> Floats:
-    stripes = d.uniform("hatch/step", 1.5, 2.6)[:, None, None] * (
-        _X + _Y * d.uniform("hatch/lean", -1, 1)[:, None, None]
-    )
-    hatch = 0.5 + 0.5 * np.sin(stripes * np.float32(16))
-    strength = d.uniform("hatch/strength", 0.0, 0.35)[:, None, None]
-    tone = coverage(maps, MAIN) * 0.5 + coverage(maps, SECOND) + coverage(maps, ACCENT) * 0.7
-    ink = coverage(maps, INK) * d.uniform("sketch/dark", 0.6, 0.95)[:, None, None] + coverage(maps, DARK) * 0.5
-    grey = d.uniform("sketch/paper", 0.72, 0.97)[:, None, None] * (1 - tone * hatch * strength) * (1 - ink)
-    grain = d.noise("sketch/grain", (SIZE, SIZE)) * d.uniform("sketch/rough", 0.01, 0.05)[:, None, None]
-    return np.repeat((grey + grain)[..., None], 3, axis=3)
-
-
-def _quickdraw(maps: Maps, scene: Scene, d: Draws) -> Floats:
-    return np.repeat((1 - coverage(maps, INK))[..., None], 3, axis=3)
-
-
-def _no_ink(d: Draws) -> Pen:
-    return Pen(np.zeros(len(d), np.float32))
-
-
-def _outline(p: float, lo: float, hi: float) -> Callable[[Draws], Pen]:
-    return lambda d: Pen(d.chance("pen/outlined", p) * d.uniform("pen/width", lo, hi))
-
-
-def _draw_maps(domain: str, labels: Ints, camera: Camera, d: Draws) -> Maps:
-    roomy = Pose((0.66, 0.98))
-    if domain == "real":
-        scenery = {"under": lambda d: clutter(d, camera.blobs), "over": lambda d: occluder(d, camera.occlusion)}
-        return _maps(labels, d, lambda d: Pose(camera.scale), _no_ink, **scenery)
-    if domain == "painting":
-        return _maps(labels, d, lambda d: Pose(), _no_ink, under=lambda d: clutter(d, 3))
-    if domain == "clipart":
-        return _maps(labels, d, lambda d: roomy, _outline(0.65, 2, 4))
-    if domain == "infograph":
-        in_panel = lambda d: Pose((0.64, 0.86), centre=page(d)[1])  # noqa: E731
-        return _maps(labels, d, in_panel, _outline(0.7, 1.5, 3), under=lambda d: page(d)[0])
-    if domain == "sketch":
-        pencil = lambda d: Pen(d.uniform("pen/width", 1.5, 2.6), passes=2, wobble=0.022, sketchy=True)  # noqa: E731
-        return _maps(labels, d, lambda d: roomy, pencil)
-    marker = lambda d: Pen(d.uniform("pen/width", 3, 5), passes=1, wobble=0.04, sketchy=True, toned=False)  # noqa: E731
-    return _maps(labels, d, lambda d: roomy, marker, drop=0.08)
-
-
-_PAINT: dict[str, Callable[[Maps, Scene, Draws], Floats]] = {
-    "painting": _painting,
-    "clipart": _clipart,
-    "infograph": _infograph,
-    "sketch": _sketch,
-    "quickdraw": _quickdraw,
-}
-
-
-def scene_of(domain: str, labels: Ints, hard: bool, d: Draws) -> Scene:
+def scene_of(name: str, camera: str, labels: Ints, d: Draws) -> Scene:
     """Colours and places of n images; shared by pictures and captions."""
-    return choose(labels, HARD_CONTEXT if hard else CONTEXT[domain], d)
+    return choose(labels, _domain(name, camera).context, d)
 
 
-def paint(domain: str, labels: Ints, camera: str, d: Draws) -> NDArray[np.uint8]:
+def paint(name: str, camera: str, labels: Ints, d: Draws) -> NDArray[np.uint8]:
     """Images of one domain.  # [n, SIZE, SIZE, 3]"""
-    lens = CAMERAS[camera]
-    maps, scene = _draw_maps(domain, labels, lens, d), scene_of(domain, labels, camera == "hard", d)
+    domain = _domain(name, camera)
+    maps, scene = _draw(domain, labels, d), scene_of(name, camera, labels, d)
     images = np.empty((len(d), SIZE, SIZE, 3), np.uint8)
     for start in range(0, len(d), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        some = Scene(scene.main[rows], scene.second[rows], scene.accent[rows], scene.place[rows])
-        if domain == "real":
-            shade = _photo(maps[rows], some, lens, d[rows])
-        else:
-            shade = _PAINT[domain](maps[rows], some, d[rows])
-        images[rows] = np.clip(shade * 255 + 0.5, 0, 255)
+        images[rows] = np.clip(domain.colour(maps[rows], scene[rows], d[rows]) * 255 + 0.5, 0, 255)
     return images

@@ -6,11 +6,12 @@ There is no state to advance, so image i is the same whatever batch it is render
 from collections.abc import Sequence
 from hashlib import blake2b
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]  # float32 throughout; numpy's stubs lose that in arithmetic with Python floats
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Words = NDArray[np.uint64]

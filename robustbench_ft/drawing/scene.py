@@ -9,10 +9,6 @@ from .classes import BACKGROUNDS, CLASSES, COLOURS, HABITS
 from .draws import Draws, Floats, Ints
 from .shapes import ACCENT, DARK, EXTRA_1, EXTRA_4, INK, LIGHT, MAIN, SECOND
 
-# How often class, colours and place go together: often in photographs, hardly ever in drawings.
-CONTEXT = {"real": 0.75, "painting": 0.5, "clipart": 0.3, "infograph": 0.2, "sketch": 0.0, "quickdraw": 0.0}
-HARD_CONTEXT = 0.85
-
 RGB: Floats = np.array(list(COLOURS.values()), dtype=np.float32) / 255  # [colours, 3]
 
 
@@ -24,6 +20,10 @@ class Scene:
     second: Ints  # [n]
     accent: Ints  # [n]
     place: Ints  # [n]
+
+    def __getitem__(self, rows: slice) -> "Scene":
+        """The scenes of some of the images."""
+        return Scene(self.main[rows], self.second[rows], self.accent[rows], self.place[rows])
 
 
 @cache

@@ -15,8 +15,8 @@ _BELOW: Floats = np.array([b.below for b in BACKGROUNDS.values()], dtype=np.floa
 _AXIS: Floats = ((np.arange(SIZE) + 0.5) / SIZE).astype(np.float32)
 
 _KNOTS = 7  # of the coarse grid that clouds are interpolated from
-_TENT: Floats = np.maximum(0, 1 - np.abs(_AXIS[:, None] * (_KNOTS - 1) - np.arange(_KNOTS)))  # [SIZE, knots]
-_TENT = _TENT.astype(np.float32)
+_AT_KNOT: Floats = np.arange(_KNOTS, dtype=np.float32)
+_TENT: Floats = np.maximum(0, 1 - np.abs(_AXIS[:, None] * (_KNOTS - 1) - _AT_KNOT))  # [SIZE, knots]
 
 
 def clouds(name: str, d: Draws) -> Floats:

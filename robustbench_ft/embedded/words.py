@@ -1,0 +1,62 @@
+"""The embedded model's tokenizer: one id per word, nothing smaller."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import LongTensor
+
+from robustbench_ft.errors import RbftError
+
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+class Words:
+    """Texts to ids: pad is 0, then BOS, the words, and EOS last (open_clip pools at the highest id)."""
+
+    def __init__(self, words: Iterable[str], context_length: int = 16) -> None:
+        self.tokens = (PAD, BOS, *words, EOS)
+        self.context_length = context_length
+        self._ids = {token: i for i, token in enumerate(self.tokens)}
+
+    @classmethod
+    def load(cls, path: str | Path, context_length: int = 16) -> "Words":
+        """Read `vocab.txt`: one token per line, the line number is its id."""
+        return cls(Path(path).read_text("utf-8").split()[2:-1], context_length)
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text("\n".join(self.tokens) + "\n", "utf-8")
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def word_ids(self) -> tuple[int, int]:
+        """The range [lo, hi) of ids that are words."""
+        return 2, len(self.tokens) - 1
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the words of a text, without BOS and EOS; case and punctuation do not count."""
+        words = _WORD.findall(text.lower())
+        for word in words:
+            if word not in self._ids:
+                raise RbftError(
+                    f"the embedded model does not know the word '{word}' (in '{text}'): "
+                    f"use one of the {self.vocab_size - 3} words of its vocab.txt"
+                )
+        return [self._ids[word] for word in words]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(self.tokens[i] for i in ids if self.tokens[i] not in (PAD, BOS, EOS))
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> LongTensor:
+        """Ids with BOS and EOS, padded, or cut before EOS, to the context.  # [n, L]"""
+        length = context_length or self.context_length
+        rows = [self.encode(text)[: length - 2] for text in ([texts] if isinstance(texts, str) else texts)]
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row) + 2] = torch.tensor([1, *row, self.vocab_size - 1])
+        return LongTensor(ids)
