@@ -41,6 +41,8 @@ class Shapes(Suite):
         labels, indices = np.arange(n) % len(self.classes), np.arange(n)
         key = f"shapes-v{self.version}/{name}"  # another key, other images: splits are disjoint by construction
         pixels = cache.array(
-            "drawn", f"{key}/drawing-v{drawing.VERSION}/{n}", lambda: drawing.render(domain, labels, key, indices, camera)
+            "drawn",
+            f"{key}/drawing-v{drawing.VERSION}/{n}",
+            lambda: drawing.render(domain, labels, key, indices, camera),
         )
         return Split(name, ArrayImages(pixels), labels, tuple(f"{key}/{i:05d}" for i in range(n)))

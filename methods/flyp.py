@@ -41,7 +41,11 @@ class FLYP(Method):
 
     def objective(self, clip: Clip, captions: Tensor, run: Run) -> Objective:
         def loss(batch: Batch) -> Terms:
-            return {"contrastive": contrastive(batch.features, clip.encode_text(self.pair(captions, batch, run)), clip.scale)}
+            return {
+                "contrastive": contrastive(
+                    batch.features, clip.encode_text(self.pair(captions, batch, run)), clip.scale
+                )
+            }
 
         return loss
 

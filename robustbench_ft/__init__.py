@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from .train import Batch as Batch
 
 __version__ = "0.1.0"
-_HOMES = {"Batch": "train", "Clip": "clip", "Family": "method", "Method": "method", "Run": "method", "TrainSet": "method"}
+_HOMES = {
+    "Batch": "train",
+    "Clip": "clip",
+    "Family": "method",
+    "Method": "method",
+    "Run": "method",
+    "TrainSet": "method",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,9 @@ def entry(kind: str, key: str, suffix: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RbftError(f"cannot create the cache folder {folder}: {error.strerror}; set RBFT_CACHE to another") from error
+        raise RbftError(
+            f"cannot create the cache folder {folder}: {error.strerror}; set RBFT_CACHE to another"
+        ) from error
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}{suffix}"
 
 

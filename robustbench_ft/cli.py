@@ -45,7 +45,9 @@ def _fail(ctx: click.Context, error: RbftError | None, lines: tuple[str, ...]) -
     sys.exit(2)
 
 
-@click.group(cls=_Cli, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Cli, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="rbft")
 @click.option("--traceback", is_flag=True, help="Show where an error came from.")
 def main(traceback: bool) -> None:
@@ -128,7 +130,7 @@ def run(ctx: click.Context, **options: Any) -> None:
     )
     try:
         folders = runner.run_cells(cells, workshop)
-    except runner.Interrupted as error:
+    except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print_results(folders, options["out"])
 
@@ -184,9 +186,13 @@ def _print_table(table: "Table") -> None:
 
 @main.command("report")
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True)
+@click.option(
+    "--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True
+)
 @click.option("--against", metavar="ROW", help="Also show differences to this row (a method or a row's name).")
-@click.option("--figure", "picture", type=click.Path(path_type=Path), help="Also draw ID against OOD accuracy into this PNG.")
+@click.option(
+    "--figure", "picture", type=click.Path(path_type=Path), help="Also draw ID against OOD accuracy into this PNG."
+)
 def report_command(runs: tuple[Path, ...], style: str, against: str | None, picture: Path | None) -> None:
     """Tables from records, without torch. RUNS are folders (default: runs)."""
     from . import figure, report, store
@@ -206,5 +212,3 @@ def report_command(runs: tuple[Path, ...], style: str, against: str | None, pict
             path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.suite}-{k}")
             figure.scatter(table, path)
             click.echo(f"figure   {path}", err=True)
-
-

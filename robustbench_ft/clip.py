@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -323,5 +323,3 @@ def _pad(tokens: Tensor, length: int) -> Tensor:
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     cache.write(path, lambda temporary: safetensors.torch.save_file(contiguous, temporary))
-
-

@@ -55,15 +55,24 @@ def _suite(name: str) -> str:
         lines.append(f"layout    under --root: {', '.join(card.layout)}")
     counts = ", ".join(f"{split} {n:,}" for split, n in card.counts.items())
     lines += [f"images    {counts}"] if counts else []
-    lines += [f"ID        train {suite.train}, val {suite.val}, test {suite.test}", f"shifts    {', '.join(suite.shifts)}"]
+    lines += [
+        f"ID        train {suite.train}, val {suite.val}, test {suite.test}",
+        f"shifts    {', '.join(suite.shifts)}",
+    ]
     lines.append(f"recipe    {recipe_text(suite.recipe)}")
-    if dataclasses.replace(suite.recipe, steps=0, validate_every=0) == dataclasses.replace(EMBEDDED, steps=0, validate_every=0):
-        lines.append(f"lr grid   {', '.join(f'{lr:g}' for lr in EMBEDDED_LR_GRID)} (declared; chosen on ID validation only)")
+    if dataclasses.replace(suite.recipe, steps=0, validate_every=0) == dataclasses.replace(
+        EMBEDDED, steps=0, validate_every=0
+    ):
+        lines.append(
+            f"lr grid   {', '.join(f'{lr:g}' for lr in EMBEDDED_LR_GRID)} (declared; chosen on ID validation only)"
+        )
     return "\n".join(lines)
 
 
 def recipe_text(recipe: Recipe) -> str:
     """The fields that differ from an empty recipe, in one line."""
     empty = Recipe()
-    changed = (f for f in dataclasses.fields(recipe) if getattr(recipe, f.name) != getattr(empty, f.name) or f.name == "lr")
+    changed = (
+        f for f in dataclasses.fields(recipe) if getattr(recipe, f.name) != getattr(empty, f.name) or f.name == "lr"
+    )
     return ", ".join(f"{f.name} {getattr(recipe, f.name)}" for f in changed)

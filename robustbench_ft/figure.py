@@ -42,10 +42,14 @@ def scatter(table: Table, path: Path) -> None:
                 color=colours[method], markersize=6, capsize=2, linewidth=1, label=method if j == 0 else None, zorder=3,
             )  # fmt: skip
             if len(rows) > 1:
-                axes.annotate(row.setting, (100 * x.value, 100 * y.value), textcoords="offset points", xytext=(6, -9), fontsize=6)
+                axes.annotate(
+                    row.setting, (100 * x.value, 100 * y.value), textcoords="offset points", xytext=(6, -9), fontsize=6
+                )
     axes.set_xlabel("ID top-1 accuracy, %")
     axes.set_ylabel(f"mean OOD top-1 accuracy over {len(table.shifts)} shifts, %")
-    axes.set_title(f"{table.title}\nbars: 95 % intervals over seeds and examples; lines: weight interpolation", fontsize=9)
+    axes.set_title(
+        f"{table.title}\nbars: 95 % intervals over seeds and examples; lines: weight interpolation", fontsize=9
+    )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     try:

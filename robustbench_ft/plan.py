@@ -183,10 +183,20 @@ def _cells(
     settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
     return [
         Cell(
-            suite=suite.name, suite_version=suite.version, model=model, method=name, method_version=kind.version,
-            settings=settings, recipe=asdict(resolved) if kind.trains else None,
-            recipe_source=source + (f", --set {', '.join(sorted(changed))}" if changed else "") if kind.trains else "none",
-            protocol=request.protocol, precision=request.precision, seed=seed, deterministic=not kind.trains,
+            suite=suite.name,
+            suite_version=suite.version,
+            model=model,
+            method=name,
+            method_version=kind.version,
+            settings=settings,
+            recipe=asdict(resolved) if kind.trains else None,
+            recipe_source=source + (f", --set {', '.join(sorted(changed))}" if changed else "")
+            if kind.trains
+            else "none",
+            protocol=request.protocol,
+            precision=request.precision,
+            seed=seed,
+            deterministic=not kind.trains,
         )  # fmt: skip
         for seed in (seeds if kind.trains else seeds[:1])
     ]

@@ -10,29 +10,34 @@ from .clip import Clip
 from .data import TOP_K, Floats, Ints, Predictions, Split
 from .loader import Loader
 from .method import Family
-from .progress import Progress
+from .progress import Advance
 
 CHUNK = 2048  # images decoded and held at once: candidates take turns on it
 BATCH = 256  # images in one forward pass
 
 
 def predict(
-    model: Clip | Family, split: Split, progress: Progress, stopped: Callable[[], None] = lambda: None
+    model: Clip | Family,
+    split: Split,
+    advance: Advance = lambda n=1, note="": None,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Predictions]:
-    """Predictions of each candidate (a single model is called 'final'), in split order."""
+    """Predictions of each candidate (a single model is called 'final'), in split order.
+
+    `check` is called before each piece of work and may raise; `advance` hears of every image and candidate done.
+    """
     clip = model.clip if isinstance(model, Family) else model
     candidates = tuple(model.members) if isinstance(model, Family) else ("final",)
     loader = Loader(clip, split)
     clip.eval()
     parts: dict[str, list[dict[str, Tensor]]] = {name: [] for name in candidates}
-    with progress.bar(f"evaluate {split.name}", len(split), "images") as advance:
-        for start, pixels in loader.chunks(CHUNK):
-            labels = torch.from_numpy(split.labels[start : start + len(pixels)])
-            for name in candidates:
-                stopped()
-                current = model.use(name) if isinstance(model, Family) else clip
-                parts[name].append(_columns(current, loader, pixels, labels))
-            advance(len(pixels))
+    for start, pixels in loader.chunks(CHUNK):
+        labels = torch.from_numpy(split.labels[start : start + len(pixels)])
+        for name in candidates:
+            check()
+            current = model.use(name) if isinstance(model, Family) else clip
+            parts[name].append(_columns(current, loader, pixels, labels))
+            advance(len(pixels), split.name)
     return {name: _join(split, chunks) for name, chunks in parts.items()}
 
 

@@ -2,13 +2,13 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
     from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 PLAIN_SECONDS = 10.0
 
@@ -24,7 +24,7 @@ class Progress:
         """One line of text."""
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    def bar(self, label: str, total: int, unit: str, done: int = 0) -> Generator[Advance, None, None]:
         """Work of `total` units, `done` of them finished before; call the yielded function as it advances."""
         yield lambda n=1, note="": None
 
@@ -36,7 +36,7 @@ class PlainProgress(Progress):
         print(line, file=sys.stderr, flush=True)
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    def bar(self, label: str, total: int, unit: str, done: int = 0) -> Generator[Advance, None, None]:
         began = spoke = time.monotonic()
         count, last = done, ""
 
@@ -67,7 +67,7 @@ class RichProgressBar(Progress):
         self.console.print(line, highlight=False, markup=False)
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    def bar(self, label: str, total: int, unit: str, done: int = 0) -> Generator[Advance, None, None]:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 

@@ -43,7 +43,9 @@ def entries(kind: Kind) -> dict[str, Entry]:
                 raise RbftError(f"{kind} '{entry.name}' is offered twice: by {found[entry.name].module} and {module}")
             found[entry.name] = entry
     if not found:
-        raise RbftError(f"no {kind} is registered: this looks like a clone that is not installed; run `pip install -e .`")
+        raise RbftError(
+            f"no {kind} is registered: this looks like a clone that is not installed; run `pip install -e .`"
+        )
     return found
 
 

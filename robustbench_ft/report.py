@@ -91,7 +91,9 @@ def _row(group: Sequence[Record], candidates: tuple[str, ...], setting: str) -> 
     meta = group[0].metrics
     shifts: list[str] = meta["splits"]["shifts"]
     correct = {
-        split: np.stack([r.predictions(c, split).correct.astype(np.float64) for r, c in zip(group, candidates, strict=True)])
+        split: np.stack(
+            [r.predictions(c, split).correct.astype(np.float64) for r, c in zip(group, candidates, strict=True)]
+        )
         for split in (meta["splits"]["test"], *shifts)
     }
     identity = correct[meta["splits"]["test"]]
@@ -124,7 +126,8 @@ def _curve(group: Sequence[Record]) -> list[tuple[float, float, float]]:
 def _settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What sets each cell apart from the others of its method, e.g. 'lr=0.0001'; families also name their candidate."""
     flat = {
-        digest: {**(cell["recipe"] or {}), **cell["settings"], "precision": cell["precision"]} for digest, cell in cells.items()
+        digest: {**(cell["recipe"] or {}), **cell["settings"], "precision": cell["precision"]}
+        for digest, cell in cells.items()
     }
     named: dict[str, str] = {}
     for digest, own in flat.items():
@@ -132,7 +135,9 @@ def _settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         differing = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
         if "alpha" in own and "alpha" not in differing:
             differing.append("alpha")
-        named[digest] = ", ".join(f"{key}={own[key]:g}" if isinstance(own[key], float) else f"{key}={own[key]}" for key in differing)
+        named[digest] = ", ".join(
+            f"{key}={own[key]:g}" if isinstance(own[key], float) else f"{key}={own[key]}" for key in differing
+        )
     return named
 
 
@@ -151,7 +156,13 @@ def _check_same_data(records: Sequence[Record]) -> None:
 def footnote(table: Table) -> str:
     """What the numbers are, in one line."""
     counts = sorted({len(row.seeds) for row in table.rows if row.method != "zero-shot"})
-    seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{'-'.join(map(str, (counts[0], counts[-1])))} seeds" if counts else ""
+    seeds = (
+        f"{counts[0]} seeds"
+        if len(counts) == 1
+        else f"{'-'.join(map(str, (counts[0], counts[-1])))} seeds"
+        if counts
+        else ""
+    )
     return (
         f"Top-1 accuracy in %, +- half-width of the 95 % two-way t interval over seeds and examples ({seeds or 'no training'}; "
         "one seed: examples only). Mean OOD weighs the shifts equally; ID is not in it."

@@ -6,7 +6,7 @@ A folder with `done` is never run again; one without resumes where its last chec
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,7 +26,7 @@ from .predict import predict
 from .progress import Progress
 from .store import Json
 from .suite import Suite, Task, sealed
-from .train import Interrupted
+from .train import InterruptedRun
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def claim(out: Path) -> None:
 
 
 def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[], bool] = lambda: False) -> None:
-    """Fit, evaluate, record. Raises `Interrupted` when asked to stop, leaving a folder that resumes."""
+    """Fit, evaluate, record. Raises `InterruptedRun` when asked to stop, leaving a folder that resumes."""
     _check_same(cell, folder)
     store.write_json(folder / "cell.json", cell.to_json())
     suite = _suite(cell.suite, workshop.root)
@@ -121,20 +121,20 @@ def _evaluate(
 
     def check() -> None:
         if stopped():
-            raise Interrupted("stopped during evaluation")
+            raise InterruptedRun("stopped during evaluation")
 
     results: dict[str, Json] = {}
     digests: Json = {}
-    evaluated = 0
-    for name in suite.splits:
-        split = suite.split(name)
-        digests[name] = {"n": len(split), "digest": split.digest}
-        found = predict(model, split, workshop.progress, check)
-        for candidate, predictions in found.items():
-            store.write_predictions(store.predictions_path(folder, candidate, name), predictions)
-            results.setdefault(candidate, {})[name] = metrics.score(predictions)
-        evaluated += len(split) * len(found)
-    return results, digests, evaluated
+    splits = [suite.split(name) for name in suite.splits]
+    candidates = len(model.members) if isinstance(model, Family) else 1
+    total = candidates * sum(len(split) for split in splits)
+    with workshop.progress.bar("evaluate", total, "images") as advance:
+        for split in splits:
+            for candidate, predictions in predict(model, split, advance, check).items():
+                store.write_predictions(store.predictions_path(folder, candidate, split.name), predictions)
+                results.setdefault(candidate, {})[split.name] = metrics.score(predictions)
+            digests[split.name] = {"n": len(split), "digest": split.digest}
+    return results, digests, total
 
 
 def _summary(model: Clip | Family, suite: Suite, results: dict[str, Json]) -> Json:
@@ -156,7 +156,9 @@ def _summary(model: Clip | Family, suite: Suite, results: dict[str, Json]) -> Js
 def _check_same(cell: Cell, folder: Path) -> None:
     path = folder / "cell.json"
     if path.exists() and store.read_json(path) != cell.to_json():
-        raise RbftError(f"{path} describes another cell than the one asked for; move {folder} away or choose another --out")
+        raise RbftError(
+            f"{path} describes another cell than the one asked for; move {folder} away or choose another --out"
+        )
 
 
 class _Log:
@@ -180,7 +182,7 @@ class _Log:
 
 
 @contextmanager
-def _graceful() -> Iterator[Callable[[], bool]]:
+def _graceful() -> Generator[Callable[[], bool], None, None]:
     """While this is open, the first Ctrl-C or SIGTERM only sets a flag; a second one ends the process."""
     asked: list[int] = []
 

@@ -88,7 +88,9 @@ def read_predictions(path: Path) -> Predictions:
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise RbftError(f"cannot read predictions {path}: {str(error).splitlines()[0]}; run the cell again") from error
     if not np.isfinite(predictions.confidence).all() or not np.array_equal(stored, predictions.correct):
-        raise RbftError(f"predictions {path} contradict themselves (NaN confidence or wrong 'correct'); run the cell again")
+        raise RbftError(
+            f"predictions {path} contradict themselves (NaN confidence or wrong 'correct'); run the cell again"
+        )
     return predictions
 
 

@@ -1,7 +1,7 @@
 """Shift suites: what a benchmark declares, and the seal that keeps shifts out of `fit`. Torch-free."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -82,7 +82,9 @@ class Suite(ABC):
         split = self.load(name)
         expected = self.card.counts.get(name, len(split))
         if len(split) != expected:
-            raise MissingDataError(f"suite '{self.name}': split '{name}' has {len(split)} images, its card says {expected}")
+            raise MissingDataError(
+                f"suite '{self.name}': split '{name}' has {len(split)} images, its card says {expected}"
+            )
         if len(split) and not 0 <= split.labels.min() <= split.labels.max() < len(self.classes):
             raise RbftError(f"suite '{self.name}': split '{name}' has a label outside 0..{len(self.classes) - 1}")
         return split
@@ -127,7 +129,9 @@ class CardOnly(Suite):
 
     def _refusal(self) -> RbftError:
         self.check_layout()
-        return RbftError(f"suite '{self.name}' is registered with its card only: this version cannot read its files yet")
+        return RbftError(
+            f"suite '{self.name}' is registered with its card only: this version cannot read its files yet"
+        )
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class Task:
 
 
 @contextmanager
-def sealed() -> Iterator[None]:
+def sealed() -> Generator[None, None, None]:
     """While this is open, every suite refuses to load anything but ID train and ID validation."""
     token = _fitting.set(True)
     try:

@@ -1,8 +1,8 @@
 """The training loop: a function that methods call.
 
-next batch -> objective -> backward -> clip -> step -> schedule -> log -> maybe validate -> maybe checkpoint. One place for
-precision, resume and selection. Everything random is asked for by (seed, stream, step), so a run that was cut and resumed
-draws what an undisturbed one draws, and on one CPU ends bit-identical to it.
+next batch -> objective -> backward -> clip -> step -> schedule -> log -> maybe validate -> maybe checkpoint. One place
+for precision, resume and selection. Everything random is asked for by (seed, stream, step), so a run that was cut and
+resumed draws what an undisturbed one draws, and on one CPU ends bit-identical to it.
 """
 
 import math
@@ -28,7 +28,7 @@ Terms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is 
 EVAL_CHUNK = 512
 
 
-class Interrupted(RbftError):
+class InterruptedRun(RbftError):
     """The user or the scheduler asked the run to stop; its state is on disk."""
 
 
@@ -145,7 +145,7 @@ def train(
             advance(1, note=" ".join(f"{name} {value:.3f}" for name, value in terms.items()))
             if run.stopped() and state.step < state.total:
                 state.checkpoint()
-                raise Interrupted(f"stopped at step {state.step} of {state.total}")
+                raise InterruptedRun(f"stopped at step {state.step} of {state.total}")
     state.finish(refresh)
     clip.eval()
     run.log({
@@ -230,7 +230,7 @@ class _State:
         return self.spent + time.monotonic() - self.began
 
     def validate(self, refresh: Callable[[], None]) -> None:
-        """Keep the weights when they are strictly better on ID validation than any before ('best'), or always ('last')."""
+        """Keep the weights if strictly better on ID validation than all before ('best'), or always ('last')."""
         refresh()
         accuracy = self.source.accuracy(self.clip)
         self.run.log({"event": "validate", "step": self.step, "val_accuracy": accuracy})
