@@ -98,16 +98,24 @@ def _paper(d: Draws) -> Floats:
     return 1 - tint * (1 - hue)
 
 
+def _apart(paper: Floats, colours: Floats) -> Floats:
+    """Paper [n, 3], darkened (or, if dark, lightened) where the object would vanish on it: white on white."""
+    alike = np.abs(paper - colours[:, MAIN]).max(axis=1, keepdims=True) < 0.18
+    other = np.where(paper.mean(axis=1, keepdims=True) > 0.5, paper * np.float32(0.7), paper + np.float32(0.35))
+    return np.where(alike, other, paper)
+
+
 def clipart(maps: Maps, scene: Scene, d: Draws) -> Floats:
-    back = np.broadcast_to(_paper(d)[:, None, None], (len(d), SIZE, SIZE, 3))
-    return _compose(back, maps, palette(scene, 0.03, d), (*_BODY, INK))[0]
+    colours = palette(scene, 0.03, d)
+    back = np.broadcast_to(_apart(_paper(d), colours)[:, None, None], (len(d), SIZE, SIZE, 3))
+    return _compose(back, maps, colours, (*_BODY, INK))[0]
 
 
 def infograph(maps: Maps, scene: Scene, d: Draws) -> Floats:
-    back = np.broadcast_to(_paper(d)[:, None, None] * 0.6 + 0.4, (len(d), SIZE, SIZE, 3))
     colours = palette(scene, 0.03, d)
     colours[:, EXTRA_2] *= 0.5  # text is dark
-    colours[:, EXTRA_4] = 0.97  # the panel is white
+    colours[:, EXTRA_4] = _apart(np.full((len(d), 3), 0.97, np.float32), colours)  # the panel
+    back = np.broadcast_to(_apart(_paper(d) * 0.6 + 0.4, colours)[:, None, None], (len(d), SIZE, SIZE, 3))
     return _compose(back, maps, colours, (*_BODY, INK, EXTRA_1, EXTRA_2, EXTRA_3, EXTRA_4))[0]
 
 

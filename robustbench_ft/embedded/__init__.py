@@ -9,6 +9,4 @@ __all__ = ["CHECKPOINT", "register"]
 
 def register() -> None:
     """Make the image tower known to timm, so that `open_clip.create_model(f"local-dir:{CHECKPOINT}")` works."""
-    from . import network
-
-    assert network.NAME
+    from . import network  # noqa: F401  # pyright: ignore[reportUnusedImport]  # its decorator registers it

@@ -34,7 +34,7 @@ from .zero_shot import pixels, zero_shot
 
 @dataclass(frozen=True)
 class Recipe:
-    pairs: int = 1_500_000  # seen, with repetition
+    pairs: int = 1_500_160  # seen, with repetition
     pool: int = 200_000  # drawn
     batch: int = 512
     lr: float = 1.5e-3
