@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .draws import Bools, Draws, Floats
-from .shapes import INK, Part
+from .draws import Draws, Floats
+from .shapes import BLANK, INK, Part
 
 SIZE = 32  # pixels of a finished image
 FINE = 3  # canvas pixels per image pixel, for smooth edges
@@ -74,46 +74,45 @@ class Pen:
 
 def draw(parts: Sequence[Part], scale: Floats, pen: Pen, under: Sequence[Part], over: Sequence[Part], d: Draws) -> Maps:
     """Draw n canvases: scenery under the object, the object, scenery over it.  # [n, CANVAS, CANVAS]"""
-    n, layers = len(d), [*under, *parts, *over]
-    first, last = len(under), len(under) + len(parts)
-    pixels = np.concatenate([np.broadcast_to(p.points, (n, *p.points.shape[1:])) for p in layers], axis=1)
-    copies = [pixels]
-    for i in range(pen.passes):
-        shift = d.normal(f"pen/shift {i}", (1, 2)) * np.float32(pen.wobble * 0.7)
-        copies.append(pixels + shift + d.normal(f"pen/wobble {i}", pixels.shape[1:]) * np.float32(pen.wobble))
-    half = np.float32(CANVAS / 2)
-    rows = [((c * np.array([1, -1], np.float32) + 1) * half).reshape(n, -1).tolist() for c in copies]
-    ends = np.cumsum([2 * p.points.shape[1] for p in layers]).tolist()
-    shown: list[Bools | None] = [p.present for p in layers]
-    second_pass, gap = d.chance("pen/twice", 0.5), d.chance("pen/gap", 0.3)
-
-    maps = np.empty((n, CANVAS, CANVAS), np.uint8)
-    for i in range(n):
+    layers = [*under, *parts, *over]
+    drawn_by_pen = [False] * len(under) + [True] * len(parts) + [False] * len(over)
+    ends = np.cumsum([2 * part.points.shape[1] for part in layers]).tolist()
+    spans = [slice(start, stop) for start, stop in zip([0, *ends[:-1]], ends, strict=True)]
+    filled, *inked = _pixels(layers, pen, d)
+    twice, gap = d.chance("pen/twice", 0.5), d.chance("pen/gap", 0.3) & pen.sketchy
+    maps = np.empty((len(d), CANVAS, CANVAS), np.uint8)
+    for i in range(len(d)):
         image = Image.new("L", (CANVAS, CANVAS))
-        brush, ink, unit = ImageDraw.Draw(image), float(pen.width[i]), float(scale[i]) * CANVAS / 2
-        tracks = [r[i] for r in rows[1 : 2 + bool(second_pass[i])]] or [rows[0][i]]
-        start = 0
-        for j, part in enumerate(layers):
-            at, start = slice(start, ends[j]), ends[j]
-            present = shown[j]
-            if present is not None and not present[i]:
+        brush, unit, ink = ImageDraw.Draw(image), float(scale[i]) * CANVAS / 2, float(pen.width[i])
+        edge = filled[i]
+        tracks = [track[i] for track in inked[: 1 + bool(twice[i])]] or [edge]
+        for part, span, by_pen in zip(layers, spans, drawn_by_pen, strict=True):
+            if part.present is not None and not part.present[i]:
                 continue
-            xy = rows[0][i][at]
-            inked = ink > 0 and first <= j < last
+            lines = [track[span] for track in tracks] if by_pen and ink else []
             if not part.width:
-                brush.polygon(xy, fill=0 if inked and not pen.toned else part.role)
-                for track in tracks if inked else ():
-                    _line(brush, track[at], INK, ink, closed=not (pen.sketchy and gap[i]))
-            elif pen.sketchy and inked:
-                for track in tracks:
-                    _line(brush, track[at], INK, ink, part.closed)
-            else:
+                brush.polygon(edge[span], fill=part.role if pen.toned or not lines else BLANK)
+            elif not (lines and pen.sketchy):
                 width = max(part.width * unit, 2.0)
-                if inked:
-                    _line(brush, xy, INK, width + 1.4 * ink, part.closed)
-                _line(brush, xy, part.role, width, part.closed)
+                if lines:
+                    _line(brush, edge[span], INK, width + 1.4 * ink, part.closed)
+                _line(brush, edge[span], part.role, width, part.closed)
+                continue
+            for line in lines:
+                _line(brush, line, INK, ink, part.closed and not (gap[i] and not part.width))
         maps[i] = np.asarray(image)
     return maps
+
+
+def _pixels(layers: Sequence[Part], pen: Pen, d: Draws) -> list[list[list[float]]]:
+    """Canvas coordinates x, y, x, y, ... of all layers' points, then of each wobbly copy.  # 1 + passes, n, 2 v"""
+    points = np.concatenate([np.broadcast_to(p.points, (len(d), *p.points.shape[1:])) for p in layers], axis=1)
+    copies = [points]  # [n, v, 2]
+    for i in range(pen.passes):
+        shift = d.normal(f"pen/shift {i}", (1, 2)) * np.float32(pen.wobble * 0.7)
+        copies.append(points + shift + d.normal(f"pen/wobble {i}", points.shape[1:]) * np.float32(pen.wobble))
+    up, half = np.array([1, -1], np.float32), np.float32(CANVAS / 2)
+    return [((copy * up + 1) * half).reshape(len(d), -1).tolist() for copy in copies]
 
 
 def _line(brush: ImageDraw.ImageDraw, xy: list[float], role: int, width: float, closed: bool) -> None:

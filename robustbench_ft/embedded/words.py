@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from torch import LongTensor
+from torch import Tensor
 
 from robustbench_ft.errors import RbftError
 
@@ -52,11 +52,11 @@ class Words:
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(self.tokens[i] for i in ids if self.tokens[i] not in (PAD, BOS, EOS))
 
-    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> LongTensor:
-        """Ids with BOS and EOS, padded, or cut before EOS, to the context.  # [n, L]"""
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
+        """Ids with BOS and EOS, padded, or cut before EOS, to the context.  # [n, L] int64"""
         length = context_length or self.context_length
         rows = [self.encode(text)[: length - 2] for text in ([texts] if isinstance(texts, str) else texts)]
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, : len(row) + 2] = torch.tensor([1, *row, self.vocab_size - 1])
-        return LongTensor(ids)
+        return ids
