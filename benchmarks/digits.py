@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -67,6 +67,6 @@ def _scans() -> tuple[Bytes, Ints, Ints]:
     """[1797, 8, 8] scans with values 0..16, their labels, and the fixed order from which splits are cut."""
     from sklearn.datasets import load_digits  # a second to import, and only this suite needs it
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     order = np.random.RandomState(0).permutation(len(bunch.target))  # the legacy generator never changes
     return bunch.images.astype(np.uint8), bunch.target.astype(np.int64), order.astype(np.int64)

@@ -1,4 +1,4 @@
-"""DomainNet: learn on Real; be tested on Painting, Clipart, Infograph and Sketch (card only: its files cannot be read yet)."""
+"""DomainNet: learn on Real; be tested on Painting, Clipart, Infograph and Sketch (card only, not readable yet)."""
 
 from typing import ClassVar
 
@@ -18,9 +18,10 @@ class DomainNet(CardOnly):
         licence="fair use, non-commercial research and education",
         home="ai.bu.edu/M3SDA",
         counts={},  # two generations of split files exist and differ
-        layout=tuple(
-            f"domainnet/{path}"
-            for path in ("real", "real_train.txt", "real_test.txt")
-            + tuple(p for d in shifts for p in (d, f"{d}_test.txt"))
+        layout=(
+            "domainnet/real",
+            "domainnet/real_train.txt",
+            "domainnet/real_test.txt",
+            *(f"domainnet/{name}" for domain in shifts for name in (domain, f"{domain}_test.txt")),
         ),
     )

@@ -1,4 +1,4 @@
-"""ImageNet: learn on ImageNet-1k; be tested on V2, R, A and Sketch (card only: its files cannot be read yet)."""
+"""ImageNet: learn on ImageNet-1k; be tested on V2, R, A and Sketch (card only, not readable yet)."""
 
 from typing import ClassVar
 

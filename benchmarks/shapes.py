@@ -1,4 +1,4 @@
-"""Shapes: 32 drawn objects; learn on photographs by a poor camera, be tested on five other styles (embedded, synthetic)."""
+"""Shapes: 32 drawn objects; learn on photos by a poor camera, be tested on five other styles (embedded, synthetic)."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""WILDS Camelyon17: learn on tissue slides of three hospitals; be tested on a fifth (card only: its files cannot be read yet)."""
+"""WILDS Camelyon17: learn on tissue slides of three hospitals; be tested on a fifth (card only, not readable yet)."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""WILDS FMoW: learn on satellite images before 2013; be tested on later years and worst regions (card only: its files cannot be read yet)."""
+"""WILDS FMoW: learn on satellite images before 2013; be tested on later years (card only, not readable yet)."""
 
 from typing import ClassVar
 

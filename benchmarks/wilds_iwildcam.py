@@ -1,4 +1,4 @@
-"""WILDS iWildCam: learn on some camera traps; be tested on others (card only: its files cannot be read yet)."""
+"""WILDS iWildCam: learn on some camera traps; be tested on others (card only, not readable yet)."""
 
 from typing import ClassVar
 

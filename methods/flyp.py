@@ -1,4 +1,4 @@
-"""FLYP: fine-tune like you pretrain, the contrastive loss on images and prompted class names (Goyal et al., CVPR 2023)."""
+"""FLYP: fine-tune like you pretrain, with the contrastive loss on prompted class names (Goyal et al., CVPR 2023)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from robustbench_ft import Batch, Clip, Method, Run, TrainSet
+from robustbench_ft import Batch, Clip, Family, Method, Run, TrainSet
 from robustbench_ft.recipe import R_WISE, Recipe
 from robustbench_ft.train import Objective, Terms, train
 
@@ -17,7 +17,11 @@ class FT(Method):
 
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_WISE}
 
-    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Family:
+        return self.tune(clip, data, run)
+
+    def tune(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
+        """Plain fine-tuning, for methods that do something before or after it."""
         self.start(clip, data)
         return train(clip, data, self.objective(clip, run), self.resolved, run)
 

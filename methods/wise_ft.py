@@ -1,4 +1,4 @@
-"""WiSE-FT: FT, then a straight line in weight space between the zero-shot and the fine-tuned model (Wortsman et al., 2022)."""
+"""WiSE-FT: FT, then the straight line in weight space back to the zero-shot model (Wortsman et al., 2022)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ class WiseFT(FT):
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Family:
         self.start(clip, data)
         zero_shot = clip.snapshot()
-        tuned = super().fit(clip, data, run).snapshot()
+        tuned = self.tune(clip, data, run).snapshot()
         axis = {f"alpha-{alpha:g}": alpha for alpha in sorted({*GRID, self.alpha})}
         members = {name: partial(interpolate, zero_shot, tuned, alpha) for name, alpha in axis.items()}
         return Family(clip, members, default=f"alpha-{self.alpha:g}", axis=axis)

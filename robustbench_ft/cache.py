@@ -1,6 +1,6 @@
 """A folder for what can be computed again: drawn splits, zero-shot heads. Keyed by content; torch-free.
 
-`RBFT_CACHE` moves it (the one variable read below the command line: suites need the folder wherever they are used from).
+`RBFT_CACHE` moves it: the one variable read below the command line, as suites need the folder wherever they are used.
 """
 
 import hashlib

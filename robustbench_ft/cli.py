@@ -1,7 +1,6 @@
 """The command line: parsing and printing. Nothing heavy is imported before a command needs it."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from .errors import PlanError, RbftError
 if TYPE_CHECKING:
     from .report import Table
 
+FOLDER = click.Path(path_type=Path)
 EPILOG = """\b
 Examples
   rbft run --method lipsum --suite shapes
@@ -76,34 +76,47 @@ def show(name: str) -> None:
     click.echo(describe(name))
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of `run`, in the order --help shows them."""
-    for option in reversed((
-        click.option("--method", multiple=True, metavar="NAME", help="Method; repeat for several."),
-        click.option("--suite", multiple=True, metavar="NAME", help="Shift suite; repeat for several."),
-        click.option("--model", multiple=True, metavar="NAME", help="'embedded' (default), an open_clip name, local-dir:PATH or hf-hub:ORG/NAME."),
-        click.option("--pretrained", metavar="TAG", help="open_clip tag, a .safetensors file, or 'random'."),
-        click.option("--seeds", metavar="LIST", help="Seeds, e.g. 0, 0-4 or 0,2,5-7.  [default: 0]"),
-        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Method or recipe setting, for all methods or for one (lipsum.strength=0.5); repeat a key for a grid."),
-        click.option("--protocol", metavar="NAME", help="'clean' selects on held-out training data (default); 'as-published' does what the papers did."),
-        click.option("--config", type=click.Path(path_type=Path), metavar="PLAN.TOML", help="A file with the options above; flags win over it."),
-        click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder for the records."),
-        click.option("--root", type=click.Path(path_type=Path), envvar="RBFT_DATA", help="Folder of downloaded data.  [env: RBFT_DATA]"),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (towers only)."),
-        click.option("--threads", type=click.IntRange(min=1), help="CPU threads; part of what makes a run repeatable to the bit."),
-        click.option("--checkpoint-seconds", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Time between resume checkpoints."),
-        click.option("--save-model/--no-save-model", default=True, show_default=True, help="Keep the tuned weights in the record."),
-        click.option("--dry-run", is_flag=True, help="Show the cells and run nothing."),
-    )):  # fmt: skip
-        command = option(command)
-    return command
-
-
 @main.command()
-@_options
-@click.pass_context
-def run(ctx: click.Context, **options: Any) -> None:
+@click.option("--method", multiple=True, metavar="NAME", help="Method; repeat for several.")
+@click.option("--suite", multiple=True, metavar="NAME", help="Shift suite; repeat for several.")
+@click.option(
+    "--model",
+    multiple=True,
+    metavar="NAME",
+    help="'embedded' (default), an open_clip name, local-dir:PATH or hf-hub:ORG/NAME.",
+)
+@click.option("--pretrained", metavar="TAG", help="open_clip tag, a .safetensors file, or 'random'.")
+@click.option("--seeds", metavar="LIST", help="Seeds, e.g. 0, 0-4 or 0,2,5-7.  [default: 0]")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Setting of a method or recipe, for all methods or for one (lipsum.strength=0.5); repeat a key for a grid.",
+)
+@click.option(
+    "--protocol",
+    metavar="NAME",
+    help="'clean' (default) selects on held-out ID data, 'as-published' does what the papers did.",
+)
+@click.option("--config", type=FOLDER, metavar="PLAN.TOML", help="A file with the options above; flags win over it.")
+@click.option("--out", type=FOLDER, default=Path("runs"), show_default=True, help="Folder for the records.")
+@click.option("--root", type=FOLDER, envvar="RBFT_DATA", help="Folder of downloaded data.  [env: RBFT_DATA]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (towers only).")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many.")
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Time between resume checkpoints.",
+)
+@click.option(
+    "--save-model/--no-save-model", default=True, show_default=True, help="Keep the tuned weights in the record."
+)
+@click.option("--dry-run", is_flag=True, help="Show the cells and run nothing.")
+def run(**options: Any) -> None:
     """Fit methods on a suite, evaluate them on its shifts, and write records.
 
     Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
@@ -174,13 +187,10 @@ def _print_table(table: "Table") -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 200)
     shown = RichTable(title=table.title, title_justify="left", caption=report.footnote(table), caption_justify="left")
-    shown.add_column("method", no_wrap=True)
-    for column in ("seeds", *table.columns, "fit s"):
-        shown.add_column(column, justify="right", no_wrap=True)
+    for k, column in enumerate(report.header(table)):
+        shown.add_column(column, justify="right" if k else "left", no_wrap=True)
     for row in table.rows:
-        name = row.name + (" (diverged)" if row.diverged else "")
-        values = (report.cell_text(row.cells[column]) for column in table.columns)
-        shown.add_row(name, str(len(row.seeds)), *values, f"{row.fit_seconds:.1f}")
+        shown.add_row(*report.line(table, row))
     console.print(shown)
 
 

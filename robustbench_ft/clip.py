@@ -179,7 +179,7 @@ class Clip(nn.Module):
         self.head = nn.Parameter(rows.detach().clone().to(self.device))
         self.bias = nn.Parameter(torch.zeros(len(rows), device=self.device)) if kind == "scaled" else None
 
-    # -- what is trained, copied, mixed, saved ---------------------------------------------------------------------------
+    # -- what is trained, copied, mixed, saved -----------------------------------------------------------------------
 
     def train_only(self, *parts: Part) -> None:
         """Gradients for these parts and no others. The image part includes its projection, 'scale' is logit_scale."""
@@ -212,7 +212,8 @@ class Clip(nn.Module):
 
     def preprocess(self) -> tuple[transforms.Compose, Tensor, Tensor]:
         """open_clip's evaluation transform cut before ToTensor, and the mean and std [3, 1, 1] it ends with."""
-        steps: list[Any] = image_transform_v2(PreprocessCfg(**self.config["preprocess_cfg"]), is_train=False).transforms
+        whole: Any = image_transform_v2(PreprocessCfg(**self.config["preprocess_cfg"]), is_train=False)
+        steps: list[Any] = whole.transforms
         cut = next(i for i, step in enumerate(steps) if isinstance(step, transforms.ToTensor))
         normalise = cast(transforms.Normalize, steps[-1])
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalise.mean, normalise.std))
@@ -267,7 +268,8 @@ def _load_folder(folder: Path) -> Clip:
 
 def _load_hub(ref: ModelRef) -> Clip:
     model = open_clip.create_model(ref.name, precision="fp32", require_pretrained=True)
-    config = {"model_cfg": open_clip.factory._get_hf_config(ref.name.partition(":")[2])["model_cfg"]}  # pyright: ignore[reportPrivateUsage]
+    place = ref.name.partition(":")[2]
+    config = {"model_cfg": open_clip.factory._get_hf_config(place)["model_cfg"]}  # pyright: ignore[reportPrivateUsage]
     return Clip(model, cast(Tokenizer, open_clip.get_tokenizer(ref.name)), _complete(config, model))
 
 

@@ -1,5 +1,6 @@
 """The picture of a table: ID accuracy against mean OOD accuracy. Torch-free."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import RbftError
@@ -9,42 +10,41 @@ MARKERS = "osD^vPX*<>hp"
 
 
 def scatter(table: Table, path: Path) -> None:
-    """Rows as points with 95 % intervals, WiSE curves as lines through their alphas, learning rates of one method joined."""
+    """Rows as points with 95 % intervals, families as lines through their alphas, settings of one method joined."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.2, 5.0), dpi=150, layout="constrained")
-    methods = list(dict.fromkeys(row.method for row in table.rows))
-    colours = {method: f"C{k}" for k, method in enumerate(methods)}
-    grid = any(len([r for r in _points(table) if r.method == m]) > 1 for m in methods)
-    for name, curve in table.curves.items():
-        method = next(row.method for row in table.rows if row.name == name)
-        axes.plot(
-            [100 * x for _, x, _ in curve], [100 * y for _, _, y in curve], "-", marker=".", markersize=4, linewidth=1,
-            color=colours[method], alpha=0.45 if grid else 0.7, zorder=1,
-        )  # fmt: skip
-        if not grid:
-            for alpha, x, y in (curve[0], curve[-1]):
-                axes.annotate(f"α={alpha:g}", (100 * x, 100 * y), textcoords="offset points", xytext=(5, 5), fontsize=7)
-    for k, method in enumerate(methods):
-        rows = sorted((r for r in _points(table) if r.method == method), key=lambda r: r.setting)
-        if len(rows) > 1 and method not in {r.method for r in table.rows if r.name in table.curves}:
-            axes.plot(
-                [100 * r.cells["ID"].value for r in rows], [100 * r.cells["mean OOD"].value for r in rows], "--",
-                color=colours[method], linewidth=1, zorder=2,
-            )  # fmt: skip
+    for k, method in enumerate(dict.fromkeys(row.method for row in table.rows)):
+        rows = sorted((row for row in _points(table) if row.method == method), key=lambda row: row.sort_key)
+        colour, crowded = f"C{k}", len(rows) > 1
+        for row in rows:
+            if row.name in table.curves:
+                _, xs, ys = zip(*table.curves[row.name], strict=True)
+                axes.plot(
+                    _percent(xs), _percent(ys), "-", marker=".", markersize=4, linewidth=1, color=colour, alpha=0.6
+                )
+        if crowded and rows[0].name not in table.curves:
+            xs, ys = ([row.cells[name].value for row in rows] for name in ("ID", "mean OOD"))
+            axes.plot(_percent(xs), _percent(ys), "--", color=colour, linewidth=1)
         for j, row in enumerate(rows):
             x, y = row.cells["ID"], row.cells["mean OOD"]
             axes.errorbar(
-                100 * x.value, 100 * y.value, xerr=100 * x.half_width, yerr=100 * y.half_width, fmt=MARKERS[k % len(MARKERS)],
-                color=colours[method], markersize=6, capsize=2, linewidth=1, label=method if j == 0 else None, zorder=3,
-            )  # fmt: skip
-            if len(rows) > 1:
-                axes.annotate(
-                    row.setting, (100 * x.value, 100 * y.value), textcoords="offset points", xytext=(6, -9), fontsize=6
-                )
+                *_percent((x.value, y.value)),
+                *_percent((y.half_width, x.half_width)),
+                fmt=MARKERS[k % len(MARKERS)],
+                color=colour,
+                markersize=6,
+                capsize=2,
+                linewidth=1,
+                label=method if j == 0 else None,
+                zorder=3,
+            )
+            if crowded:
+                place = (100 * x.value, 100 * y.value)
+                axes.annotate(row.setting, place, textcoords="offset points", xytext=(6, -9), fontsize=6)
     axes.set_xlabel("ID top-1 accuracy, %")
     axes.set_ylabel(f"mean OOD top-1 accuracy over {len(table.shifts)} shifts, %")
     axes.set_title(
@@ -59,6 +59,10 @@ def scatter(table: Table, path: Path) -> None:
         raise RbftError(f"cannot write the figure {path}: {error.strerror}") from error
     finally:
         plt.close(figure)
+
+
+def _percent(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(100 * value for value in values)
 
 
 def _points(table: Table) -> list[Row]:

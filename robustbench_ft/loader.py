@@ -51,7 +51,9 @@ class Loader:
             return shift(self.read(indices), generator)
         draws = torch.rand(len(indices), 2 * ATTEMPTS + 3, generator=generator).tolist()
         with ThreadPoolExecutor(WORKERS) as pool:
-            return torch.stack(list(pool.map(lambda item: self._crop(item[0], augment, item[1]), zip(indices, draws))))
+            return torch.stack(
+                list(pool.map(lambda item: self._crop(item[0], augment, item[1]), zip(indices, draws, strict=True)))
+            )
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 [n, 3, S, S] -> float [n, 3, S, S] on the device, as ToTensor and Normalize do."""

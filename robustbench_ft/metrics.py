@@ -30,7 +30,7 @@ def brier(predictions: Predictions) -> float:
 
 
 def ece(predictions: Predictions, bins: int = ECE_BINS) -> float:
-    """Expected calibration error of the top label: equal-width bins (lo, hi], the first closed at 0 (Naeini et al., 2015)."""
+    """Top-label expected calibration error: equal-width bins (lo, hi], the first closed at 0 (Naeini et al., 2015)."""
     confidence = predictions.confidence.astype(np.float64)
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gap = np.bincount(index, weights=predictions.correct - confidence, minlength=bins)

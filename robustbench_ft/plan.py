@@ -116,7 +116,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def make(request: Request, root: Path | None = None) -> tuple[Cell, ...]:
-    """All cells of a request, in the order suite, model, method, setting, seed. Raises `PlanError` with every problem."""
+    """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem."""
     problems: list[str] = []
     suites = _try_each(request.suite, lambda name: load_suite(name, root), problems, "--suite")
     models = _try_each(request.model, lambda name: model_ref.resolve(name, request.pretrained), problems, "--model")
@@ -166,9 +166,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def _cells(
-    suite: Suite, model: ModelRef, name: str, kind: type[Method], chosen: Mapping[str, Any], seeds: Sequence[int],
-    request: Request, problems: list[str],
-) -> list[Cell]:  # fmt: skip
+    suite: Suite,
+    model: ModelRef,
+    name: str,
+    kind: type[Method],
+    chosen: Mapping[str, Any],
+    seeds: Sequence[int],
+    request: Request,
+    problems: list[str],
+) -> list[Cell]:
     base, source = kind.published.get(suite.name), "method"
     if base is None:
         base, source = suite.recipe, "suite"
@@ -181,25 +187,23 @@ def _cells(
     problems += [f"{name}: {line}" for line in method.problems()]
     problems += [f"{name}: {line}" for line in recipe.problems(resolved)] if kind.trains else []
     settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
-    return [
-        Cell(
-            suite=suite.name,
-            suite_version=suite.version,
-            model=model,
-            method=name,
-            method_version=kind.version,
-            settings=settings,
-            recipe=asdict(resolved) if kind.trains else None,
-            recipe_source=source + (f", --set {', '.join(sorted(changed))}" if changed else "")
-            if kind.trains
-            else "none",
-            protocol=request.protocol,
-            precision=request.precision,
-            seed=seed,
-            deterministic=not kind.trains,
-        )  # fmt: skip
-        for seed in (seeds if kind.trains else seeds[:1])
-    ]
+    if changed:
+        source += f", --set {', '.join(sorted(changed))}"
+    cell = Cell(
+        suite=suite.name,
+        suite_version=suite.version,
+        model=model,
+        method=name,
+        method_version=kind.version,
+        settings=settings,
+        recipe=asdict(resolved) if kind.trains else None,
+        recipe_source=source if kind.trains else "none",
+        protocol=request.protocol,
+        precision=request.precision,
+        seed=0,
+        deterministic=not kind.trains,
+    )
+    return [dataclasses.replace(cell, seed=seed) for seed in (seeds if kind.trains else seeds[:1])]
 
 
 def _settings(

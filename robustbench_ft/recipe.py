@@ -1,7 +1,7 @@
 """Training recipes: how long, how fast, with which head and augmentation. Torch-free; `train` carries them out.
 
-The three published base recipes and their sources are in the constants at the end (Lipsum-FT: cs-giung/lipsum-ft@1331873;
-WiSE-FT: mlfoundations/wise-ft@58b7a4b; FLYP: locuslab/FLYP@215d5bb).
+The three published base recipes are the constants at the end (Lipsum-FT: cs-giung/lipsum-ft@1331873; WiSE-FT:
+mlfoundations/wise-ft@58b7a4b; FLYP: locuslab/FLYP@215d5bb).
 """
 
 import math

@@ -1,7 +1,7 @@
 """Names -> modules. Listing reads source files; nothing is imported until it is asked for by name. Torch-free.
 
-An entry point names a *shelf*: a package (or a single module) whose modules each hold one method or one suite. Built-ins
-and third parties use the same two groups, `robustbench_ft.methods` and `robustbench_ft.benchmarks`.
+An entry point names a *shelf*: a package (or a single module) whose modules each hold one method or one suite.
+Built-ins and third parties use the same two groups, `robustbench_ft.methods` and `robustbench_ft.benchmarks`.
 """
 
 import ast

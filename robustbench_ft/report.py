@@ -13,7 +13,8 @@ from .errors import RbftError
 from .stats import Estimate, Matrix
 from .store import Record
 
-BY_VAL = "by ID val"
+BY_VAL = "alpha by ID val"
+MATRICES = ("id_matrix", "ood_matrix")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Row:
     id_matrix: tuple[Matrix, ...]  # correctness on the ID test set, [S, n]
     ood_matrix: tuple[Matrix, ...]  # on each shift
     fit_seconds: float  # mean over seeds
-    diverged: bool = False
+    sort_key: tuple[float, bool, str]  # learning rate, then setting
+    diverged: bool
+    deterministic: bool
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,16 @@ def _table(records: list[Record]) -> Table:
     curves: dict[str, Sequence[tuple[float, float, float]]] = {}
     for digest, group in by_digest.items():
         meta = group[0].metrics
-        rows.append(_row(group, tuple(r.metrics["default"] for r in group), settings[digest]))
-        if meta["axis"]:
-            curves[rows[-1].name] = _curve(group)
-            rows.append(_row(group, tuple(r.metrics["id_val"] for r in group), f"{settings[digest]} {BY_VAL}".strip()))
-    order = sorted(rows, key=lambda row: (row.method != "zero-shot", row.method, row.setting))
+        setting, fixed = settings[digest], meta["default"].replace("-", "=", 1)
+        if not meta["axis"]:
+            rows.append(_row(group, tuple(r.metrics["default"] for r in group), setting))
+            continue
+        # a family has two rows: its fixed candidate, and the one each seed's ID validation chooses
+        rows.append(_row(group, tuple(r.metrics["default"] for r in group), _join(setting, fixed)))
+        curves[rows[-1].name] = _curve(group)
+        rows.append(_row(group, tuple(r.metrics["id_val"] for r in group), _join(setting, BY_VAL)))
+    # zero-shot first, then as the methods' names run; settings stay in the order of their values
+    order = sorted(rows, key=lambda row: (row.method != "zero-shot", row.method, row.sort_key))
     cell, meta = records[0].cell, records[0].metrics
     return Table(
         suite=cell["suite"], version=cell["suite_version"], model=cell["model"]["name"], protocol=cell["protocol"],
@@ -107,6 +115,8 @@ def _row(group: Sequence[Record], candidates: tuple[str, ...], setting: str) -> 
         seeds=tuple(r.seed for r in group), cells=cells, id_matrix=(identity,),
         ood_matrix=tuple(correct[split] for split in shifts),
         fit_seconds=float(np.mean([r.env["cost"]["fit_seconds"] for r in group])),
+        sort_key=(float((group[0].cell["recipe"] or {}).get("lr", 0.0)), setting.endswith(BY_VAL), setting),
+        deterministic=group[0].cell["deterministic"],
         diverged=any(stage["diverged"] for r in group for stage in r.env["stages"]),
     )  # fmt: skip
 
@@ -124,7 +134,7 @@ def _curve(group: Sequence[Record]) -> list[tuple[float, float, float]]:
 
 
 def _settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What sets each cell apart from the others of its method, e.g. 'lr=0.0001'; families also name their candidate."""
+    """What sets each cell apart from the others of its method, e.g. 'lr=0.0001'."""
     flat = {
         digest: {**(cell["recipe"] or {}), **cell["settings"], "precision": cell["precision"]}
         for digest, cell in cells.items()
@@ -132,13 +142,13 @@ def _settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     named: dict[str, str] = {}
     for digest, own in flat.items():
         rivals = [flat[d] for d, cell in cells.items() if cell["method"] == cells[digest]["method"]]
-        differing = [key for key in own if any(rival.get(key) != own[key] for rival in rivals)]
-        if "alpha" in own and "alpha" not in differing:
-            differing.append("alpha")
-        named[digest] = ", ".join(
-            f"{key}={own[key]:g}" if isinstance(own[key], float) else f"{key}={own[key]}" for key in differing
-        )
+        differing = {k: v for k, v in own.items() if k != "alpha" and any(rival.get(k) != v for rival in rivals)}
+        named[digest] = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in differing.items())
     return named
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
 
 
 def _check_same_data(records: Sequence[Record]) -> None:
@@ -156,69 +166,74 @@ def _check_same_data(records: Sequence[Record]) -> None:
 def footnote(table: Table) -> str:
     """What the numbers are, in one line."""
     counts = sorted({len(row.seeds) for row in table.rows if row.method != "zero-shot"})
-    seeds = (
-        f"{counts[0]} seeds"
-        if len(counts) == 1
-        else f"{'-'.join(map(str, (counts[0], counts[-1])))} seeds"
-        if counts
-        else ""
-    )
+    seeds = "-".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "no"
     return (
-        f"Top-1 accuracy in %, +- half-width of the 95 % two-way t interval over seeds and examples ({seeds or 'no training'}; "
-        "one seed: examples only). Mean OOD weighs the shifts equally; ID is not in it."
+        f"Top-1 accuracy in %, ± half-width of the 95 % two-way t interval over seeds and examples ({seeds} training "
+        f"seed{'' if seeds == '1' else 's'}; one seed: examples only). Mean OOD: equal weights, ID not in it."
     )
 
 
 def cell_text(estimate: Estimate) -> str:
-    """'71.3 +- 0.4'; two decimals where the standard error is below 0.1 points."""
+    """'71.3 ± 0.4'; two decimals where the standard error is below 0.1 points."""
     digits = 1 if 100 * estimate.se >= 0.1 or estimate.se == 0 else 2
     return f"{100 * estimate.value:.{digits}f} ± {100 * estimate.half_width:.{digits}f}"
 
 
+def header(table: Table) -> list[str]:
+    """Column titles of the printed table."""
+    return ["method", "seeds", *table.columns, "fit s"]
+
+
+def line(table: Table, row: Row) -> list[str]:
+    """One row as text, under `header`."""
+    name = f"{row.name} (diverged)" if row.diverged else row.name
+    return [name, str(len(row.seeds)), *(cell_text(row.cells[c]) for c in table.columns), f"{row.fit_seconds:.1f}"]
+
+
 def markdown(table: Table) -> str:
     """The table as GitHub Markdown."""
-    head = ["method", "seeds", *table.columns, "fit s"]
-    body = [
-        [row.name + (" (diverged)" if row.diverged else ""), str(len(row.seeds)), *(cell_text(row.cells[c]) for c in table.columns),
-         f"{row.fit_seconds:.1f}"]
-        for row in table.rows
-    ]  # fmt: skip
+    head = header(table)
     align = ("left", *("right" for _ in head[1:]))
+    body = [line(table, row) for row in table.rows]
     text = tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
     return f"**{table.title}**\n\n{text}\n\n{footnote(table)}\n"
 
 
 def as_json(found: Sequence[Table]) -> str:
-    """Every number of the tables, unrounded; `differences` compares each row with the row called 'ft'."""
-    content = [
-        {
-            "suite": t.suite, "version": t.version, "model": t.model, "protocol": t.protocol,
-            "rows": [
-                {"name": r.name, "method": r.method, "seeds": r.seeds, "candidates": r.candidates, "diverged": r.diverged,
-                 "fit_seconds": r.fit_seconds, "cells": {name: asdict(e) for name, e in r.cells.items()}}
-                for r in t.rows
-            ],
-            "curves": t.curves,
-        }
-        for t in found
-    ]  # fmt: skip
-    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+    """Every number of the tables, unrounded."""
+    return json.dumps([_plain(table) for table in found], indent=2, sort_keys=True) + "\n"
+
+
+def _plain(table: Table) -> dict[str, Any]:
+    shared = {name: getattr(table, name) for name in ("suite", "version", "model", "protocol", "curves")}
+    named = ("name", "method", "setting", "seeds", "candidates", "diverged", "fit_seconds")
+    rows = [
+        {name: getattr(row, name) for name in named}
+        | {"cells": {column: asdict(estimate) for column, estimate in row.cells.items()}}
+        for row in table.rows
+    ]
+    return shared | {"rows": rows}
 
 
 def against(table: Table, baseline: str) -> str:
-    """Differences to one row, paired on examples, as Markdown. They are exploratory: nothing is corrected for their number."""
+    """Differences to one row, paired on examples, as Markdown; exploratory: not corrected for their number."""
     rows = {row.name: row for row in table.rows} | {row.method: row for row in reversed(table.rows)}
     if baseline not in rows:
         raise RbftError(f"no row '{baseline}' in {table.title}; rows: {', '.join(row.name for row in table.rows)}")
     base = rows[baseline]
-    body: list[list[str]] = []
-    for row in table.rows:
-        if row is base:
-            continue
-        found = [stats.difference(getattr(row, name), getattr(base, name)) for name in ("id_matrix", "ood_matrix")]
-        body.append([row.name, *(f"{100 * e.value:+.1f} ± {100 * e.half_width:.1f} (p {e.p:.2g})" for e in found)])
+    body = [
+        [row.name, *(_difference_text(row, base, name) for name in MATRICES)] for row in table.rows if row is not base
+    ]
     text = tabulate(body, ["method", "ID", "mean OOD"], tablefmt="github", disable_numparse=True)
     return (
         f"**{table.title}: difference to {base.name}, points**\n\n{text}\n\nPaired on examples, seeds independent; "
-        "95 % intervals and p values unadjusted for the number of rows.\n"
+        "95 % intervals and p values unadjusted for the number of rows. One seed of a trained method carries no claim.\n"
     )
+
+
+def _difference_text(row: Row, base: Row, matrix: str) -> str:
+    found = stats.difference(getattr(row, matrix), getattr(base, matrix))
+    text = f"{100 * found.value:+.1f} ± {100 * found.half_width:.1f}"
+    if any(len(r.seeds) < 2 and not r.deterministic for r in (row, base)):
+        return f"{text} (1 seed)"
+    return f"{text} (p {found.p:.2g})"

@@ -1,8 +1,9 @@
 """Intervals and paired differences over seeds and examples. Torch-free.
 
-Seeds (training runs) and examples are two crossed random factors: an interval that knows only one of them is too narrow.
-The two-way t interval below keeps both. Data is a list over test sets of matrices [S seeds, n examples] of any additive
-per-example score; the estimand is the equal-weight mean over the sets, for a fresh seed on fresh images of the same kind.
+Seeds (training runs) and examples are two crossed random factors: an interval that knows only one of them is too
+narrow. The two-way t interval below keeps both. Data is a list over test sets of matrices [S seeds, n examples] of any
+additive per-example score; the estimand is the equal-weight mean over the sets, for a fresh seed on fresh images of the
+same kind.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def mean(sets: Sequence[Matrix]) -> Estimate:
 
 
 def difference(a: Sequence[Matrix], b: Sequence[Matrix], paired_seeds: bool = False) -> Estimate:
-    """a - b on the same examples. `paired_seeds` only where run s of `a` was made from run s of `b` (or both share all)."""
+    """a - b on the same examples. `paired_seeds` only where run s of `a` was made from run s of `b`."""
     if paired_seeds:
         return mean([x - y for x, y in zip(a, b, strict=True)])
     value = float(np.mean([x.mean() - y.mean() for x, y in zip(a, b, strict=True)]))
@@ -70,7 +71,7 @@ def _residual_mean_square(y: Matrix) -> float:
 
 
 def _estimate(value: float, parts: Sequence[_SeedPart], columns: Sequence[Matrix]) -> Estimate:
-    """Put the variance parts together; `columns` are seed means (or their differences) per example, one array per set."""
+    """Put the variance parts together; `columns` are seed means or their differences per example, one array per set."""
     per_set = [float(d.var(ddof=1)) / len(d) / len(columns) ** 2 for d in columns]
     v_examples, v_seed = sum(per_set), sum(part.debiased / part.seeds for part in parts)
     variance = v_examples + v_seed

@@ -140,18 +140,18 @@ def find_records(roots: Iterable[Path]) -> list[Record]:
     return [Record(folder) for folder in sorted(found)]
 
 
-def _lists(matrix: Any) -> pa.Array:
+def _lists(matrix: Any) -> Any:
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
-def _matrix(column: pa.ChunkedArray) -> Any:
-    rows: Any = column.combine_chunks()
+def _matrix(column: Any) -> Any:
+    rows = column.combine_chunks()
     return rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
 
 
-def _ints(column: pa.ChunkedArray) -> Ints:
+def _ints(column: Any) -> Ints:
     return column.to_numpy().astype(np.int64)
 
 
-def _floats(column: pa.ChunkedArray) -> Floats:
+def _floats(column: Any) -> Floats:
     return column.to_numpy().astype(np.float32)

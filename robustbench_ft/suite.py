@@ -69,7 +69,7 @@ class Suite(ABC):
         """Load one split; refuses shifts and the ID test set while a method is being fitted."""
         if _fitting.get() and name not in (self.train, self.val):
             raise SealedError(
-                f"suite '{self.name}': split '{name}' is sealed during fit; a method sees only {self.train} and {self.val}"
+                f"suite '{self.name}': split '{name}' is sealed during fit, which sees {self.train} and {self.val} only"
             )
         if name not in (self.train, *self.splits):
             raise RbftError(unknown(f"split of suite '{self.name}'", name, (self.train, *self.splits)))
@@ -103,7 +103,7 @@ class Suite(ABC):
             return
         if self.root is None:
             raise MissingDataError(
-                f"suite '{self.name}' needs data from {self.card.home}: pass --root DIR (or set RBFT_DATA) where DIR holds "
+                f"suite '{self.name}' needs data from {self.card.home}: pass --root DIR (or set RBFT_DATA) with "
                 + ", ".join(self.card.layout)
             )
         missing = [path for path in self.card.layout if not (self.root / path).exists()]
