@@ -28,7 +28,6 @@ class FLYP(Method):
 
         def rebuild_head() -> None:
             clip.start_from_zero_shot(data.task, self.resolved.head)
-            clip.head.requires_grad_(False)
 
         rebuild_head()
         captions = self.captions(clip, data)

@@ -124,10 +124,7 @@ def run(**options: Any) -> None:
     from . import environment, plan, runner
     from .progress import choose
 
-    if options["threads"]:
-        import torch
-
-        torch.set_num_threads(options["threads"])
+    _set_threads(options["threads"])
     device = environment.choose_device(options["device"])
     precision = environment.choose_precision(options["precision"], device)
     request = _request(options, precision)
@@ -146,6 +143,13 @@ def run(**options: Any) -> None:
     except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print_results(folders, options["out"])
+
+
+def _set_threads(n: int | None) -> None:
+    if n:
+        import torch
+
+        torch.set_num_threads(n)
 
 
 def _request(options: dict[str, Any], precision: str) -> Any:
@@ -222,3 +226,32 @@ def report_command(runs: tuple[Path, ...], style: str, against: str | None, pict
             path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.suite}-{k}")
             figure.scatter(table, path)
             click.echo(f"figure   {path}", err=True)
+
+
+@main.command()
+@click.option("--method", "methods", multiple=True, default=("ft", "lipsum", "flyp"), show_default=True)
+@click.option("--suite", default="shapes", show_default=True)
+@click.option("--model", default="embedded", show_default=True)
+@click.option("--pretrained", metavar="TAG")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--precision", default="auto", show_default=True)
+@click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Per contestant and turn.")
+@click.option("--threads", type=click.IntRange(min=1))
+def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
+    """Time a step of each method beside a bare loop, in turns in one process."""
+    from . import bench as benchmark
+    from . import environment, model_ref, plan
+    from .progress import choose
+
+    _set_threads(options["threads"])
+    device = environment.choose_device(options["device"])
+    setting = benchmark.Setting(
+        plan.load_suite(suite),
+        model_ref.resolve(model, pretrained),
+        device,
+        environment.choose_precision(options["precision"], device),
+        options["batch"],
+        options["steps"],
+    )
+    click.echo(benchmark.measure(setting, methods, choose()))

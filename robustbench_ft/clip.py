@@ -61,6 +61,7 @@ class Clip(nn.Module):
         own: Mapping[str, Any] = config.get("rbft", {})
         self.random_ids: tuple[int, int] | None = tuple(own["random_ids"]) if "random_ids" in own else None
         self.bos, self.eos = int(own.get("bos", -1)), int(own.get("eos", -1))
+        self.requires_grad_(False)  # until `train_only` says what moves
 
     # -- towers -------------------------------------------------------------------------------------------------------
 
@@ -174,10 +175,11 @@ class Clip(nn.Module):
         self.set_head(rows if kind == "unit" else rows * self.scale.detach(), kind, task)
 
     def set_head(self, rows: Tensor, kind: Head, task: Task) -> None:
-        """`rows` [K, D] as the convention stores them; the bias of 'scaled' starts at 0."""
+        """`rows` [K, D] as the convention stores them; the bias of 'scaled' starts at 0. Neither moves yet."""
         self.head_kind, self.task = kind, task
-        self.head = nn.Parameter(rows.detach().clone().to(self.device))
-        self.bias = nn.Parameter(torch.zeros(len(rows), device=self.device)) if kind == "scaled" else None
+        self.head = nn.Parameter(rows.detach().clone().to(self.device), requires_grad=False)
+        zeros = torch.zeros(len(rows), device=self.device)
+        self.bias = nn.Parameter(zeros, requires_grad=False) if kind == "scaled" else None
 
     # -- what is trained, copied, mixed, saved -----------------------------------------------------------------------
 
@@ -254,6 +256,18 @@ def load(ref: ModelRef) -> Clip:
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RbftError(f"cannot load model '{ref.name}' {ref.pretrained}: {first}") from error
+
+
+def load_saved(folder: Path) -> Clip:
+    """A tuned model as `Clip.save` left it, head included: what a record's `model/` holds."""
+    embedded.register()
+    clip = _load_folder(folder)
+    own = clip.config["rbft"]
+    tensors = safetensors.torch.load_file(folder / "head.safetensors")
+    clip.set_head(tensors["head"], own["head"], Task(tuple(own["classes"]), tuple(own["templates"])))
+    if clip.bias is not None:
+        clip.restore({"bias": tensors["bias"]})
+    return clip.eval()
 
 
 def _load_folder(folder: Path) -> Clip:

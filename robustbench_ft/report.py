@@ -227,7 +227,7 @@ def against(table: Table, baseline: str) -> str:
     text = tabulate(body, ["method", "ID", "mean OOD"], tablefmt="github", disable_numparse=True)
     return (
         f"**{table.title}: difference to {base.name}, points**\n\n{text}\n\nPaired on examples, seeds independent; "
-        "95 % intervals and p values unadjusted for the number of rows. One seed of a trained method carries no claim.\n"
+        "95 % intervals and p values not adjusted for the number of rows. One seed of a trained method is no claim.\n"
     )
 
 
