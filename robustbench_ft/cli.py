@@ -10,8 +10,10 @@ from . import __version__, registry
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
+    from .plan import Request
     from .report import Table
 
+WIDE: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 FOLDER = click.Path(path_type=Path)
 EPILOG = """\b
 Examples
@@ -54,7 +56,7 @@ def main(traceback: bool) -> None:
     """Robust fine-tuning of CLIP: run methods over shift suites, compare them honestly."""
 
 
-@main.command("list")
+@main.command("list", context_settings=WIDE)
 @click.argument("kind", type=click.Choice(["all", "methods", "suites"]), default="all")
 def list_command(kind: str) -> None:
     """Show the registered methods and suites."""
@@ -67,7 +69,7 @@ def list_command(kind: str) -> None:
             click.echo(f"  {entry.name:<17} {entry.summary}{origin}")
 
 
-@main.command()
+@main.command(context_settings=WIDE)
 @click.argument("name")
 def show(name: str) -> None:
     """Show one method or suite: what it is, its settings, its recipe, its data."""
@@ -76,7 +78,7 @@ def show(name: str) -> None:
     click.echo(describe(name))
 
 
-@main.command()
+@main.command(context_settings=WIDE)
 @click.option("--method", multiple=True, metavar="NAME", help="Method; repeat for several.")
 @click.option("--suite", multiple=True, metavar="NAME", help="Shift suite; repeat for several.")
 @click.option(
@@ -126,14 +128,13 @@ def run(**options: Any) -> None:
 
     _set_threads(options["threads"])
     device = environment.choose_device(options["device"])
-    precision = environment.choose_precision(options["precision"], device)
-    request = _request(options, precision)
+    request = _request(options, device)
     cells = plan.make(request, options["root"])
     if options["dry_run"]:
         for cell in cells:
             state = "done" if (options["out"] / cell.folder / "done").exists() else "to do"
             click.echo(f"{state:<6} {options['out'] / cell.folder}")
-        click.echo(f"{len(cells)} cells, {device.type}, {precision}")
+        click.echo(f"{len(cells)} cells, {device.type}, {request.precision}")
         return
     workshop = runner.Workshop(
         options["out"], device, options["root"], choose(), options["checkpoint_seconds"], options["save_model"]
@@ -152,8 +153,9 @@ def _set_threads(n: int | None) -> None:
         torch.set_num_threads(n)
 
 
-def _request(options: dict[str, Any], precision: str) -> Any:
-    from . import plan
+def _request(options: dict[str, Any], device: Any) -> "Request":
+    """Flags over the plan file over the defaults."""
+    from . import environment, plan
 
     values: dict[str, Any] = plan.read_toml(options["config"]) if options["config"] else {}
     for key in ("method", "suite", "model", "pretrained", "seeds", "protocol"):
@@ -165,8 +167,8 @@ def _request(options: dict[str, Any], precision: str) -> Any:
     pairs = [(key.strip(), value.strip()) for key, _, value in (text.partition("=") for text in options["settings"])]
     flagged = {key for key, _ in pairs}
     kept = tuple(pair for pair in values.get("set", ()) if pair[0] not in flagged)
-    chosen = values.get("precision", "auto") if options["precision"] == "auto" else precision
-    values |= {"set": (*kept, *pairs), "precision": precision if chosen == "auto" else chosen}
+    asked = values.get("precision", "auto") if options["precision"] == "auto" else options["precision"]
+    values |= {"set": (*kept, *pairs), "precision": environment.choose_precision(asked, device)}
     return plan.Request(**values)
 
 
@@ -198,7 +200,7 @@ def _print_table(table: "Table") -> None:
     console.print(shown)
 
 
-@main.command("report")
+@main.command("report", context_settings=WIDE)
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True
@@ -228,7 +230,7 @@ def report_command(runs: tuple[Path, ...], style: str, against: str | None, pict
             click.echo(f"figure   {path}", err=True)
 
 
-@main.command()
+@main.command(context_settings=WIDE)
 @click.option("--method", "methods", multiple=True, default=("ft", "lipsum", "flyp"), show_default=True)
 @click.option("--suite", default="shapes", show_default=True)
 @click.option("--model", default="embedded", show_default=True)

@@ -5,6 +5,7 @@ A folder with `done` is never run again; one without resumes where its last chec
 
 import json
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ class Workshop:
 def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
     """Run what is not done yet, in order; returns the folders of all cells."""
     claim(workshop.out)
+    for name in dict.fromkeys(cell.suite for cell in cells):
+        _suite(name, workshop.root).check_ready()
     folders = [workshop.out / cell.folder for cell in cells]
     for k, (cell, folder) in enumerate(zip(cells, folders, strict=True), start=1):
         title = f"[{k}/{len(cells)}] {cell.method} on {cell.suite}, seed {cell.seed}"
@@ -58,12 +61,13 @@ def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
 
 
 def claim(out: Path) -> None:
-    """Make sure that records can be written to `out`, before any work is done."""
+    """Make sure that records can be written to `out`, before any work is done and without leaving a trace."""
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise RbftError(f"cannot write to {out}: {existing} is a file; choose another folder with --out")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".rbft-probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=existing):
+            pass
     except OSError as error:
         raise RbftError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
 
@@ -71,13 +75,13 @@ def claim(out: Path) -> None:
 def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[], bool] = lambda: False) -> None:
     """Fit, evaluate, record. Raises `InterruptedRun` when asked to stop, leaving a folder that resumes."""
     _check_same(cell, folder)
-    store.write_json(folder / "cell.json", cell.to_json())
     suite = _suite(cell.suite, workshop.root)
     method = cell.build()
     task = Task(suite.classes, suite.templates)
     data = TrainSet(suite.split(suite.train), suite.split(suite.selector(cell.protocol)), task)
     clip = clips.load(cell.model).to(workshop.device)
     clip.bf16 = cell.precision == "bf16"
+    store.write_json(folder / "cell.json", cell.to_json())  # all that can be asked wrongly has been loaded by now
     log = _Log(folder / "log.jsonl")
     run = Run(
         cell.seed, workshop.device, cell.precision, folder, workshop.progress, log, workshop.checkpoint_seconds, stopped

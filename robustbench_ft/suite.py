@@ -97,6 +97,10 @@ class Suite(ABC):
             raise RbftError(f"suite '{self.name}' has no published protocol to follow; use --protocol clean")
         return self.published_selector
 
+    def check_ready(self) -> None:
+        """Raise one line when this suite cannot be run here."""
+        self.check_layout()
+
     def check_layout(self) -> None:
         """Raise one line naming what is missing and where it should lie."""
         if not self.card.layout:
@@ -115,6 +119,9 @@ class Suite(ABC):
 
 class CardOnly(Suite):
     """A suite whose card is known and whose files cannot be read yet: it is listed, and says what it would need."""
+
+    def check_ready(self) -> None:
+        raise self._refusal()
 
     @property
     def classes(self) -> tuple[str, ...]:

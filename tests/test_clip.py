@@ -103,7 +103,7 @@ def test_a_saved_model_loads_as_it_was(clip: Clip, images: torch.Tensor, tmp_pat
 def test_a_saved_folder_is_an_open_clip_folder(clip: Clip, images: torch.Tensor, tmp_path: Path) -> None:
     clip.start_from_zero_shot(TASK)
     clip.save(tmp_path, {})
-    plain = open_clip.create_model(f"local-dir:{tmp_path}").eval()
+    plain: Any = open_clip.create_model(f"local-dir:{tmp_path}").eval()
     assert torch.equal(plain.encode_image(images), clip.model.encode_image(images))
     again = clips.load(model_ref.resolve(f"local-dir:{tmp_path}", None))
     assert torch.equal(again.zero_shot_head(TASK), clip.zero_shot_head(TASK))
