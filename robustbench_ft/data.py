@@ -24,7 +24,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
-        """The images at `indices`, RGB, in that order."""
+        """The images at `indices`, in that order and in the mode they are stored in: RGB comes after resizing."""
         ...
 
     def array(self) -> Bytes | None:
@@ -80,7 +80,8 @@ class FileImages:
     def _open(path: Path) -> Image.Image:
         try:
             with Image.open(path) as image:
-                return image.convert("RGB")
+                image.load()
+                return image
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise RbftError(f"cannot decode {path}: {error}; replace the file, nothing is skipped") from error
 

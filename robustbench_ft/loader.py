@@ -113,4 +113,4 @@ def crop_box(width: int, height: int, area: tuple[float, float], draws: Sequence
 
 
 def _tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
