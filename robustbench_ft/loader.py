@@ -80,7 +80,7 @@ class Loader:
         left, top, width, height = crop_box(image.width, image.height, CROPS[augment], draws)
         if augment == "crop":  # WiSE-FT and FLYP: Pillow's bicubic, which is anti-aliased
             box = (left, top, left + width, top + height)
-            return _tensor(image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box))
+            return _tensor(image.crop(box).resize((self.size, self.size), Image.Resampling.BICUBIC))
         patch = _tensor(image)[None, :, top : top + height, left : left + width].float()
         # Lipsum-FT: bicubic without anti-aliasing, and a horizontal flip
         patch = F.interpolate(patch, (self.size, self.size), mode="bicubic", antialias=False)[0]
