@@ -25,7 +25,7 @@ for suite in shapes digits; do
     rbft report "$out/study/$suite" --format markdown --against ft --figure docs/results/$suite.png >docs/results/$suite.md
     rbft report "$out/study/$suite" --format json >docs/results/$suite.json
 done
-rbft report "$out/grid/shapes" --format markdown --figure docs/results/frontier.png >docs/results/frontier.md
+rbft report "$out/grid/shapes" --val --format markdown --figure docs/results/frontier.png >docs/results/frontier.md
 rbft report "$out/grid/shapes" --format json >docs/results/frontier.json
 rbft bench --method ft --method wise-ft --method lipsum --method lp-ft --method flyp --threads 1 >docs/results/bench.md
 "${BIN:-.venv/bin}/python" -m robustbench_ft.drawing docs/domains.png

@@ -185,7 +185,7 @@ def _print_results(folders: list[Path], out: Path) -> None:
         click.echo(f"records  {folder}")
 
 
-def _print_table(table: "Table") -> None:
+def _print_table(table: "Table", val: bool = False) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
@@ -193,10 +193,10 @@ def _print_table(table: "Table") -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 200)
     shown = RichTable(title=table.title, title_justify="left", caption=report.footnote(table), caption_justify="left")
-    for k, column in enumerate(report.header(table)):
+    for k, column in enumerate(report.header(table, val)):
         shown.add_column(column, justify="right" if k else "left", no_wrap=True)
     for row in table.rows:
-        shown.add_row(*report.line(table, row))
+        shown.add_row(*report.line(table, row, val))
     console.print(shown)
 
 
@@ -205,11 +205,12 @@ def _print_table(table: "Table") -> None:
 @click.option(
     "--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True
 )
+@click.option("--val", is_flag=True, help="Also show ID validation, on which everything is chosen.")
 @click.option("--against", metavar="ROW", help="Also show differences to this row (a method or a row's name).")
 @click.option(
     "--figure", "picture", type=click.Path(path_type=Path), help="Also draw ID against OOD accuracy into this PNG."
 )
-def report_command(runs: tuple[Path, ...], style: str, against: str | None, picture: Path | None) -> None:
+def report_command(runs: tuple[Path, ...], style: str, val: bool, against: str | None, picture: Path | None) -> None:
     """Tables from records, without torch. RUNS are folders (default: runs)."""
     from . import figure, report, store
 
@@ -218,9 +219,9 @@ def report_command(runs: tuple[Path, ...], style: str, against: str | None, pict
         click.echo(report.as_json(found), nl=False)
     for table in found:
         if style == "markdown":
-            click.echo(report.markdown(table))
+            click.echo(report.markdown(table, val))
         elif style == "terminal":
-            _print_table(table)
+            _print_table(table, val)
         if against and style != "json":
             click.echo(report.against(table, against))
     if picture:

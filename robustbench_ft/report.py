@@ -48,10 +48,15 @@ class Table:
     rows: tuple[Row, ...]
     curves: Mapping[str, Sequence[tuple[float, float, float]]]  # row -> (alpha, ID, mean OOD) along a family
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """ID, each shift, the mean of each group of shifts, the mean of all."""
-        return ("ID", *self.shifts, *(f"mean {name}" for name in self.groups), "mean OOD")
+    def columns(self, val: bool = False) -> tuple[str, ...]:
+        """ID validation if wanted, ID, each shift, the mean of each group of shifts, the mean of all."""
+        return (
+            *(("ID val",) if val else ()),
+            "ID",
+            *self.shifts,
+            *(f"mean {name}" for name in self.groups),
+            "mean OOD",
+        )
 
     @property
     def title(self) -> str:
@@ -102,10 +107,12 @@ def _row(group: Sequence[Record], candidates: tuple[str, ...], setting: str) -> 
         split: np.stack(
             [r.predictions(c, split).correct.astype(np.float64) for r, c in zip(group, candidates, strict=True)]
         )
-        for split in (meta["splits"]["test"], *shifts)
+        for split in (meta["splits"]["val"], meta["splits"]["test"], *shifts)
     }
     identity = correct[meta["splits"]["test"]]
-    cells = {"ID": stats.mean([identity])} | {split: stats.mean([correct[split]]) for split in shifts}
+    cells = {"ID val": stats.mean([correct[meta["splits"]["val"]]]), "ID": stats.mean([identity])} | {
+        split: stats.mean([correct[split]]) for split in shifts
+    }
     for name, members in meta["shift_groups"].items():
         cells[f"mean {name}"] = stats.mean([correct[split] for split in members])
     cells["mean OOD"] = stats.mean([correct[split] for split in shifts])
@@ -179,22 +186,22 @@ def cell_text(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.{digits}f} ± {100 * estimate.half_width:.{digits}f}"
 
 
-def header(table: Table) -> list[str]:
+def header(table: Table, val: bool = False) -> list[str]:
     """Column titles of the printed table."""
-    return ["method", "seeds", *table.columns, "fit s"]
+    return ["method", "seeds", *table.columns(val), "fit s"]
 
 
-def line(table: Table, row: Row) -> list[str]:
+def line(table: Table, row: Row, val: bool = False) -> list[str]:
     """One row as text, under `header`."""
     name = f"{row.name} (diverged)" if row.diverged else row.name
-    return [name, str(len(row.seeds)), *(cell_text(row.cells[c]) for c in table.columns), f"{row.fit_seconds:.1f}"]
+    return [name, str(len(row.seeds)), *(cell_text(row.cells[c]) for c in table.columns(val)), f"{row.fit_seconds:.1f}"]
 
 
-def markdown(table: Table) -> str:
+def markdown(table: Table, val: bool = False) -> str:
     """The table as GitHub Markdown."""
-    head = header(table)
+    head = header(table, val)
     align = ("left", *("right" for _ in head[1:]))
-    body = [line(table, row) for row in table.rows]
+    body = [line(table, row, val) for row in table.rows]
     text = tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
     return f"**{table.title}**\n\n{text}\n\n{footnote(table)}\n"
 
