@@ -5,15 +5,16 @@ def test_my_method_keeps_the_contract(check: Check) -> None:
     check()
 """
 
-import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,16 +34,10 @@ TASK = Task(("cat", "house", "umbrella"), ("a photo of a {}", "a sketch of a {}"
 
 @dataclass(frozen=True)
 class Check:
-    """One claim. Calling it raises an `AssertionError` that says what is wrong."""
+    """One claim."""
 
     name: str
-    run: Callable[[], None]
-
-    def __call__(self) -> None:
-        self.run()
-
-    def __str__(self) -> str:
-        return self.name
+    run: Callable[[], None]  # raises an `AssertionError` that says what is wrong
 
 
 def check_method(kind: "type[Method]", model: str = model_ref.EMBEDDED, task: Task = TASK) -> Iterator[Check]:
@@ -73,20 +68,18 @@ def check_suite(suite: Suite) -> Iterator[Check]:
     yield Check("loads-the-same-twice", partial(_stable, suite))
 
 
-def _claim(holds: bool, otherwise: str) -> None:
+def _claim(holds: object, otherwise: str) -> None:
     if not holds:
         raise AssertionError(otherwise)
 
 
 def _is_frozen(kind: "type[Method]") -> None:
-    own: Any = vars(kind).get("__dataclass_params__")
-    _claim(own is not None and own.frozen, f"write @dataclass(frozen=True) above {kind.__name__}")
+    _claim(getattr(vars(kind).get("__dataclass_params__"), "frozen", False), "write @dataclass(frozen=True) above it")
     _claim(not kind().problems(), f"the defaults are not legal: {'; '.join(kind().problems())}")
 
 
 def _survives_json(kind: "type[Method]") -> None:
-    fields = {name: value for name, value in asdict(kind()).items() if name != "recipe"}
-    back: dict[str, Any] = json.loads(json.dumps(fields, allow_nan=False))
+    back = json.loads(json.dumps({n: v for n, v in asdict(kind()).items() if n != "recipe"}, allow_nan=False))
     _claim(kind(**back) == kind(), f"{kind(**back)} is what comes back of {kind()}")
 
 
@@ -94,75 +87,66 @@ class _Trial:
     """Fits one method on random images."""
 
     def __init__(self, kind: "type[Method]", model: str, task: Task) -> None:
-        self.kind, self.model, self.task = kind, model, task
-        self.once = cache(self.fit)  # by seed
+        self.kind, self.model, self.task, self.once = kind, model, task, cache(self.fit)  # by seed
 
-    def fit(self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize) -> "Mapping[str, State]":
+    def fit(self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize) -> "State":
         """All tensors of each candidate; resumes from what `folder` holds, and is asked to stop after some steps."""
         import torch
 
         from . import clip as clips
         from .method import Run, TrainSet
 
+        torch.seed()  # a method draws from `run.generator` only
         steps = iter(range(1, sys.maxsize))
         clip = clips.load(model_ref.resolve(self.model, None))
-        train, val = (self._split(name, n, clip.image_size) for name, n in (("train", 24), ("val", 12)))
+        data = TrainSet(self.split("train", 24, clip.image_size), self.split("val", 12, clip.image_size), self.task)
         run = Run(seed, torch.device("cpu"), folder=folder, stopped=lambda: next(steps) >= stop_after)
         method = self.kind(recipe=RECIPE if self.kind.trains else None)
         with sealed():
-            return _states(method.fit(clip, TrainSet(train, val, self.task), run))
+            return _tensors(method.fit(clip, data, run))
 
-    def _split(self, name: str, n: int, size: int) -> Split:
+    def split(self, name: str, n: int, size: int) -> Split:
         pixels = np.random.RandomState(n).randint(0, 256, (n, size, size, 3)).astype(np.uint8)
-        return Split(
-            name, ArrayImages(pixels), np.arange(n) % len(self.task.classes), tuple(f"{name}{i}" for i in range(n))
-        )
+        return Split(name, ArrayImages(pixels), np.arange(n) % len(self.task.classes), tuple(map(str, range(n))))
 
     def finite(self) -> None:
-        bad = [
-            f"{name}:{k}" for name, state in self.once(0).items() for k, t in state.items() if not t.isfinite().all()
-        ]
-        _claim(not bad, f"not finite: {', '.join(bad)}")
+        _claim(all(t.isfinite().all() for t in self.once(0).values()), "there is a NaN or an infinity in the weights")
 
     def keeps_classes(self) -> None:
-        rows = {name: len(state["head"]) for name, state in self.once(0).items()}
-        _claim(set(rows.values()) == {len(self.task.classes)}, f"{len(self.task.classes)} classes, head rows {rows}")
+        rows = {name: len(tensor) for name, tensor in self.once(0).items() if name.endswith(":head")}
+        _claim(set(rows.values()) == {len(self.task.classes)}, f"{len(self.task.classes)} classes, rows: {rows}")
 
     def repeats(self) -> None:
-        import torch
-
-        torch.manual_seed(1)  # a method draws from `run.generator` only
-        self._same(self.fit(0), "fitted again with the same seed")
+        self.same(self.fit(0), "fitted again with the same seed")
 
     def varies(self) -> None:
-        _claim(bool(_differing(self.once(0), self.once(1))), "two seeds give the same weights: is the seed ignored?")
+        _claim(_differing(self.once(0), self.once(1)), "two seeds give the same weights: is the seed ignored?")
 
     def resumes(self) -> None:
         from .train import InterruptedRun
 
         with tempfile.TemporaryDirectory() as folder:
-            try:
+            with suppress(InterruptedRun):
                 self.fit(0, Path(folder), stop_after=RECIPE.steps - 1)
-            except InterruptedRun:
-                _claim(any(Path(folder).iterdir()), "a stopped fit left nothing to resume from")
-            self._same(self.fit(0, Path(folder)), "stopped and resumed")
+            self.same(self.fit(0, Path(folder)), "stopped and resumed")
 
-    def _same(self, other: "Mapping[str, State]", what: str) -> None:
-        different = _differing(self.once(0), other)
-        _claim(not different, f"{what}, these differ: {', '.join(different)}")
+    def same(self, other: "State", what: str) -> None:
+        _claim(not _differing(self.once(0), other), f"{what}: {', '.join(_differing(self.once(0), other))} differ")
 
 
-def _states(model: "Clip | Family") -> "Mapping[str, State]":
+def _tensors(model: "Clip | Family") -> "State":
+    """'candidate:tensor' -> values"""
     from .method import Family
 
     if not isinstance(model, Family):
-        return {"final": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}}
+        return {f"final:{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
     _claim({model.default, *model.axis} <= set(model.members), "the default or the axis names a candidate that is none")
-    return {name: dict(_states(model.use(name))["final"]) for name in model.members}
+    states = {candidate: _tensors(model.use(candidate)) for candidate in model.members}
+    return {f"{who}:{name[6:]}": tensor for who, state in states.items() for name, tensor in state.items()}
 
 
-def _differing(a: "Mapping[str, State]", b: "Mapping[str, State]") -> list[str]:
-    return [f"{name}:{key}" for name, state in a.items() for key in state if not state[key].equal(b[name][key])]
+def _differing(a: "State", b: "State") -> list[str]:
+    return [name for name in a.keys() | b.keys() if name not in a or name not in b or not a[name].equal(b[name])]
 
 
 def _card_is_complete(suite: Suite) -> None:
@@ -177,9 +161,8 @@ def _names_are_consistent(suite: Suite) -> None:
     _claim(not {suite.train, suite.val, suite.test} & set(suite.shifts), "a shift is also an ID split")
     known, grouped = {suite.train, *suite.splits}, {s for members in suite.shift_groups.values() for s in members}
     _claim(grouped <= set(suite.shifts), f"shift_groups: no shifts: {', '.join(grouped - set(suite.shifts))}")
-    _claim(
-        set(suite.card.counts) <= known, f"the card counts {', '.join(set(suite.card.counts) - known)}: no such split"
-    )
+    stray = set(suite.card.counts) - known
+    _claim(not stray, f"the card counts {', '.join(stray)}: no such split")
 
 
 def _missing_is_named(suite: Suite) -> None:
@@ -187,39 +170,30 @@ def _missing_is_named(suite: Suite) -> None:
         for root in (None, Path(empty)):
             try:
                 type(suite)(suite.name, root).split(suite.test)
+                raise AssertionError(f"split '{suite.test}' loads from {root}, where there is no data")
             except MissingDataError as error:
                 unsaid = [text for text in (*suite.card.layout, suite.card.home) if text not in str(error)]
                 _claim(not unsaid, f"the message does not name {', '.join(unsaid)}: {error}")
-            else:
-                raise AssertionError(f"split '{suite.test}' loads from {root}, where there is no data")
 
 
 def _prompts(suite: Suite) -> None:
     _claim(len(set(suite.classes)) == len(suite.classes) > 1, "two class names at least, each once")
-    _claim(all(name.strip() for name in suite.classes), "a class has no name")
-    sound = all(template.count("{}") == 1 for template in suite.templates)
-    _claim(bool(suite.templates) and sound, "one template at least, each with one {}")
+    _claim(suite.templates and all(t.count("{}") == 1 for t in suite.templates), "each template needs one {}")
 
 
 def _split_is_sound(suite: Suite, name: str) -> None:
-    split = suite.split(name)  # checks sizes and labels itself
-    _claim(split.name == name, f"split '{name}' calls itself '{split.name}'")
-    _claim(len(split) == suite.card.counts.get(name, len(split)) > 0, f"split '{name}' has {len(split)} images")
-    _claim(0 <= split.labels.min() <= split.labels.max() < len(suite.classes), f"split '{name}': labels out of range")
-    [image] = split.images.read([len(split) - 1])
-    _claim(image.mode == "RGB", f"split '{name}': images are {image.mode}, not RGB")
+    split = suite.split(name)  # compares size and labels with the card and the classes
+    _claim(split.name == name and len(split) > 0, f"split '{name}' calls itself '{split.name}', or is empty")
+    _claim(split.images.read([len(split) - 1])[0].mode == "RGB", f"split '{name}': images must be RGB")
 
 
 def _disjoint(suite: Suite) -> None:
-    owner: dict[str, str] = {}
-    for name in dict.fromkeys((suite.train, *suite.splits)):
-        for example in suite.split(name).ids:
-            _claim(example not in owner, f"example '{example}' is in both '{owner.get(example)}' and '{name}'")
-            owner[example] = name
+    ids = Counter(example for name in {suite.train, *suite.splits} for example in suite.split(name).ids)
+    twice = [example for example, n in ids.items() if n > 1]
+    _claim(not twice, f"{len(twice)} ids are in two splits: {', '.join(twice[:3])}")
 
 
 def _stable(suite: Suite) -> None:
     again = type(suite)(suite.name, suite.root)
-    for name in (suite.train, *suite.splits):
-        _claim(suite.split(name).ids == again.split(name).ids, f"split '{name}' is in another order when loaded again")
-        _claim(suite.split(name).digest == again.split(name).digest, f"split '{name}' differs when loaded again")
+    moved = [n for n in (suite.train, *suite.splits) if suite.split(n).digest != again.split(n).digest]
+    _claim(not moved, f"order, labels or pixels differ when loaded again: {', '.join(moved)}")
