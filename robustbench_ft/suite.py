@@ -1,19 +1,19 @@
 """Shift suites: what a benchmark declares, and the seal that keeps shifts out of `fit`. Torch-free."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from .data import Split
 from .errors import MissingDataError, RbftError, SealedError, unknown
 from .recipe import Recipe
 
 Protocol = Literal["clean", "as-published"]
-_fitting: ContextVar[bool] = ContextVar("fitting", default=False)
+_fits: list[None] = []  # one entry for each fit under way in this process: its threads are sealed too
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,19 @@ class Suite(ABC):
         self.name, self.root = name, root
         self._loaded: dict[str, Split] = {}  # cells of one suite share its splits
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Seal every way into `load`, not only the one through `split`."""
+        super().__init_subclass__(**options)
+        if "load" in vars(cls):
+            load: Any = cls.load
+
+            @functools.wraps(load)
+            def guarded(self: "Suite", name: str) -> Split:
+                self._check_seal(name)
+                return load(self, name)
+
+            cls.load = guarded
+
     @property
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
@@ -67,15 +80,18 @@ class Suite(ABC):
 
     def split(self, name: str) -> Split:
         """Load one split; refuses shifts and the ID test set while a method is being fitted."""
-        if _fitting.get() and name not in (self.train, self.val):
-            raise SealedError(
-                f"suite '{self.name}': split '{name}' is sealed during fit, which sees {self.train} and {self.val} only"
-            )
+        self._check_seal(name)
         if name not in (self.train, *self.splits):
             raise RbftError(unknown(f"split of suite '{self.name}'", name, (self.train, *self.splits)))
         if name not in self._loaded:
             self._loaded[name] = self._checked(name)
         return self._loaded[name]
+
+    def _check_seal(self, name: str) -> None:
+        if _fits and name not in (self.train, self.val):
+            raise SealedError(
+                f"suite '{self.name}': split '{name}' is sealed during fit, which sees {self.train} and {self.val} only"
+            )
 
     def _checked(self, name: str) -> Split:
         self.check_layout()
@@ -152,8 +168,8 @@ class Task:
 @contextmanager
 def sealed() -> Generator[None, None, None]:
     """While this is open, every suite refuses to load anything but ID train and ID validation."""
-    token = _fitting.set(True)
+    _fits.append(None)
     try:
         yield
     finally:
-        _fitting.reset(token)
+        _fits.pop()
