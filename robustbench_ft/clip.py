@@ -6,6 +6,7 @@ Shape letters: B batch, K classes, D embedding width, M texts, L tokens.
 import copy
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -292,7 +293,9 @@ def _load_builtin(ref: ModelRef) -> Clip:
     if ref.pretrained == RANDOM:
         with torch.random.fork_rng():
             torch.manual_seed(0)
+            logging.disable(logging.WARNING)  # open_clip warns that the weights are random: they were asked for
             model = open_clip.create_model(ref.name, precision="fp32")
+            logging.disable(logging.NOTSET)
     elif ref.is_file:
         check_weights_file(Path(ref.pretrained))
         model = open_clip.create_model(ref.name, pretrained=ref.pretrained, precision="fp32")
