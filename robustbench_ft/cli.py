@@ -186,18 +186,35 @@ def _print_results(folders: list[Path], out: Path) -> None:
 
 
 def _print_table(table: "Table", val: bool = False) -> None:
+    """In one piece where the terminal is wide enough, else the means first and the single shifts below."""
     from rich.console import Console
+    from rich.measure import Measurement
+
+    from . import report
+
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    head = report.header(table, val)
+    whole = _rich(table, head, val)
+    if Measurement.get(console, console.options.update(width=1000), whole).maximum <= console.width:
+        console.print(whole)
+    else:
+        console.print(_rich(table, [name for name in head if name not in table.shifts], val))
+        console.print(_rich(table, ["method", *table.shifts], val))
+    console.print(report.footnote(table), highlight=False, style="dim")
+
+
+def _rich(table: "Table", columns: list[str], val: bool) -> Any:
     from rich.table import Table as RichTable
 
     from . import report
 
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    shown = RichTable(title=table.title, title_justify="left", caption=report.footnote(table), caption_justify="left")
-    for k, column in enumerate(report.header(table, val)):
-        shown.add_column(column, justify="right" if k else "left", no_wrap=True)
+    shown = RichTable(title=table.title, title_justify="left")
+    for column in columns:
+        shown.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in table.rows:
-        shown.add_row(*report.line(table, row, val))
-    console.print(shown)
+        texts = dict(zip(report.header(table, val), report.line(table, row, val), strict=True))
+        shown.add_row(*(texts[column] for column in columns))
+    return shown
 
 
 @main.command("report", context_settings=WIDE)
