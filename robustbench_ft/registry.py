@@ -42,6 +42,11 @@ def entries(kind: Kind) -> dict[str, Entry]:
             if entry.name in found and found[entry.name].module != module:
                 raise RbftError(f"{kind} '{entry.name}' is offered twice: by {found[entry.name].module} and {module}")
             found[entry.name] = entry
+    names = {name: entry.module for name, entry in found.items()}
+    for entry in found.values():
+        for alias in entry.aliases:
+            if names.setdefault(alias, entry.module) != entry.module:
+                raise RbftError(f"{kind} '{alias}' is offered twice: by {names[alias]} and {entry.module}")
     if not found:
         raise RbftError(
             f"no {kind} is registered: this looks like a clone that is not installed; run `pip install -e .`"
@@ -78,7 +83,10 @@ def load(kind: Kind, name: str, parent: type[Any]) -> type[Any]:
 
 
 def _modules(shelf: str) -> list[tuple[str, Path]]:
-    spec = find_spec(shelf)
+    try:
+        spec = find_spec(shelf)
+    except ModuleNotFoundError:
+        spec = None  # its parent package is not there
     if spec is None:
         raise RbftError(f"an entry point names '{shelf}', which is not installed")
     if spec.submodule_search_locations is None:
@@ -92,10 +100,15 @@ def _modules(shelf: str) -> list[tuple[str, Path]]:
 
 
 def _read(module: str, source: Path, shelf: str) -> Entry:
-    tree = ast.parse(source.read_text(encoding="utf-8"))
     aliases: tuple[str, ...] = ()
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["ALIASES"]:
-            aliases = tuple(ast.literal_eval(node.value))
+    try:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["ALIASES"]:
+                aliases = tuple(ast.literal_eval(node.value))
+    except SyntaxError as error:
+        raise RbftError(f"{source} is not valid Python: {error.msg}, line {error.lineno}") from error
+    except ValueError as error:
+        raise RbftError(f"{source} cannot be read: {error}; ALIASES must be a tuple of plain strings") from error
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
     return Entry(module.rpartition(".")[2].replace("_", "-"), module, summary, shelf, aliases)
