@@ -7,13 +7,15 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from . import model_ref, recipe, registry
 from .errors import PlanError, RbftError, unknown
@@ -29,6 +31,9 @@ else:
 
 SCHEMA = 1
 SEEDS = "0"
+PRECISIONS = ("fp32", "bf16")
+MOST_SEEDS = 10_000  # more is a slip of the finger
+_SEEDS = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
 _RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
 
 
@@ -106,12 +111,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         if not isinstance(content["set"], dict):
             raise RbftError(f"{path}: [set] must be a table, e.g. set = {{lr = [1e-4, 3e-4]}}")
         content["set"] = tuple((k, _toml_text(v)) for k, values in _flat(content["set"]) for v in _many(values))
-    if problems:
-        raise PlanError(problems)
     try:
-        TypeAdapter(Request, config=ConfigDict(strict=False)).validate_python({**content})
+        TypeAdapter(Request).validate_python({key: value for key, value in content.items() if key in known})
     except ValidationError as error:
-        raise PlanError(f"{path}: {'.'.join(map(str, e['loc'][:1]))}: {e['msg']}" for e in error.errors()) from error
+        problems += [f"{path}: {e['loc'][0]}: {e['msg']}" for e in error.errors()]
+    if problems:
+        raise PlanError(dict.fromkeys(problems))
     return content
 
 
@@ -132,6 +137,8 @@ def make(request: Request, root: Path | None = None) -> tuple[Cell, ...]:
         problems.append(str(error))
     if request.protocol not in get_args(Protocol):
         problems.append(unknown("protocol", request.protocol, get_args(Protocol)))
+    if request.precision not in PRECISIONS:
+        problems.append(unknown("precision", request.precision, PRECISIONS))
     settings = _settings(request.set, dict(methods), problems)
     cells: list[Cell] = []
     for suite, model, (name, kind) in itertools.product(suites, models, methods):
@@ -159,7 +166,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        if not _SEEDS.fullmatch(part.strip()) or (dash and not 0 <= int(last) - int(first) < MOST_SEEDS):
             raise RbftError(f"seeds '{text}': '{part}' is neither a number nor a range; write e.g. 0, 0-4 or 0,2,5-7")
         seeds |= set(range(int(first), int(last or first) + 1))
     return tuple(sorted(seeds))
@@ -230,10 +237,12 @@ def _settings(
             problems.append(f"--set {key}: {unknown('setting', field_name, every)}")
         for name in having:
             try:
-                value = TypeAdapter(types[name][field_name]).validate_python(_literal(text), strict=False)
-                found[name].setdefault(field_name, []).append(value)
+                found[name].setdefault(field_name, []).append(_value(types[name][field_name], text))
             except ValidationError as error:
                 problems.append(f"--set {key}={text}: {error.errors()[0]['msg'].lower()}")
+                break
+            except RbftError as error:
+                problems.append(f"--set {key}={text}: {error}")
                 break
     return found
 
@@ -258,6 +267,16 @@ def _try_each(names: Sequence[str], make: Any, problems: list[str], flag: str) -
         except RbftError as error:
             problems.append(str(error))
     return made
+
+
+def _value(kind: Any, text: str) -> Any:
+    """`text` as a field of this type; numbers are finite, and `true` is not one."""
+    literal = _literal(text)
+    plain = kind is str or (isinstance(literal, bool) and kind is not bool)
+    value = TypeAdapter(kind).validate_python(text if plain else literal)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RbftError("input should be a finite number")
+    return value
 
 
 def _literal(text: str) -> Any:
