@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .clip import Clip
 from .data import TOP_K, Floats, Ints, Predictions, Split
+from .errors import RbftError
 from .loader import Loader
 from .method import Family
 from .progress import Advance
@@ -47,18 +48,21 @@ def _columns(clip: Clip, loader: Loader, pixels: Tensor, labels: Tensor) -> dict
     pieces = [clip.logits(loader.normalise(batch)).float() for batch in pixels.split(BATCH)]
     log_probs = torch.cat(pieces).log_softmax(dim=-1)  # [n, K]
     probs = log_probs.exp()
-    top = probs.topk(min(TOP_K, probs.shape[1]), dim=-1)
+    order = log_probs.sort(dim=-1, descending=True, stable=True).indices  # of equals the first, as argmax takes it
+    top = order[:, : min(TOP_K, probs.shape[1])]
     columns = {
         "log_prob": log_probs.gather(1, labels.to(log_probs.device)[:, None])[:, 0],
         "sum_sq": probs.square().sum(dim=-1),
-        "top_classes": top.indices,
-        "top_probs": top.values,
+        "top_classes": top,
+        "top_probs": probs.gather(1, top),
     }
     return {name: column.cpu() for name, column in columns.items()}
 
 
 def _join(split: Split, chunks: list[dict[str, Tensor]]) -> Predictions:
     whole = {name: torch.cat([chunk[name] for chunk in chunks]).numpy() for name in chunks[0]}
+    if not np.isfinite(whole["log_prob"]).all():
+        raise RbftError(f"the model's outputs on split '{split.name}' are not finite; try a smaller lr or fp32")
     classes: Ints = whole["top_classes"].astype(np.int64)
     probs: Floats = whole["top_probs"]
     return Predictions(
