@@ -48,15 +48,18 @@ def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
     for name in dict.fromkeys(cell.suite for cell in cells):
         _suite(name, workshop.root).check_ready()
     folders = [workshop.out / cell.folder for cell in cells]
+    for cell, folder in zip(cells, folders, strict=True):
+        _check_same(cell, folder)
     for k, (cell, folder) in enumerate(zip(cells, folders, strict=True), start=1):
         title = f"[{k}/{len(cells)}] {cell.method} on {cell.suite}, seed {cell.seed}"
         if store.is_done(folder):
-            _check_same(cell, folder)
             workshop.progress.say(f"{title}: done before")
             continue
         workshop.progress.say(title)
         with _graceful() as stopped:
             run_cell(cell, folder, workshop, stopped)
+            if stopped() and k < len(cells):
+                raise InterruptedRun(f"stopped after cell {k} of {len(cells)}")
     return folders
 
 
@@ -159,10 +162,16 @@ def _summary(model: Clip | Family, suite: Suite, results: dict[str, Json]) -> Js
 
 def _check_same(cell: Cell, folder: Path) -> None:
     path = folder / "cell.json"
-    if path.exists() and store.read_json(path) != cell.to_json():
+    if path.exists() and _identity(store.read_json(path)) != _identity(cell.to_json()):
         raise RbftError(
             f"{path} describes another cell than the one asked for; move {folder} away or choose another --out"
         )
+
+
+def _identity(stored: Json) -> Json:
+    """Of a cell.json: all of it but the words it was asked for in."""
+    model = stored.get("model", {})
+    return {**stored, "model": [model.get("name"), model.get("weights")], "recipe_source": ""}
 
 
 class _Log:

@@ -110,9 +110,11 @@ def _features(clip: Clip, loader: Loader) -> Tensor:
 
 @torch.no_grad()
 def accuracy(classify: Callable[[Tensor], Tensor], labels: Any, features: Tensor) -> float:
-    """Share of rows of `features` [N, D] classified as `labels` [N]."""
-    predicted = classify(features).argmax(dim=-1).cpu().numpy()
-    return float((predicted == labels).mean())
+    """Share of rows of `features` [N, D] classified as `labels` [N]; NaN when a logit is not finite."""
+    logits = classify(features)
+    if not logits.isfinite().all():
+        return math.nan
+    return float((logits.argmax(dim=-1).cpu().numpy() == labels).mean())
 
 
 def train(
@@ -127,8 +129,9 @@ def train(
     """Minimise the sum of the objective's terms over the parameters that `clip.train_only` left with gradients.
 
     `stage` names this call where a method trains more than once; `refresh` is called before each validation (e.g. to
-    rebuild a head from the text tower). Returns `clip` holding the selected checkpoint. A loss or gradient that is not
-    finite ends the stage before the step is applied, so the weights stay good; the log says so.
+    rebuild a head from the text tower). Returns `clip` holding the selected checkpoint. A loss, gradient or logit that
+    is not finite ends the stage, and the log says so: the best checkpoint is kept, else the weights before that step,
+    else, where these give no finite logits, those that the stage began with.
     """
     source = Pixels(clip, data) if isinstance(data, TrainSet) else data
     state = _State(clip, recipe, source, run, stage)
@@ -221,6 +224,7 @@ class _State:
         self.step, self.diverged, self.finished = 0, False, False
         self.best: dict[str, Tensor] = {}
         self.best_step, self.best_accuracy = -1, -1.0
+        self.start = {name: tensor.cpu() for name, tensor in clip.snapshot().items()}  # `fit` begins here, also resumed
         self.images, self.spent = 0, 0.0  # over all attempts, for the cost columns
         self.began = self.saved_at = time.monotonic()
 
@@ -233,6 +237,11 @@ class _State:
         """Keep the weights if strictly better on ID validation than all before ('best'), or always ('last')."""
         refresh()
         accuracy = self.source.accuracy(self.clip)
+        if math.isnan(accuracy):
+            self.diverged = True
+            self.run.log({"event": "diverged", "step": self.step, "where": "validation"})
+            self.run.progress.say(f"  validation is not finite after step {self.step}: stopped")
+            return
         self.run.log({"event": "validate", "step": self.step, "val_accuracy": accuracy})
         if accuracy > self.best_accuracy or self.recipe.select == "last":
             self.best_step, self.best_accuracy = self.step, accuracy
@@ -243,6 +252,10 @@ class _State:
         if self.best:
             self.clip.restore(self.best)
         refresh()
+        if self.diverged and math.isnan(self.source.accuracy(self.clip)):
+            self.clip.restore(self.start)
+            self.best_step = 0
+            refresh()
         if not self.finished:
             self.finished = True
             self.checkpoint()
