@@ -87,11 +87,23 @@ def read_predictions(path: Path) -> Predictions:
         stored = column["correct"].to_numpy()
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise RbftError(f"cannot read predictions {path}: {str(error).splitlines()[0]}; run the cell again") from error
-    if not np.isfinite(predictions.confidence).all() or not np.array_equal(stored, predictions.correct):
-        raise RbftError(
-            f"predictions {path} contradict themselves (NaN confidence or wrong 'correct'); run the cell again"
-        )
+    wrong = _contradictions(predictions, stored)
+    if wrong:
+        raise RbftError(f"predictions {path} contradict themselves ({', '.join(wrong)}); run the cell again")
     return predictions
+
+
+def _contradictions(p: Predictions, correct: Any) -> list[str]:
+    """Columns that cannot be true together."""
+    rules = {
+        "an id is there twice": len(set(p.ids)) == len(p.ids),
+        "'correct' is not what label and prediction say": np.array_equal(correct, p.correct),
+        "'prediction' is not the top class": np.array_equal(p.prediction, p.top_classes[:, 0]),
+        "'confidence' is not the top probability": np.array_equal(p.confidence, p.top_probs[:, 0]),
+        "'log_prob' is no log-probability": bool((np.isfinite(p.log_prob) & (p.log_prob < 1e-5)).all()),
+        "'sum_sq' is not in [0, 1]": bool(((p.sum_sq >= 0) & (p.sum_sq < 1 + 1e-5)).all()),
+    }
+    return [what for what, holds in rules.items() if not holds]
 
 
 @dataclass(frozen=True)
