@@ -194,7 +194,7 @@ def pretrain(recipe: Recipe, out: Path, cache: Path) -> None:
         "sha256": digest,
     }
     (out / "pretrain.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    log(f"{out}: weights sha256 {digest}, {record['seconds']} s in all")
+    log(f"weights sha256 {digest}, {record['seconds']} s in all")
 
 
 def main() -> None:
