@@ -23,6 +23,16 @@ def root() -> Path:
 
 def entry(kind: str, key: str, suffix: str) -> Path:
     """Path of the entry for `key`; its folder exists."""
+    return _folder(kind) / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}{suffix}"
+
+
+def check() -> None:
+    """Raise one line when nothing can be written here."""
+    write(_folder("") / "probe", lambda temporary: None)
+    (root() / "probe").unlink(missing_ok=True)
+
+
+def _folder(kind: str) -> Path:
     folder = root() / kind
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,21 +40,24 @@ def entry(kind: str, key: str, suffix: str) -> Path:
         raise RbftError(
             f"cannot create the cache folder {folder}: {error.strerror}; set RBFT_CACHE to another"
         ) from error
-    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}{suffix}"
+    return folder
 
 
 def write(path: Path, save: Callable[[Path], None]) -> None:
     """Let `save` write a temporary neighbour and move it into place: readers see all of it or nothing."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         save(temporary)
+        temporary.chmod(0o644)  # temporary files are private, and so are safetensors; records and caches are shared
         temporary.replace(path)
     except OSError as error:
         raise RbftError(f"cannot write {path}: {error.strerror}; free some space or set RBFT_CACHE") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def array(kind: str, key: str, make: Callable[[], Bytes]) -> Bytes:

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import logging
+import pickle
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -254,9 +255,14 @@ def load(ref: ModelRef) -> Clip:
         if schema == "local-dir":
             return _load_folder(Path(place))
         return _load_hub(ref) if schema == "hf-hub" else _load_builtin(ref)
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RbftError(f"cannot load model '{ref.name}' {ref.pretrained}: {first}") from error
+    except pickle.UnpicklingError as error:
+        raise RbftError(
+            f"cannot load {ref.pretrained}: it holds more than tensors, which only running its code would load; "
+            "convert it to safetensors"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        what = " ".join(line.strip() for line in str(error).strip().splitlines()[:2]) or type(error).__name__
+        raise RbftError(f"cannot load model '{f'{ref.name} {ref.pretrained}'.strip()}': {what}") from error
 
 
 def load_saved(folder: Path) -> Clip:

@@ -58,6 +58,7 @@ def resolve(name: str, pretrained: str | None) -> ModelRef:
     if not ref.is_file:
         if "/" in pretrained:
             raise RbftError(f"pretrained '{pretrained}' is neither an open_clip tag nor a .safetensors file")
+        _check_tag(name, pretrained)
         return ref
     return ModelRef(name, pretrained, _file_digest(check_weights_file(Path(pretrained))))
 
@@ -68,6 +69,16 @@ def open_clip_names() -> tuple[str, ...]:
     if spec is None or spec.origin is None:
         raise RbftError("open_clip is not installed; run `pip install open_clip_torch`")
     return tuple(sorted(path.stem for path in (Path(spec.origin).parent / "model_configs").glob("*.json")))
+
+
+def _check_tag(name: str, tag: str) -> None:
+    """Refuse a tag that open_clip does not have for this model."""
+    import open_clip  # imports torch: only where a plan names a built-in model, which is then loaded anyway
+
+    if tag != RANDOM and not open_clip.get_pretrained_cfg(name, tag):
+        raise RbftError(
+            unknown(f"pretrained tag of {name}", tag, [RANDOM, *open_clip.list_pretrained_tags_by_model(name)])
+        )
 
 
 def check_weights_file(path: Path) -> Path:
@@ -90,9 +101,9 @@ def _complete(path: Path, length: int, size: int) -> bool:
         file.seek(8)
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
             return False
-    ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
     return 8 + length + max(ends, default=0) == size
 
 

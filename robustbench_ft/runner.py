@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from . import cache, environment, metrics, store
 from . import clip as clips
-from . import environment, metrics, store
 from .clip import Clip
 from .errors import RbftError
 from .method import Family, Run, TrainSet
@@ -45,6 +45,7 @@ class Workshop:
 def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
     """Run what is not done yet, in order; returns the folders of all cells."""
     claim(workshop.out)
+    cache.check()
     for name in dict.fromkeys(cell.suite for cell in cells):
         _suite(name, workshop.root).check_ready()
     folders = [workshop.out / cell.folder for cell in cells]

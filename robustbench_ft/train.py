@@ -7,7 +7,6 @@ resumed draws what an undisturbed one draws, and on one CPU ends bit-identical t
 
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,9 @@ from .recipe import Recipe
 
 Terms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is minimised
 EVAL_CHUNK = 512
+CHECKPOINT = {
+    "step", "diverged", "finished", "weights", "optimizer", "best", "best_step", "best_accuracy", "images", "seconds",
+}  # fmt: skip
 
 
 class InterruptedRun(RbftError):
@@ -307,6 +309,9 @@ def _save(content: Mapping[str, Any], path: Path) -> None:
 
 def _load(path: Path, device: torch.device) -> dict[str, Any]:
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # what a damaged file makes torch raise depends on where the damage is
         raise RbftError(f"checkpoint {path} is damaged: delete it to start the cell again") from error
+    if not isinstance(content, dict) or CHECKPOINT - content.keys():
+        raise RbftError(f"checkpoint {path} is damaged: delete it to start the cell again")
+    return content
