@@ -52,7 +52,7 @@ class Digits(Suite):
             labels, indices = np.arange(DRAWN) % 10, np.arange(DRAWN)
             pixels = cache.array(
                 "drawn", f"{key}/drawing-v{drawing.VERSION}",
-                lambda: drawing.render(name, labels + len(drawing.OBJECTS), key, indices),
+                lambda: drawing.render(name, labels + len(drawing.OBJECTS), key, indices, "hard"),
             )  # fmt: skip
             return Split(name, ArrayImages(pixels), labels, tuple(f"{key}/{i:05d}" for i in range(DRAWN)))
         scans, labels, order = _scans()

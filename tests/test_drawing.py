@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from robustbench_ft import drawing
 from robustbench_ft.drawing.draws import Draws
 
-VIEWS = [("real", "hard"), *[(domain, "snapshot") for domain in drawing.DOMAINS]]
+VIEWS = [(domain, camera) for domain in drawing.DOMAINS for camera in drawing.CAMERAS]
 EVERY_CLASS = np.arange(len(drawing.CLASSES))
 
 

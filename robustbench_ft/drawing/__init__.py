@@ -23,8 +23,8 @@ _CHUNK = 1024  # images drawn at once: many enough to share the work per class, 
 def render(domain: str, labels: ArrayLike, key: str, indices: ArrayLike, camera: str = "snapshot") -> NDArray[np.uint8]:
     """Draw image `indices[i]` of stream `key` showing class `labels[i]` (a position in CLASSES).  # [n, 32, 32, 3]
 
-    An image depends on domain, camera, key, index and label only, not on the batch. `camera` matters to `real`:
-    "snapshot" is what the embedded model was pretrained on, "hard" is the downstream in-distribution camera.
+    An image depends on domain, camera, key, index and label only, not on the batch. `camera` is "snapshot" for what
+    the embedded model was pretrained on, "hard" for the view of the same domain that downstream sets are made of.
     """
     if domain not in DOMAINS:
         raise ValueError(f"unknown domain {domain!r}; known: {', '.join(DOMAINS)}")
