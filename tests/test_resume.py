@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
-from robustbench_ft import registry, runner
+from robustbench_ft import registry, runner, store
 from robustbench_ft.cli import main
 
 pytestmark = pytest.mark.usefixtures("shelves")
@@ -138,6 +138,25 @@ def test_an_interrupt_stops_in_good_order_and_says_how_to_resume(undisturbed: di
     assert rbft(tmp_path).exit_code == 0
     assert log(tmp_path, "start")[1]["step"] == int(last.split()[4])
     assert results(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(("times", "says"), [(1, "stopped during evaluation; nothing is"), (2, "interrupted; run the")])
+def test_interrupts_while_evaluating(
+    times: int, says: str, tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any) -> None:
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+
+    words = ("--method", "ft", "--suite", "tiny", "--model", tiny_model)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_predictions", interrupted)
+        result = rbft(tmp_path, *words)
+    assert result.exit_code == 2
+    assert f"rbft: {says}" in result.stderr
+    assert not (cell(tmp_path) / "done").exists()
+    assert rbft(tmp_path, *words).exit_code == 0
+    assert log(tmp_path, "start")[1]["step"] == 6
 
 
 def test_an_interrupt_between_cells_stops_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
