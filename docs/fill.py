@@ -1,4 +1,4 @@
-"""Put the tables of docs/results into README.md, between the markers that name them: `python docs/fill.py [--check]`."""
+"""Put tables of docs/results into README.md, between the markers that name them: `python docs/fill.py [--check]`."""
 
 import re
 import sys

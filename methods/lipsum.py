@@ -46,6 +46,9 @@ class LipsumFT(FT):
         """The random token sequences of one step, [M, L]."""
         return clip.random_tokens(self.n_texts, self.text_length, run.generator("texts", step))
 
+    def skip(self, clip: Clip) -> str:
+        return "" if clip.random_ids else "it does not state the id range that random texts are drawn from"
+
     def problems(self) -> list[str]:
         rules = {"strength": self.strength >= 0, "n_texts": self.n_texts >= 1, "text_length": self.text_length >= 1}
         return [f"{name}={getattr(self, name)} is too small" for name, ok in rules.items() if not ok]

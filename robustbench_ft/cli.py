@@ -10,6 +10,9 @@ from . import __version__, registry
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .checks import Check
     from .plan import Request
     from .report import Table
 
@@ -27,6 +30,20 @@ Examples
 
 class _Cli(click.Group):
     """Turns errors a user can cause into one line (or one line each) and exit code 2."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if not extra.pop("standalone_mode", True):
+            return super().main(*args, **extra, standalone_mode=False)
+        try:
+            code = super().main(*args, **extra, standalone_mode=False)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context else "rbft"
+            click.echo(f"rbft: {error.format_message()} (see `{command} --help`)", err=True)
+            sys.exit(2)
+        except click.Abort:
+            sys.exit(2)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -275,3 +292,40 @@ def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | No
         options["steps"],
     )
     click.echo(benchmark.measure(setting, methods, choose()))
+
+
+@main.group(context_settings=WIDE)
+def check() -> None:
+    """Does a method or a suite keep its contract? For authors, built-in or not."""
+
+
+@check.command("method", context_settings=WIDE)
+@click.argument("name")
+def check_method_command(name: str) -> None:
+    """Fit the method on a small model and random images, and hold it to what every method promises."""
+    from . import checks
+    from .method import Method
+
+    _run_checks(checks.check_method(registry.load("method", name, Method)))
+
+
+@check.command("suite", context_settings=WIDE)
+@click.argument("name")
+@click.option("--root", type=FOLDER, envvar="RBFT_DATA", help="Folder of downloaded data.  [env: RBFT_DATA]")
+def check_suite_command(name: str, root: Path | None) -> None:
+    """Load every split of the suite and hold it to its card."""
+    from . import checks, plan
+
+    _run_checks(checks.check_suite(plan.load_suite(name, root)))
+
+
+def _run_checks(found: "Iterator[Check]") -> None:
+    failed = 0
+    for item in found:
+        try:
+            item.run()
+            click.echo(f"ok      {item.name}")
+        except AssertionError as error:
+            failed += 1
+            click.echo(f"FAILED  {item.name}: {error}")
+    sys.exit(1 if failed else 0)

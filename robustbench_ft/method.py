@@ -80,6 +80,10 @@ class Method(ABC):
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Family:
         """Train `clip` in place and return it, or a family of candidates."""
 
+    def skip(self, clip: Clip) -> str:
+        """Why this method cannot be used with this model; empty when it can. Asked before a record is begun."""
+        return ""
+
     def problems(self) -> list[str]:
         """What is wrong with the values of the fields, one line each; empty when nothing is."""
         return []

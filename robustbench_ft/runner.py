@@ -85,6 +85,8 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     data = TrainSet(suite.split(suite.train), suite.split(suite.selector(cell.protocol)), task)
     clip = clips.load(cell.model).to(workshop.device)
     clip.bf16 = cell.precision == "bf16"
+    if reason := method.skip(clip):
+        raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
     store.write_json(folder / "cell.json", cell.to_json())  # all that can be asked wrongly has been loaded by now
     log = _Log(folder / "log.jsonl")
     run = Run(
@@ -180,6 +182,9 @@ class _Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists():  # a kill may have cut the last line
+            whole = path.read_bytes()
+            store.write_bytes(path, whole[: whole.rfind(b"\n") + 1])
         self.ends: dict[str, Json] = {}
         self.parameters: dict[str, int] = {}
 

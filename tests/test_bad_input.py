@@ -277,8 +277,15 @@ def test_random_texts_need_a_vocabulary(tmp_path: Path) -> None:
     model = tiny.write_model(tmp_path / "mute", random_ids=False)
     words = f"run --method lipsum --suite tiny --model local-dir:{model}"
     [line] = answer(invoke(words, tmp_path))
-    assert "does not state the id range of its vocabulary, so no random texts can be drawn" in line
-    assert not list((tmp_path / "out").rglob("done"))
+    assert "lipsum cannot be run with model" in line
+    assert "does not state the id range that random texts are drawn from" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", ["run --threads 0", "run --colour red", "report --format pdf", "rum"])
+def test_usage_errors_are_one_line_too(words: str, tmp_path: Path) -> None:
+    [line] = answer(invoke(words, tmp_path))
+    assert line.endswith("--help`)")
 
 
 def change_config(folder: Path, text: str, other: str) -> None:
