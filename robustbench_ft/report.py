@@ -202,7 +202,7 @@ def markdown(table: Table, val: bool = False) -> str:
     head = header(table, val)
     align = ("left", *("right" for _ in head[1:]))
     body = [line(table, row, val) for row in table.rows]
-    text = tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
+    text = tabulate(body, head, tablefmt="pipe", disable_numparse=True, colalign=align)
     return f"**{table.title}**\n\n{text}\n\n{footnote(table)}\n"
 
 
@@ -231,7 +231,7 @@ def against(table: Table, baseline: str) -> str:
     body = [
         [row.name, *(_difference_text(row, base, name) for name in MATRICES)] for row in table.rows if row is not base
     ]
-    text = tabulate(body, ["method", "ID", "mean OOD"], tablefmt="github", disable_numparse=True)
+    text = tabulate(body, ["method", "ID", "mean OOD"], tablefmt="pipe", disable_numparse=True)
     return (
         f"**{table.title}: difference to {base.name}, points**\n\n{text}\n\nPaired on examples, seeds independent; "
         "95 % intervals and p values not adjusted for the number of rows. One seed of a trained method is no claim.\n"
