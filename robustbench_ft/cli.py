@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import __version__, registry
+from . import __version__, cli_stats, registry
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
@@ -329,3 +329,7 @@ def _run_checks(found: "Iterator[Check]") -> None:
             failed += 1
             click.echo(f"FAILED  {item.name}: {error}")
     sys.exit(1 if failed else 0)
+
+
+for _command in cli_stats.COMMANDS:
+    main.add_command(_command)

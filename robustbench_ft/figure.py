@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import RbftError
-from .report import BY_VAL, Row, Table
+from .report import Row, Table
+from .rows import BY_VAL
 
 MARKERS = "osD^vPX*<>hp"
 

@@ -10,10 +10,10 @@ from tabulate import tabulate
 
 from . import stats
 from .errors import RbftError
+from .rows import BY_VAL, check_same_data, join, settings
 from .stats import Estimate, Matrix
 from .store import Record
 
-BY_VAL = "alpha by ID val"
 MATRICES = ("id_matrix", "ood_matrix")
 
 
@@ -77,20 +77,20 @@ def _table(records: list[Record]) -> Table:
     by_digest: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.seed):
         by_digest.setdefault(record.cell["digest"], []).append(record)
-    _check_same_data(records)
-    settings = _settings({digest: group[0].cell for digest, group in by_digest.items()})
+    check_same_data(records)
+    named = settings({digest: group[0].cell for digest, group in by_digest.items()})
     rows: list[Row] = []
     curves: dict[str, Sequence[tuple[float, float, float]]] = {}
     for digest, group in by_digest.items():
         meta = group[0].metrics
-        setting, fixed = settings[digest], meta["default"].replace("-", "=", 1)
+        setting, fixed = named[digest], meta["default"].replace("-", "=", 1)
         if not meta["axis"]:
             rows.append(_row(group, tuple(r.metrics["default"] for r in group), setting))
             continue
         # a family has two rows: its fixed candidate, and the one each seed's ID validation chooses
-        rows.append(_row(group, tuple(r.metrics["default"] for r in group), _join(setting, fixed)))
+        rows.append(_row(group, tuple(r.metrics["default"] for r in group), join(setting, fixed)))
         curves[rows[-1].name] = _curve(group)
-        rows.append(_row(group, tuple(r.metrics["id_val"] for r in group), _join(setting, BY_VAL)))
+        rows.append(_row(group, tuple(r.metrics["id_val"] for r in group), join(setting, BY_VAL)))
     # zero-shot first, then as the methods' names run; settings stay in the order of their values
     order = sorted(rows, key=lambda row: (row.method != "zero-shot", row.method, row.sort_key))
     cell, meta = records[0].cell, records[0].metrics
@@ -138,36 +138,6 @@ def _curve(group: Sequence[Record]) -> list[tuple[float, float, float]]:
         ood = float(np.mean([s[split]["accuracy"] for s in scores for split in splits["shifts"]]))
         points.append((alpha, identity, ood))
     return points
-
-
-def _settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What sets each cell apart from the others of its method, e.g. 'lr=0.0001'."""
-    flat = {
-        digest: {**(cell["recipe"] or {}), **cell["settings"], "precision": cell["precision"]}
-        for digest, cell in cells.items()
-    }
-    named: dict[str, str] = {}
-    for digest, own in flat.items():
-        rivals = [flat[d] for d, cell in cells.items() if cell["method"] == cells[digest]["method"]]
-        differing = {k: v for k, v in own.items() if k != "alpha" and any(rival.get(k) != v for rival in rivals)}
-        named[digest] = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in differing.items())
-    return named
-
-
-def _join(*parts: str) -> str:
-    return ", ".join(part for part in parts if part)
-
-
-def _check_same_data(records: Sequence[Record]) -> None:
-    """Rows are compared example by example, so they must have been evaluated on the same examples."""
-    reference = records[0].env["data"]
-    for record in records[1:]:
-        for split, entry in record.env["data"].items():
-            if split in reference and reference[split]["digest"] != entry["digest"]:
-                raise RbftError(
-                    f"{record.folder} and {records[0].folder} were evaluated on different data (split '{split}'): "
-                    "report them apart, or run one of them again"
-                )
 
 
 def footnote(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,9 +70,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 def read_predictions(path: Path) -> Predictions:
     """Read and check one file; a damaged or inconsistent one is an error that names it."""
+    column = read_columns(path)
     try:
-        table = pq.read_table(path)
-        column = {name: table.column(name) for name in table.column_names}
         predictions = Predictions(
             ids=tuple(column["id"].to_pylist()),
             label=_ints(column["label"]),
@@ -84,9 +83,9 @@ def read_predictions(path: Path) -> Predictions:
             top_probs=_matrix(column["top_probs"]).astype(np.float32),
             groups={name[6:]: _ints(values) for name, values in column.items() if name.startswith("group:")},
         )
-        stored = column["correct"].to_numpy()
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise RbftError(f"cannot read predictions {path}: {str(error).splitlines()[0]}; run the cell again") from error
+        stored = column["correct"].to_numpy(zero_copy_only=False)
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
     wrong = _contradictions(predictions, stored)
     if wrong:
         raise RbftError(f"predictions {path} contradict themselves ({', '.join(wrong)}); run the cell again")
@@ -104,6 +103,20 @@ def _contradictions(p: Predictions, correct: Any) -> list[str]:
         "'sum_sq' is not in [0, 1]": bool(((p.sum_sq >= 0) & (p.sum_sq < 1 + 1e-5)).all()),
     }
     return [what for what, holds in rules.items() if not holds]
+
+
+def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Arrow columns of one prediction file by name: those in `names`, or all. A damaged file is an error."""
+    try:
+        table = pq.read_table(path, columns=None if names is None else list(names), use_threads=False)
+        return {name: table.column(name).combine_chunks() for name in names or table.column_names}
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> RbftError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return RbftError(f"cannot read predictions {path}: {reason}; run the cell again")
 
 
 @dataclass(frozen=True)
@@ -157,8 +170,7 @@ def _lists(matrix: Any) -> Any:
 
 
 def _matrix(column: Any) -> Any:
-    rows = column.combine_chunks()
-    return rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
 def _ints(column: Any) -> Ints:

@@ -12,11 +12,11 @@ REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "data", "cache", "drawing", "embedded", "recipe", "suite", "model_ref", "registry", "progress", "clip",
-    "loader", "method", "train", "predict", "plan", "environment", "store", "metrics", "stats", "report", "figure",
-    "runner", "describe", "bench", "checks", "cli",
+    "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows", "scores",
+    "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "cli",
 )  # fmt: skip
 TORCH = {"clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "embedded"}
-REPORTING = ("store", "metrics", "stats", "report", "figure")
+REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure")
 PUBLIC = {"Batch", "Clip", "Family", "Method", "Run", "TrainSet"}
 SUITES_MAY = {"cache", "data", "drawing", "errors", "recipe", "suite"}
 HEAVY = ("torch", "open_clip", "torchvision", "numpy", "scipy", "pyarrow", "matplotlib", "sklearn", "pydantic")

@@ -1,0 +1,107 @@
+"""The commands that compare: parsing and printing. Nothing heavy is imported before a command needs it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .compare.tables import Text
+
+WIDE: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+FOLDER = click.Path(path_type=Path)
+FORMATS = click.Choice(["terminal", "markdown"])
+METRIC = click.Choice(["accuracy", "macro_f1", "nll", "brier"])
+
+
+@click.command(context_settings=WIDE)
+@click.argument("runs", nargs=-1, type=FOLDER)
+@click.option("--baseline", default="ft", show_default=True, metavar="ROW", help="A method, or a row's whole name.")
+@click.option(
+    "--family", type=click.Choice(["ood-mean", "per-split"]), default="ood-mean", show_default=True,
+    help="What the claims are about: Holm inside this family, all else is exploratory.",
+)  # fmt: skip
+@click.option("--metric", type=METRIC, default="accuracy", show_default=True)
+@click.option("--format", "style", type=FORMATS, default="terminal", show_default=True)
+@click.option("--json", "target", type=FOLDER, metavar="FILE", help="Also write every number, unrounded.")
+@click.option("--exact-bootstrap", is_flag=True, help="Multinomial draws for ranks instead of Gaussian ones: slower.")
+def compare(
+    runs: tuple[Path, ...], baseline: str, family: str, metric: str, style: str, target: Path | None,
+    exact_bootstrap: bool,
+) -> None:  # fmt: skip
+    """Methods against a baseline: intervals, tests, letters, rank intervals. RUNS are folders (default: runs)."""
+    from . import store
+    from .compare import beyond, load, tables
+    from .compare import compare as compared
+
+    found = [compared(arena, baseline, family, exact_bootstrap)
+             for arena in load(store.find_records(runs or (Path("runs"),)), metric)]  # fmt: skip
+    further = [beyond.beyond(comparison) for comparison in found]
+    if target:
+        content = [tables.as_json(c) | beyond.as_json(b) for c, b in zip(found, further, strict=True)]
+        text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        store.write_bytes(target, text.encode())
+    for comparison, more in zip(found, further, strict=True):
+        _show([*tables.sections(comparison), *beyond.sections(more)], style)
+
+
+@click.command(context_settings=WIDE)
+@click.argument("runs", nargs=-1, type=FOLDER)
+@click.option("--family", type=click.IntRange(min=1), default=1, show_default=True, help="Comparisons to correct for.")
+@click.option("--metric", type=METRIC, default="accuracy", show_default=True)
+@click.option("--format", "style", type=FORMATS, default="terminal", show_default=True)
+def power(runs: tuple[Path, ...], family: int, metric: str, style: str) -> None:
+    """Which differences these runs could show, and how many seeds would show more."""
+    from . import store
+    from .compare import designs, load
+
+    for arena in load(store.find_records(runs or (Path("runs"),)), metric):
+        _show([designs.power_table(arena, family)], style)
+
+
+@click.command(context_settings=WIDE)
+@click.argument("run_a", type=FOLDER)
+@click.argument("run_b", type=FOLDER)
+@click.option("--candidate", nargs=2, metavar="A B", help="Candidates of families.  [default: each run's own]")
+@click.option("--format", "style", type=FORMATS, default="terminal", show_default=True)
+@click.option("--json", "target", type=FOLDER, metavar="FILE", help="Also write every number, unrounded.")
+def diff(run_a: Path, run_b: Path, candidate: tuple[str, str] | None, style: str, target: Path | None) -> None:
+    """Two runs, example by example: what differs in configuration, environment and data, then what flipped."""
+    from . import store
+    from .compare import two_runs
+
+    found = two_runs.two_runs(run_a, run_b, candidate)
+    if target:
+        store.write_json(target, two_runs.as_json(found))
+    _show(two_runs.sections(found), style)
+
+
+COMMANDS = (compare, diff, power)
+
+
+def _show(texts: "Sequence[Text]", style: str) -> None:
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text as RichText
+
+    from .compare.tables import markdown
+
+    if style == "markdown":
+        for text in texts:
+            click.echo(markdown(text))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for text in texts:
+        shown = Table(title=text.title, title_justify="left", caption=text.caption, caption_justify="left")
+        for k, column in enumerate(text.header):
+            shown.add_column(column, justify="right" if k else "left", overflow="fold")
+        for k, row in enumerate(text.body, start=1):
+            # row names may hold brackets, which are no markup
+            shown.add_row(*map(RichText, row), end_section=k == text.rule_after)
+        console.print(shown)
+        console.print()

@@ -1,0 +1,80 @@
+"""Metrics of one model on one split, from stored predictions alone. Torch-free.
+
+Every metric has a name and a definition version, which rises when the definition changes; `VERSION` rises with the
+list of metrics.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robustbench_ft.data import Predictions
+
+from .calibration import adaptive_ece as adaptive_ece
+from .calibration import debiased_ce2 as debiased_ce2
+from .calibration import ece as ece
+from .classes import macro_f1 as macro_f1
+from .classes import macro_recall as macro_recall
+from .classes import per_class_recall as per_class_recall
+from .classes import worst_groups as worst_groups
+
+VERSION = 2
+
+
+def accuracy(predictions: Predictions) -> float:
+    """Share of examples whose top-1 class is the label, in [0, 1]."""
+    return float(predictions.correct.mean())
+
+
+def nll(predictions: Predictions) -> float:
+    """Mean negative natural log of the true class's probability, at temperature 1."""
+    return float(_nll(predictions).mean())
+
+
+def brier(predictions: Predictions) -> float:
+    """Mean over examples of the sum over classes of (p_c - y_c)^2, in [0, 2]: 1 - 2 p_true + sum of p_c^2."""
+    return float(_brier(predictions).mean())
+
+
+def _correct(predictions: Predictions) -> NDArray[np.bool_]:
+    return predictions.correct
+
+
+def _nll(predictions: Predictions) -> NDArray[np.float64]:
+    return -predictions.log_prob.astype(np.float64)
+
+
+def _brier(predictions: Predictions) -> NDArray[np.float64]:
+    true = np.exp(predictions.log_prob.astype(np.float64))
+    return 1 - 2 * true + predictions.sum_sq.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named definition."""
+
+    title: str  # for column headers
+    version: int
+    higher_is_better: bool
+    of: Callable[[Predictions], float]
+    per_example: Callable[[Predictions], NDArray[np.bool_] | NDArray[np.float64]] | None = None  # additive ones: [N]
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": Metric("top-1 accuracy", 1, True, accuracy, _correct),
+    "nll": Metric("NLL", 1, False, nll, _nll),
+    "brier": Metric("Brier score", 1, False, brier, _brier),
+    "ece": Metric("ECE, 15 equal-width bins", 1, False, ece),
+    "adaptive_ece": Metric("ECE, 15 equal-mass bins", 1, False, adaptive_ece),
+    "debiased_ce2": Metric("debiased squared calibration error", 1, False, debiased_ce2),
+    "macro_f1": Metric("macro-F1, classes in the labels", 1, True, macro_f1),
+    "macro_recall": Metric("mean per-class recall", 1, True, macro_recall),
+}
+
+
+def score(predictions: Predictions) -> dict[str, float]:
+    """Every metric of one model on one split, by name; one worst-group accuracy for each group column."""
+    worst = {f"worst_group:{name}": found.accuracy for name, found in worst_groups(predictions).items()}
+    return {name: metric.of(predictions) for name, metric in METRICS.items()} | worst

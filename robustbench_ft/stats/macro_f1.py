@@ -1,0 +1,81 @@
+"""Macro-F1 under shared example weights (1.12): its resamples, and the linearisation that checks them.
+
+The class list is fixed by the full split: classes that are in its labels. Where a resample holds neither label nor
+prediction of a class, 0/0 skips the class in that draw.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from .bootstrap import cluster_weights, example_weights
+from .intervals import Draws, Matrix
+from .streams import generator
+
+DRAWS = 2_000
+BLOCK = 50  # draws per sparse product: [n, 50] float32 stays near the cache
+
+Ints = NDArray[np.int64]
+
+
+def per_class_f1(label: Ints, prediction: Ints) -> Matrix:
+    """F1 of every class present in the labels, in class order: 2 TP / (predicted + true)."""
+    classes = np.unique(label)
+    size = int(max(label.max(), prediction.max())) + 1
+    hits = np.bincount(label[label == prediction], minlength=size)
+    total = np.bincount(label, minlength=size) + np.bincount(prediction, minlength=size)
+    return 2 * hits[classes] / total[classes]
+
+
+def influence(label: Ints, prediction: Ints) -> Matrix:
+    """[n], what each example adds to macro-F1, mean 0. Too small where classes are rare: for checks."""
+    classes, n = np.unique(label), len(label)
+    place = np.full(int(max(label.max(), prediction.max())) + 1, -1)
+    place[classes] = np.arange(len(classes))
+    own, said = place[label], place[prediction]
+    f = per_class_f1(label, prediction)
+    total = np.bincount(own, minlength=len(classes)) + np.bincount(said[said >= 0], minlength=len(classes))
+    phi = (2.0 * (own == said) - f[own]) / total[own]
+    known = said >= 0
+    phi[known] -= (f / total)[said[known]]
+    return phi * n / len(classes)
+
+
+def macro_f1_draws(
+    label: Ints, predictions: NDArray[np.int64], draws: int, *names: object, clusters: Ints | None = None
+) -> list[Draws]:
+    """For runs [R, n] on shared labels [n]: each run's macro-F1 and its values in the same resamples."""
+    classes, n = np.unique(label), len(label)
+    k = len(classes)
+    place = np.full(int(max(label.max(), predictions.max())) + 1, -1)
+    place[classes] = np.arange(k)
+    own, said = place[label], place[predictions]
+    indicator = sparse.vstack([_indicator(own, k), *(_indicator(np.where(s == own, s, -1), k) for s in said),
+                               *(_indicator(s, k) for s in said)], format="csr")  # fmt: skip
+    runs = len(predictions)
+    values = np.empty((runs, draws))
+    for start in range(0, draws, BLOCK):
+        size, rng = min(BLOCK, draws - start), generator(*names, "macro-f1", start // BLOCK)
+        weights = example_weights(n, size, rng) if clusters is None else cluster_weights(clusters, size, rng)
+        counts = indicator @ np.ascontiguousarray(weights.T)  # [(1 + 2 R) K, size]
+        true, hits, predicted = counts[:k], counts[k : (runs + 1) * k], counts[(runs + 1) * k :]
+        total = predicted.reshape(runs, k, size) + true[None]
+        f = np.divide(2 * hits.reshape(runs, k, size), total, out=np.full_like(total, np.nan), where=total > 0)
+        values[:, start : start + size] = np.nanmean(f, axis=1)
+    whole = np.array([per_class_f1(label, p).mean() for p in predictions])
+    df = n - 1 if clusters is None else int(clusters.max())
+    return [Draws(whole[r : r + 1], values[r : r + 1], df) for r in range(runs)]
+
+
+def stack(parts: list[Draws]) -> Draws:
+    """Runs of one method together."""
+    return Draws(
+        np.concatenate([part.runs for part in parts]), np.concatenate([part.draws for part in parts]), parts[0].df
+    )
+
+
+def _indicator(codes: NDArray[np.int64], k: int) -> sparse.csr_matrix:
+    """[k, n] with a one where example i has code c; -1 is nowhere."""
+    columns = np.flatnonzero(codes >= 0)
+    ones = np.ones(len(columns), np.float32)
+    return sparse.csr_matrix((ones, (codes[columns], columns)), shape=(k, len(codes)))
