@@ -166,35 +166,36 @@ MORE = {"crossed": 4}  # the headline cells are held to limits: their rates are 
 MONTE_CARLO = (0.05 * 0.95) ** 0.5
 
 
-def run(replicates: int) -> tuple[str, list[float]]:
-    """The tables, and the type-I error of the headline test in every cell."""
-    lines: list[str] = []
-    part, headlines = "", list[float]()
+def run(replicates: int) -> str:
+    """A table for each part, each with the range of its headline test: the last one."""
+    parts: dict[str, list[tuple[str, Make]]] = {}
     for name, cell, make in cells():
-        count = replicates * MORE.get(name, 1)
+        parts.setdefault(name, []).append((cell, make))
+    return "\n".join(_part(name, members, replicates * MORE.get(name, 1)) for name, members in parts.items())
+
+
+def _part(name: str, members: list[tuple[str, Make]], count: int) -> str:
+    body: list[str] = []
+    headlines: list[float] = []
+    head: list[str] = []
+    for cell, make in members:
         outcomes = [make(generator("study", name, cell, k)) for k in range(count)]
-        tests = list(outcomes[0].p)
-        made = {test: np.array([outcome.p[test] for outcome in outcomes]) for test in tests}
+        made = {test: np.array([outcome.p[test] for outcome in outcomes]) for test in outcomes[0].p}
         rates = {test: float(np.mean(p[np.isfinite(p)] < 0.05)) for test, p in made.items()}
-        refused = int(np.sum(~np.isfinite(made[tests[-1]])))
+        *_, last = rates
         covered = [outcome.covered for outcome in outcomes if outcome.covered is not None]
-        if name != part:
-            part = name
-            head = ["cell", *tests, "coverage, difference", *(["coverage, one method"] if covered else [])]
-            lines += [
-                "",
-                f"**{TITLES[name]}** ({count} replicates per cell, s.e. {MONTE_CARLO / count**0.5:.4f})",
-                "",
-                _row(head),
-                _row(["---", *["---:"] * (len(head) - 1)]),
-            ]
-        headline = rates[tests[-1]]
-        headlines.append(headline)
-        shares = [1 - headline, *([float(np.mean(covered))] if covered else [])]
+        refused = int(np.sum(~np.isfinite(made[last])))
+        head = ["cell", *rates, "coverage, difference", *(["coverage, one method"] if covered else [])]
+        headlines.append(rates[last])
+        shares = [1 - rates[last], *([float(np.mean(covered))] if covered else [])]
         cell = f"{cell} ({refused} refused)" if refused else cell
-        lines.append(_row([cell, *(f"{rate:.3f}" for rate in rates.values()), *(f"{100 * s:.1f} %" for s in shares)]))
-        click.echo(lines[-1], err=True)
-    return "\n".join(lines), headlines
+        body.append(_row([cell, *(f"{rate:.3f}" for rate in rates.values()), *(f"{100 * s:.1f} %" for s in shares)]))
+        click.echo(body[-1], err=True)
+    said = (
+        f"**{TITLES[name]}**: {count} replicates per cell, s.e. {MONTE_CARLO / count**0.5:.4f}; type-I error of the "
+        f"last test {min(headlines):.3f} to {max(headlines):.3f}."
+    )
+    return "\n".join(["", said, "", _row(head), _row(["---", *["---:"] * (len(head) - 1)]), *body])
 
 
 def _row(values: list[str]) -> str:
@@ -220,14 +221,11 @@ def world() -> str:
 def main(replicates: int, out: Path | None) -> None:
     """Simulate, print, and write the tables."""
     began = time.monotonic()
-    tables, headlines = run(replicates)
     text = (
         f"`python -m robustbench_ft.stats.study --replicates {replicates}`\n\n"
         "Share of p < .05 where nothing differs (nominal .050; s.e.: of Monte Carlo). The last test of each table is the "
-        "one that `rbft compare` uses. Wanted of it: "
-        f"{LIMITS['type-I'][0]:.2f} to {LIMITS['type-I'][1]:.2f}, coverage {100 * LIMITS['coverage'][0]:.0f} to "
-        f"{100 * LIMITS['coverage'][1]:.0f} %; measured: {min(headlines):.3f} to {max(headlines):.3f}. "
-        f"{world()}\n{tables}\n"
+        f"one that `rbft compare` uses. Wanted of it: {LIMITS['type-I'][0]:.2f} to {LIMITS['type-I'][1]:.2f}, coverage "
+        f"{100 * LIMITS['coverage'][0]:.0f} to {100 * LIMITS['coverage'][1]:.0f} %. {world()}\n{run(replicates)}\n"
     )
     click.echo(text)
     click.echo(f"{time.monotonic() - began:.0f} s", err=True)
