@@ -159,6 +159,7 @@ def _summary(model: Clip | Family, suite: Suite, results: dict[str, Json]) -> Js
         "axis": dict(model.axis) if isinstance(model, Family) else {},
         "splits": {"val": suite.val, "test": suite.test, "shifts": list(suite.shifts)},
         "shift_groups": {name: list(members) for name, members in suite.shift_groups.items()},
+        "clusters": dict(suite.clusters),
         "candidates": results,
     }
 

@@ -40,6 +40,7 @@ class Suite(ABC):
     test: ClassVar[str] = "test"  # ID
     shifts: ClassVar[tuple[str, ...]]  # OOD, in table order
     shift_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # kinds of shift whose means are shown apart
+    clusters: ClassVar[Mapping[str, str]] = {}  # split -> group column whose examples come together, e.g. a camera
     published_selector: ClassVar[str | None] = None  # the split that papers selected on, if any paper used the suite
 
     def __init__(self, name: str, root: Path | None = None) -> None:

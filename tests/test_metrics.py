@@ -1,5 +1,8 @@
 """Metrics from predictions: rules that are easy to get wrong."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -82,3 +85,27 @@ def test_both_learning_rate_rules() -> None:
     assert select_one_se(settings) == 0  # one SE of .81 on 400 is .0196
     assert select_one_se([Setting(1e-4, 0.80, 40_000), *settings[1:]][:2]) == 0
     assert select_one_se([Setting(1e-4, 0.80, 40_000), Setting(3e-4, 0.81, 40_000)]) == 1
+
+
+def official(name: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """What the WILDS package says, and the arrays that it was asked about."""
+    folder = Path(__file__).with_name("vectors")
+    with np.load(folder / "wilds.npz") as file:
+        arrays = {key.partition("/")[2]: file[key] for key in file if key.startswith(f"{name}/")}
+    return json.loads((folder / "wilds.json").read_text())[name]["results"], arrays
+
+
+def test_iwildcam_is_scored_as_by_wilds() -> None:
+    said, arrays = official("iwildcam")
+    ours = predictions(label=arrays["y_true"], prediction=arrays["y_pred"])
+    assert metrics.macro_f1(ours) == pytest.approx(said["F1-macro_all"], rel=1e-6)
+    assert metrics.macro_recall(ours) == pytest.approx(said["recall-macro_all"], rel=1e-6)
+    assert metrics.accuracy(ours) == pytest.approx(said["acc_avg"], rel=1e-6)
+
+
+def test_fmow_regions_are_scored_as_by_wilds() -> None:
+    said, arrays = official("fmow")
+    correct, region = arrays["y_true"] == arrays["y_pred"], arrays["metadata"][:, 0]
+    assert worst_group(correct, region, ignore=(5,)).accuracy == pytest.approx(said["acc_worst_region"], rel=1e-6)
+    assert worst_group(correct, region).accuracy == pytest.approx(said["acc_region:Other"], rel=1e-6)
+    assert worst_group(correct, arrays["metadata"][:, 1]).accuracy == pytest.approx(said["acc_worst_year"], rel=1e-6)
