@@ -223,9 +223,10 @@ def main(replicates: int, out: Path | None) -> None:
     began = time.monotonic()
     text = (
         f"`python -m robustbench_ft.stats.study --replicates {replicates}`\n\n"
-        "Share of p < .05 where nothing differs (nominal .050; s.e.: of Monte Carlo). The last test of each table is "
-        f"the one that `rbft compare` uses. Wanted of it: {LIMITS['type-I'][0]:.2f} to {LIMITS['type-I'][1]:.2f}, "
-        f"coverage {100 * LIMITS['coverage'][0]:.0f} to {100 * LIMITS['coverage'][1]:.0f} %. {world()}\n{run(replicates)}\n"
+        "Share of p < .05 where nothing differs (nominal .050; s.e.: of Monte Carlo). The last test of each table "
+        f"is the one that `rbft compare` uses. Wanted of it: {LIMITS['type-I'][0]:.2f} to {LIMITS['type-I'][1]:.2f}, "
+        f"coverage {100 * LIMITS['coverage'][0]:.0f} to {100 * LIMITS['coverage'][1]:.0f} %. "
+        f"{world()}\n{run(replicates)}\n"
     )
     click.echo(text)
     click.echo(f"{time.monotonic() - began:.0f} s", err=True)
