@@ -54,7 +54,7 @@ def scatter(table: Table, path: Path) -> None:
     axes.set_xlabel("ID top-1 accuracy, %")
     axes.set_ylabel(f"mean OOD top-1 accuracy over {len(table.shifts)} shifts, %")
     axes.set_title(
-        f"{table.title}\n{bars}: 95 % intervals over seeds and examples; solid lines: weight interpolation", fontsize=9
+        f"{table.title}\n{bars}: 95 % intervals over seeds and examples; solid: weight interpolation, dashed: settings of a method", fontsize=9
     )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
