@@ -35,8 +35,8 @@ class Digits(Suite):
             "train": TRAIN, "val": VAL, "test": TEST,
             **dict.fromkeys(drawing.DOMAINS, DRAWN), **dict.fromkeys(SCANS, TEST),
         },
-        note="embedded and small: 547 test scans, shown again by the three altered sets, so the interval of the mean of "
-        "these (which takes sets as independent) is too narrow",
+        note="embedded and small: 547 test scans, shown again by the three altered sets, so the interval of the mean "
+        "of these (which takes sets as independent) is too narrow",
     )  # fmt: skip
 
     @property
