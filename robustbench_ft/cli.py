@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__, cli_stats, registry
+from .cli_board import leaderboard
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
@@ -333,3 +334,4 @@ def _run_checks(found: "Iterator[Check]") -> None:
 
 for _command in cli_stats.COMMANDS:
     main.add_command(_command)
+main.add_command(leaderboard)

@@ -13,10 +13,10 @@ CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "data", "cache", "drawing", "embedded", "recipe", "suite", "model_ref", "registry", "progress", "clip",
     "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows", "scores",
-    "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "cli",
+    "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "board", "cli_board", "cli",
 )  # fmt: skip
 TORCH = {"clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "embedded"}
-REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure")
+REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")
 PUBLIC = {"Batch", "Clip", "Family", "Method", "Run", "TrainSet"}
 SUITES_MAY = {"cache", "data", "drawing", "errors", "recipe", "suite"}
 HEAVY = ("torch", "open_clip", "torchvision", "numpy", "scipy", "pyarrow", "matplotlib", "sklearn", "pydantic")
@@ -127,7 +127,9 @@ def test_reporting_needs_no_torch() -> None:
     assert "torch" not in modules
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list"], ["run", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list"], ["run", "--help"], ["--version"], ["leaderboard", "build", "--help"]], ids=" ".join
+)
 def test_help_and_list_load_nothing_heavy(words: list[str]) -> None:
     modules = loaded_after(f"from robustbench_ft.cli import main\nmain({words}, standalone_mode=False)")
     assert "robustbench_ft.cli" in modules

@@ -1,0 +1,180 @@
+"""From a leaderboards folder to its pages. Equal claims give equal bytes; `check` says which files are stale."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from robustbench_ft import __version__, registry
+from robustbench_ft.errors import RbftError
+from robustbench_ft.store import Json, write_bytes
+from robustbench_ft.suite import Suite
+
+from . import audit, claim, page, paper, shelf, standing, text
+from .page import Page
+from .table import Board, Row
+
+COMMAND = "rbft leaderboard build"
+_DRAWN = re.compile(r"<svg .*?</svg>", re.DOTALL)
+_DRAWER = re.compile(r"matplotlib [\w.+]+")
+
+
+def files(root: Path, suite: str | None = None, baseline: str = standing.BASELINE) -> dict[str, str]:
+    """Path under `root` -> content of everything made from the claims. A claim that fails its audit stops it."""
+    claims = shelf.find(root, suite)
+    _sound(claims)
+    pages = _pages(claims, paper.load(root / paper.FILE), baseline, suite)
+    if not pages:
+        raise RbftError(f"no claim{f' on {suite}' if suite else ''} under {root}; make one with `rbft leaderboard add`")
+    made: dict[str, str] = {}
+    for one in pages:
+        footer = _footer(one)
+        made[f"{one.name}.md"] = _markdown(one, footer)
+        made[f"site/{one.name}.html"] = page.render(one, footer)
+        if one.boards:
+            made[f"{one.name}.csv"] = text.as_csv(one.boards)
+            made[f"{one.name}.tex"] = "\n".join(text.latex(board) for board in one.boards)
+            made[f"{one.name}.json"] = json.dumps([_plain(b) for b in one.boards], indent=1, sort_keys=True) + "\n"
+    if suite is None:
+        whole = [_maker()]
+        made["index.md"] = _index(pages, whole)
+        made["site/index.html"] = page.index(pages, whole)
+    return made
+
+
+def write(root: Path, made: Mapping[str, str]) -> list[str]:
+    """Write what differs; returns the names of the files that did."""
+    changed = [name for name, content in made.items() if _read(root / name) != content]
+    for name in changed:
+        write_bytes(root / name, made[name].encode())
+    return changed
+
+
+def stale(root: Path, made: Mapping[str, str]) -> list[str]:
+    """What a reader would find out of date, a line each."""
+    lines: list[str] = []
+    for name, content in made.items():
+        there = _read(root / name)
+        if there is None:
+            lines.append(f"{name} is missing")
+        elif there != content and not _same_but_drawing(there, content):
+            lines.append(f"{name} is stale")
+    known = {Path(name).stem for name in made}
+    lines += [
+        f"site/{path.name} belongs to no claim"
+        for path in sorted((root / "site").glob("*.html"))
+        if path.stem not in known and "index" in known
+    ]
+    return lines
+
+
+def _same_but_drawing(there: str, fresh: str) -> bool:
+    """Another matplotlib draws other bytes: then figures cannot be held against each other, everything else can."""
+    if _DRAWER.findall(there) == _DRAWER.findall(fresh):
+        return False
+    return _undrawn(there) == _undrawn(fresh)
+
+
+def _undrawn(content: str) -> str:
+    return _DRAWER.sub("", _DRAWN.sub("", content))
+
+
+def _sound(claims: Sequence[shelf.Stored]) -> None:
+    for one in claims:
+        problems = audit.audit(one)
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise RbftError(f"{one.place.claim}: {problems[0]}{more}; see `rbft leaderboard verify`")
+    shelf.check_boards(claims)
+
+
+def _pages(
+    claims: Sequence[shelf.Stored], published: Sequence[paper.Row], baseline: str, suite: str | None
+) -> list[Page]:
+    boards = standing.boards(claims, published, baseline)
+    pages: dict[tuple[str, int], Page] = {}
+    for board in boards:
+        mine = tuple(b for b in boards if b.name == board.name)
+        pages[board.suite, board.version] = Page(
+            board.suite, board.version, mine, board.paper, board.shifts, board.card
+        )
+    for name in dict.fromkeys(row.suite for row in published):
+        if suite not in (None, name) or any(key[0] == name for key in pages):
+            continue
+        kind = registry.load("suite", name, Suite)
+        rows = tuple(row for row in published if row.suite == name)
+        pages[name, kind.version] = Page(name, kind.version, (), rows, kind.shifts, kind.card)
+    return [pages[key] for key in sorted(pages, key=lambda key: (not pages[key].boards, key))]
+
+
+def _markdown(one: Page, footer: Sequence[str]) -> str:
+    parts = [f"# {one.suite} v{one.version}"]
+    if one.card:
+        note = f" {one.card.note.capitalize()}." if one.card.note else ""
+        parts.append(f"{one.card.title}. Source: {one.card.paper}. Licence of the data: {one.card.licence}.{note}")
+    parts += [text.markdown(board).rstrip() for board in one.boards]
+    if one.paper and not one.boards:
+        parts += ["No method has been run on this suite here yet.", text.paper_markdown(one.paper, one.shifts)]
+    return "\n\n".join([*parts, "---", "\n".join(f"{line}  " for line in footer).rstrip()]) + "\n"
+
+
+def _index(pages: Sequence[Page], footer: Sequence[str]) -> str:
+    lines = ["# Leaderboards", "", "| suite | rows run here | rows from papers | page |", "|---|---:|---:|---|"]
+    for one in pages:
+        rows = sum(len(board.rows) for board in one.boards)
+        shown = f"[table]({one.name}.md), [site](site/{one.name}.html)"
+        lines.append(f"| {one.suite} v{one.version} | {rows or text.NONE} | {len(one.paper) or text.NONE} | {shown} |")
+    how = "How to submit a row, and how rows are checked: [README.md](README.md)."
+    return "\n".join([*lines, "", how, "", "---", "", *footer]) + "\n"
+
+
+def _maker() -> str:
+    return f"Made by `{COMMAND}`, rbft {__version__}, figures by matplotlib {version('matplotlib')}. Do not edit."
+
+
+def _footer(one: Page) -> list[str]:
+    lines = [_maker()]
+    claims = {row.source.place.claim.as_posix(): row.source for board in one.boards for row in board.rows}
+    for name, source in sorted(claims.items()):
+        lines.append(f"{name} sha256 {claim.digest(source.content)[:16]}")
+    if one.paper:
+        lines.append(f"Rows from papers: {paper.FILE}")
+    return lines
+
+
+def _plain(board: Board) -> Json:
+    """Every number of a board, to nine digits."""
+    shared = {name: getattr(board, name) for name in ("suite", "version", "model", "weights", "protocol", "baseline")}
+    return _rounded({**shared, "columns": board.columns, "rows": [_row(row) for row in board.rows]})
+
+
+def _row(row: Row) -> Json:
+    return {
+        "name": row.name, "method": row.method, "claim": row.source.place.claim.as_posix(), "seeds": row.seeds,
+        "ranked": row.ranked, "letters": row.letters, "rank": asdict(row.rank) if row.rank else None,
+        "against_baseline": asdict(row.against) if row.against else None, "p_adjusted": row.p_adjusted,
+        "gain_at_equal_id": asdict(row.gain) if row.gain else None,
+        "effective_robustness": {name: asdict(found) for name, found in (row.effective or {}).items()},
+        "accuracy": row.result["estimates"]["accuracy"],
+        "cost": {key: row.cost(key) for _, key, _ in text.COSTS},
+    }  # fmt: skip
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return [_rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RbftError(f"cannot read {path}: {error}") from error

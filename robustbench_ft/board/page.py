@@ -1,0 +1,235 @@
+"""The static site: one self-contained HTML file per suite version, and an index. Works without a server or scripts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from robustbench_ft.store import Json
+from robustbench_ft.suite import Card
+
+from . import claim, figures, paper, text
+from .standing import LINES
+from .table import Board, Row, caption
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """All boards of one suite version."""
+
+    suite: str
+    version: int
+    boards: tuple[Board, ...]
+    paper: tuple[paper.Row, ...]
+    shifts: tuple[str, ...]
+    card: Card | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.suite}-v{self.version}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    sort: float | str | None = None  # raw value; None sorts last
+    kind: str = ""  # CSS class
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    row: str  # key of a board's row, or ''
+    cells: tuple[Cell, ...]
+    ranked: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    caption: str
+    head: tuple[str, ...]
+    lines: tuple[Line, ...]
+    words: tuple[str, ...] = ()  # columns that hold words: aligned left
+    bodies: tuple[tuple[Line, ...], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # rows without a claim stay below the others, whatever a reader sorts by
+        parts = [tuple(line for line in self.lines if line.ranked is ranked) for ranked in (True, False)]
+        object.__setattr__(self, "bodies", tuple(part for part in parts if part))
+
+
+def render(page: Page, footer: Sequence[str]) -> str:
+    """The page as HTML."""
+    sections: list[dict[str, Any]] = []
+    for k, board in enumerate(page.boards):
+        styles = figures.looks(board)
+        drawn = [
+            (title, Markup(draw(board, f"b{k}-{kind}")))
+            for kind, (title, draw) in figures.FIGURES.items()
+            if figures.drawable(board, kind)
+        ]  # the only markup that is not escaped: matplotlib escapes what it is given
+        sections.append({
+            "key": f"b{k}", "board": board, "caption": caption(board), "meaning": text.meaning(board),
+            "looks": styles, "figures": drawn, "main": _main(board, f"b{k}"),
+            "more": _more(board, f"b{k}"),
+        })  # fmt: skip
+    lines = [
+        (title, Markup(figures.published(page.paper, page.suite, shift, f"p-{shift}")))
+        for shift, title in _lined(page).items()
+    ]
+    papers = {"table": _paper(page), "figures": lines, "note": text.PAPER_NOTE} if page.paper else None
+    return _environment().get_template("board.html").render(
+        page=page, sections=sections, papers=papers, footer=footer, style=_part("style.css"), script=_part("script.js"),
+    )  # fmt: skip
+
+
+def _lined(page: Page) -> dict[str, str]:
+    """Shifts for which a line of standard models is shipped, where papers have rows on them."""
+    shifts = LINES.get(page.suite, {}) if page.paper else {}
+    return {shift: f"{shift} against ID, with the line of standard models" for shift in shifts}
+
+
+def index(pages: Sequence[Page], footer: Sequence[str]) -> str:
+    return _environment().get_template("index.html").render(pages=pages, footer=footer, style=_part("style.css"))
+
+
+@lru_cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+
+
+def _part(name: str) -> Markup:
+    """Our own style and script go in as they are."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _named(row: Row) -> Cell:
+    return Cell(row.name, row.name, "name")
+
+
+def _main(board: Board, key: str) -> Table:
+    lines: list[Line] = []
+    for row in board.rows:
+        emphasis = "best" if row.key in board.bold else "next" if row.key == board.underlined else ""
+        found = {column: row.estimate(column) for column in board.shown_columns}
+        raw: list[float | str | None] = [row.name, len(row.seeds), found["mean OOD"].value, row.letters or None]
+        raw.append(row.rank.low + row.rank.high / 1000 if row.rank else None)
+        raw += [row.against.value if row.against else None] if board.baseline else []
+        raw += [found[column].value for column in board.shown_columns[1:]]
+        raw.append(row.gain.value if row.gain else None)
+        kinds = ["name", "", emphasis, *("" for _ in raw[3:])]
+        cells = [Cell(t, s, k) for t, s, k in zip(text.line(board, row), raw, kinds, strict=True)]
+        lines.append(Line(row.key, tuple(cells), row.ranked))
+    return Table(f"{key}-main", f"Accuracy, {board.title}", tuple(text.header(board)), tuple(lines))
+
+
+def _more(board: Board, key: str) -> list[Table]:
+    return [_scores(board, key), *_effective(board, key), _costs(board, key), _origin(board, key)]
+
+
+SCORES = (("NLL", "nll", 3), ("Brier", "brier", 3), ("ECE, %", "ece", 1), ("macro-F1, %", "macro_f1", 1))
+
+
+def _scores(board: Board, key: str) -> Table:
+    head = ["method"] + [f"{title} on {c}" for title, _, _ in SCORES for c in ("ID", "mean OOD")]
+    lines: list[Line] = []
+    for row in board.rows:
+        cells = [_named(row)]
+        for title, metric, digits in SCORES:
+            scale = 100 if title.endswith("%") else 1
+            for column in ("ID", "mean OOD"):
+                value = row.mean(metric, column)
+                cells.append(Cell(text.number(None if value is None else scale * value, digits), value))
+        lines.append(Line(row.key, tuple(cells), row.ranked))
+    return Table(
+        f"{key}-scores", "Calibration and further metrics, means over seeds (ECE: 15 equal-width bins, biased up)",
+        tuple(head), tuple(lines),
+    )  # fmt: skip
+
+
+def _effective(board: Board, key: str) -> list[Table]:
+    """Where a line of standard models is shipped for a shift."""
+    shifts = [shift for shift in board.shifts if board.rows and shift in (board.rows[0].effective or {})]
+    if not shifts:
+        return []
+    lines: list[Line] = []
+    for row in board.rows:
+        cells = [_named(row)]
+        for shift in shifts:
+            found = (row.effective or {})[shift]
+            half = found.measured.half_width if found.measured else 0.0
+            far = ", extrapolated" if found.extrapolated else ""
+            cells.append(Cell(f"{100 * found.value:+.1f} ± {100 * half:.1f}{far}", found.value))
+        lines.append(Line(row.key, tuple(cells), row.ranked))
+    head = ("method", *(f"{shift}, points above the line" for shift in shifts))
+    note = "Effective robustness: OOD accuracy above what a standard model of the same ID accuracy reaches"
+    return [Table(f"{key}-effective", note, head, tuple(lines))]
+
+
+def _costs(board: Board, key: str) -> Table:
+    lines: list[Line] = []
+    for row in board.rows:
+        cells = [_named(row)]
+        for _, name, digits in text.COSTS:
+            cells.append(Cell(text.number(row.cost(name), digits), row.cost(name)))
+        lines.append(Line(row.key, (*cells, Cell(text.machine(row), text.machine(row))), row.ranked))
+    head = ("method", *(title for title, _, _ in text.COSTS), "on")
+    return Table(f"{key}-costs", "Cost, means over seeds", head, tuple(lines), words=("on",))
+
+
+def _origin(board: Board, key: str) -> Table:
+    lines: list[Line] = []
+    for row in board.rows:
+        run, trust, identity = row.claim["runs"][0], row.claim["trust"], row.claim["identity"]
+        git = run["environment"]["git"]
+        code = "installed copy" if git is None else f"{git['commit'][:10]}{' (changed)' if git['dirty'] else ''}"
+        packages = run["environment"]["packages"]
+        seeds = ", ".join(map(str, row.seeds))
+        cells = [
+            _named(row),
+            Cell(claim.digest(row.claim)[:12], link=f"../{row.source.place.claim.as_posix()}"),
+            Cell(row.claim["training"]["config_sha256"][:12]), Cell(identity["weights"][:12]), Cell(seeds),
+            Cell(row.result["selection"].replace("id_val", "ID validation").replace("oracle", "the shifts (oracle)")),
+            Cell(f"rbft {run['environment']['rbft']} {code}"),
+            Cell(", ".join(f"{name} {packages[name]}" for name in ("torch", "open_clip_torch") if packages.get(name))),
+            Cell(_origin_text(trust)),
+        ]  # fmt: skip
+        lines.append(Line(row.key, tuple(cells), row.ranked))
+    head = ("method", "claim", "configuration", "weights", "seeds", "selection", "code", "versions", "origin")
+    return Table(f"{key}-origin", "Where each row comes from; digests are sha256", head, tuple(lines), words=head[1:])
+
+
+def _origin_text(trust: Json) -> str:
+    by = f" by {trust['by']}" if trust.get("by") else ""
+    verified = trust.get("verified", "none")
+    level = f"; verified: {verified}, {trust['verified_by']}" if verified != "none" else ""
+    return f"{trust['origin']}{by}{level}"
+
+
+def _paper(page: Page) -> Table:
+    head = tuple(text.paper_header(page.shifts))
+    words = ("backbone", "seeds", "source")
+    lines: list[Line] = []
+    for row in page.paper:
+        texts = text.paper_line(row, page.shifts)
+        raw: list[float | None] = [row.mean_ood(page.shifts)]
+        raw += [row.cells[name].value if name in row.cells else None for name in ("ID", *page.shifts)]
+        sorts = [texts[0], texts[1], *raw, texts[-2], texts[-1]]
+        kinds = ["name paper", *("" for _ in texts[1:])]
+        lines.append(Line("", tuple(Cell(t, s, k) for t, s, k in zip(texts, sorts, kinds, strict=True))))
+        for board in page.boards:
+            for name, found in text.deltas(board, row, page.shifts):
+                cells = [Cell(f"rerun - paper: {name}", texts[0], "name delta"), Cell("", texts[1])]
+                cells += [Cell(t, s) for t, s in zip(found, raw, strict=True)]
+                lines.append(Line("", (*cells, Cell(""), Cell(texts[-1], texts[-1]))))
+    return Table("papers", "Rows from papers, as printed", head, tuple(lines), words=words)

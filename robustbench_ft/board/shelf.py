@@ -1,0 +1,164 @@
+"""The leaderboards folder: claims go in whole or not at all, and are found again."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from robustbench_ft.errors import RbftError
+from robustbench_ft.store import Json, Record, find_records, read_json, write_json
+
+from . import bundle, claim
+from .bundle import Bundle
+from .claim import Place
+
+FILES = (bundle.RECORD, bundle.PREDICTIONS)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A claim in a leaderboards folder."""
+
+    root: Path
+    place: Place
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.place.claim
+
+    @cached_property
+    def content(self) -> Json:
+        try:
+            found = read_json(self.path)
+        except RbftError as error:
+            raise RbftError(f"cannot read the claim {self.path}: it is missing or no JSON; restore it") from error
+        missing = {"schema", "identity", "data", "training", "runs", "results", "trust"} - found.keys()
+        if missing:
+            raise RbftError(f"{self.path} is no claim: it lacks {', '.join(sorted(missing))}")
+        if found["schema"] != claim.SCHEMA:
+            raise RbftError(
+                f"{self.path} has schema {found['schema']}, this version reads {claim.SCHEMA}; add it again"
+            )
+        return found
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(self.content["training"]["seeds"])
+
+    @property
+    def stored_seeds(self) -> list[int]:
+        folders = (self.root / self.place.predictions).glob("seed-*")
+        return sorted(int(folder.name[5:]) for folder in folders if folder.name[5:].isdecimal())
+
+    @cached_property
+    def runs(self) -> list[Bundle]:
+        """Read from the files; listed seeds only."""
+        return [bundle.read(self.root / self.place.run(seed)) for seed in self.seeds]
+
+    def files(self) -> dict[str, dict[str, str]]:
+        """Digests of what is stored now."""
+        return {
+            str(seed): {name: bundle.file_digest(self.root / self.place.run(seed) / name) for name in FILES}
+            for seed in self.seeds
+        }
+
+
+def find(root: Path, suite: str | None = None) -> list[Stored]:
+    """Every claim under a leaderboards folder, in path order."""
+    if not root.is_dir():
+        raise RbftError(f"no leaderboards folder {root}; name one with --root")
+    paths = sorted(path for path in root.glob("*/*/*.json") if path.parent.parent.name != "predictions")
+    found = [Stored(root, Place(path.parent.parent.name, path.parent.name, path.stem)) for path in paths]
+    if suite is not None:
+        found = [one for one in found if one.place.suite.rpartition("-v")[0] == suite or one.place.suite == suite]
+    return found
+
+
+def add(records: Sequence[Path], root: Path, trust: Json, replace: bool = False) -> list[Stored]:
+    """Make claims of all finished cells under these folders: all of them, or none."""
+    groups: dict[str, list[Record]] = {}
+    for record in find_records(records):
+        groups.setdefault(record.cell["digest"], []).append(record)
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=root, prefix=".adding-") as staging:
+            made = [_stage(group, Path(staging), trust) for group in groups.values()]
+            check_boards([*find(root), *made])
+            return [_move(one, root, replace) for one in _wanted(made, root, replace)]
+    finally:
+        if not any(root.iterdir()):
+            root.rmdir()
+
+
+def _stage(records: Sequence[Record], root: Path, trust: Json) -> Stored:
+    place = claim.place_of(records[0].cell)
+    seeds = [record.seed for record in records]
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            both = " and ".join(str(r.folder) for r in records if r.seed == seed)
+            raise RbftError(f"{place.name}, seed {seed} was given twice: {both}; name each record once")
+    for record in records:
+        bundle.write(root / place.run(record.seed), bundle.from_record(record))
+    runs = [bundle.read(root / place.run(seed)) for seed in seeds]
+    files = {str(seed): {name: bundle.file_digest(root / place.run(seed) / name) for name in FILES} for seed in seeds}
+    write_json(root / place.claim, claim.make(runs, files, trust))
+    return Stored(root, place)
+
+
+def _wanted(made: Sequence[Stored], root: Path, replace: bool) -> list[Stored]:
+    """All checks come before the first move."""
+    for one in made:
+        there = Stored(root, one.place)
+        if there.path.exists() and not replace and _apart_from_trust(there) != _apart_from_trust(one):
+            raise RbftError(
+                f"{there.path} exists with seeds {there.seeds} and says something else than these records "
+                f"(seeds {one.seeds}); pass --replace to put them in its place"
+            )
+    return list(made)
+
+
+def _apart_from_trust(one: Stored) -> Json:
+    return {key: value for key, value in one.content.items() if key != "trust"}
+
+
+def _move(one: Stored, root: Path, replace: bool) -> Stored:
+    target = Stored(root, one.place)
+    if target.path.exists() and not replace:
+        return target  # the same claim was added before
+    for relative in (one.place.predictions, one.place.claim):
+        new, old = one.root / relative, root / relative
+        old.parent.mkdir(parents=True, exist_ok=True)
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
+    return target
+
+
+def mark(one: Stored, level: str, name: str) -> None:
+    """Note in a claim how far it was verified, and by whom."""
+    trust = {**one.content["trust"], "verified": level, "verified_by": name}
+    write_json(one.path, {**one.content, "trust": trust})
+
+
+def check_boards(claims: Sequence[Stored]) -> None:
+    """Rows of one suite version are compared example by example: all of them saw the same examples and labels."""
+    for problem in conflicts(claims):
+        raise RbftError(problem)
+
+
+def conflicts(claims: Sequence[Stored]) -> list[str]:
+    first: dict[tuple[str, str], tuple[Stored, Json]] = {}
+    problems: list[str] = []
+    for one in claims:
+        for split, entry in one.content["data"]["splits"].items():
+            other, reference = first.setdefault((one.place.suite, split), (one, entry))
+            for key, word in (("ids_sha256", "example ids"), ("labels_sha256", "labels"), ("content_sha256", "data")):
+                if entry[key] != reference[key]:
+                    problems.append(
+                        f"{one.place.claim} and {other.place.claim}: split '{split}' has other {word}; rows of one "
+                        "suite version must be evaluated on the same data"
+                    )
+                    break
+    return problems

@@ -1,0 +1,237 @@
+"""A board as Markdown, LaTeX (booktabs) and CSV: the same rows, in board order."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from robustbench_ft.stats import Estimate
+
+from . import paper
+from .table import Board, Row, caption
+
+NONE = "—"
+
+
+def points(estimate: Estimate, sign: bool = False) -> str:
+    """'71.3 ± 0.4', in %; two decimals where the standard error is below 0.1 points."""
+    digits = 1 if 100 * estimate.se >= 0.1 or estimate.se == 0 else 2
+    value = f"{100 * estimate.value:{'+' if sign else ''}.{digits}f}"
+    return f"{value} ± {100 * estimate.half_width:.{digits}f}"
+
+
+def p_value(p: float | None) -> str:
+    return NONE if p is None else "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
+
+
+def rank(row: Row) -> str:
+    if row.rank is None:
+        return NONE
+    return str(row.rank.low) if row.rank.low == row.rank.high else f"{row.rank.low}-{row.rank.high}"
+
+
+def against(row: Row) -> str:
+    return NONE if row.against is None else f"{points(row.against, sign=True)}, p {p_value(row.p_adjusted)}"
+
+
+def gain(row: Row) -> str:
+    return NONE if row.gain is None else points(row.gain, sign=True)
+
+
+def number(value: float | None, digits: int) -> str:
+    return NONE if value is None else f"{value:,.{digits}f}"
+
+
+def header(board: Board) -> list[str]:
+    others = ["ID, %" if name == "ID" else name for name in board.shown_columns[1:]]
+    difference = [f"vs {board.baseline}, points"] if board.baseline else []
+    return ["method", "seeds", "mean OOD, %", "letters", "rank", *difference, *others, "gain at equal ID, points"]
+
+
+def line(board: Board, row: Row) -> list[str]:
+    """Plain texts under `header`."""
+    mean, *cells = [points(row.estimate(column)) for column in board.shown_columns]
+    difference = [against(row)] if board.baseline else []
+    return [row.name, str(len(row.seeds)), mean, row.letters or NONE, rank(row), *difference, *cells, gain(row)]
+
+
+def markdown(board: Board) -> str:
+    """One section: the rows, those without a claim below, papers' rows apart, and what the numbers are."""
+    head = header(board)
+    body = [_marked(board, row, line(board, row)) for row in board.rows]
+    table = tabulate(body, [_escape(h) for h in head], tablefmt="github", disable_numparse=True,
+                     colalign=("left", *("right" for _ in head[1:])))  # fmt: skip
+    parts = [f"## {board.title}", table, caption(board), meaning(board)]
+    parts += [cost_markdown(board), paper_markdown(board.paper, board.shifts, board)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _marked(board: Board, row: Row, texts: list[str]) -> list[str]:
+    name, *others = [_escape(text) for text in texts]
+    if row.key in board.bold:
+        others[1] = f"**{others[1]}**"
+    elif row.key == board.underlined:
+        others[1] = f"<u>{others[1]}</u>"
+    return [f"{name} *({_escape(row.note)})*" if row.note else name, *others]
+
+
+def meaning(board: Board) -> str:
+    texts: list[str] = []
+    if board.baseline:
+        texts.append(
+            f"Differences to {board.baseline} are paired on images; p is Holm-adjusted over "
+            f"{sum(row.against is not None for row in board.rows)} comparisons, intervals are not."
+        )
+    if any(row.gain for row in board.rows):
+        texts.append("Gain at equal ID: mean OOD above the zero-shot-to-FT interpolation curve at the row's own ID "
+                     "accuracy; none outside that curve's range.")  # fmt: skip
+    if not all(row.ranked or row.oracle for row in board.rows):
+        texts.append("A row with fewer than three seeds carries no claim: no letter, no rank.")
+    if any(row.oracle for row in board.rows):
+        texts.append("Oracle: each seed's alpha is chosen by its accuracy on the shifts, which nobody may do; no test.")
+    return " ".join(texts)
+
+
+COSTS = (
+    ("fit, s", "fit_seconds", 1), ("fit, images/s", "fit_images_per_second", 0),
+    ("evaluate, images/s", "evaluate_images_per_second", 0), ("peak memory, MiB", "peak_memory_mib", 0),
+    ("trained parameters", "trained_parameters", 0),
+)  # fmt: skip
+
+
+def cost_markdown(board: Board) -> str:
+    body = [[_escape(row.name), *(number(row.cost(key), d) for _, key, d in COSTS), machine(row)] for row in board.rows]
+    head = ["cost", *(title for title, _, _ in COSTS), "on"]
+    align = ("left", *("right" for _ in COSTS), "left")
+    return tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def machine(row: Row) -> str:
+    """Which device, from the first run."""
+    env = row.claim["runs"][0]["environment"]
+    return str(env["gpu"] or f"{env['cpu']}, {env['threads']} thread{'s' * (env['threads'] != 1)}")
+
+
+def paper_header(shifts: Sequence[str]) -> list[str]:
+    return ["paper row †", "backbone", "mean OOD", "ID", *shifts, "seeds", "source"]
+
+
+def paper_line(row: paper.Row, shifts: Sequence[str]) -> list[str]:
+    mean = row.mean_ood(shifts)
+    cells = [row.cells[name].text if name in row.cells else NONE for name in ("ID", *shifts)]
+    source = f"{row.source}{' (read second-hand)' if row.secondary else ''}"
+    return [row.method, f"{row.model} {row.pretrained}", number(mean, 2), *cells, row.seeds, source]
+
+
+def deltas(board: Board | None, row: paper.Row, shifts: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """(rerun's name, `rerun - paper` under mean OOD, ID and each shift) for each comparable rerun."""
+    found: list[tuple[str, list[str]]] = []
+    for rerun in board.rows if board else ():
+        if paper.comparable(row, rerun.claim["identity"], rerun.method):
+            texts = [NONE]
+            for name in ("ID", *shifts):
+                if name in row.cells:
+                    estimate = rerun.estimate(name)
+                    texts.append(paper.delta(estimate.value, estimate.half_width, row.cells[name]).text)
+                else:
+                    texts.append(NONE)
+            found.append((rerun.name, texts))
+    return found
+
+
+PAPER_NOTE = (
+    "† From papers, as printed: not run here, never ranked, no part of any test. ± is whatever the paper prints. Mean "
+    "OOD is computed here from the printed shifts and missing where one of them is. A delta is rerun - paper in points "
+    "with the rerun's 95 % half-width; 'discrepant' where it exceeds that and the printed ± together."
+)
+
+
+def paper_markdown(rows: Sequence[paper.Row], shifts: Sequence[str], board: Board | None = None) -> str:
+    if not rows:
+        return ""
+    body: list[list[str]] = []
+    for row in rows:
+        body.append(
+            [f"*{_escape(text)}*" if k == 0 else _escape(text) for k, text in enumerate(paper_line(row, shifts))]
+        )
+        for name, texts in deltas(board, row, shifts):
+            body.append([f"rerun - paper: {_escape(name)}", "", *map(_escape, texts), "", ""])
+    head = paper_header(shifts)
+    align = ("left", "left", *("right" for _ in (*shifts, "ID", "mean")), "left", "left")
+    table = tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
+    return f"{table}\n\n{PAPER_NOTE}"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([|*_<`\\])", r"\\\1", text)
+
+
+CSV_HEAD = (
+    "suite", "version", "model", "protocol", "row", "method", "seeds", "ranked", "letters", "rank_low", "rank_high",
+    "p_best", "column", "accuracy", "low", "high", "se", "df", "nll", "brier", "ece",
+)  # fmt: skip
+
+
+def as_csv(boards: Sequence[Board]) -> str:
+    """Every row of a page, unrounded, in long form: one line per row and column."""
+    sink = io.StringIO()
+    out = csv.writer(sink, lineterminator="\n")
+    out.writerow(CSV_HEAD)
+    for board in boards:
+        for row in board.rows:
+            shared = [board.suite, board.version, board.model, board.protocol, row.name, row.method, len(row.seeds),
+                      int(row.ranked), row.letters]  # fmt: skip
+            ranks = [row.rank.low, row.rank.high, plain(row.rank.p_best)] if row.rank else ["", "", ""]
+            for column in board.columns:
+                found = row.estimate(column)
+                values = [found.value, found.low, found.high, found.se, found.df]
+                values += [row.mean(metric, column) for metric in ("nll", "brier", "ece")]
+                out.writerow([*shared, *ranks, column, *(plain(value) for value in values)])
+    return sink.getvalue()
+
+
+def plain(value: float | None) -> str:
+    """Nine digits: the last ones differ between machines."""
+    return "" if value is None else f"{value:.9g}"
+
+
+def latex(board: Board) -> str:
+    """A booktabs table; needs \\usepackage{booktabs}."""
+    columns = board.shown_columns
+    lines = [
+        f"% {board.title}: rbft leaderboard build",
+        rf"\begin{{tabular}}{{lr{'r' * len(columns)}}}",
+        r"\toprule",
+        " & ".join(["Method", "Rank", *(_tex(name) for name in columns)]) + r" \\",
+        r"\midrule",
+    ]
+    ruled = False
+    for row in board.rows:
+        if not row.ranked and not ruled:
+            lines.append(r"\midrule")
+            ruled = True
+        name = _tex(row.name) + (rf" \emph{{({_tex(row.note)})}}" if row.note else "")
+        cells = [_tex_points(board, row, column) for column in columns]
+        lines.append(" & ".join([name, rank(row).replace("-", "--").replace(NONE, "--"), *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {part.strip(' .')}." for part in caption(board).split(". "))]
+    return "\n".join(lines) + "\n"
+
+
+def _tex_points(board: Board, row: Row, column: str) -> str:
+    value, _, half = points(row.estimate(column)).partition(" ± ")
+    cell = rf"${value} \pm {half}$"
+    if column != "mean OOD":
+        return cell
+    letters = f"$^{{{row.letters}}}$" if row.letters else ""
+    if row.key in board.bold:
+        cell = rf"$\mathbf{{{value}}} \pm {half}$"
+    elif row.key == board.underlined:
+        cell = rf"\underline{{{cell}}}"
+    return cell + letters
+
+
+def _tex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
