@@ -53,9 +53,8 @@ def scatter(table: Table, path: Path) -> None:
     bars = "vertical bars" if grid else "bars"
     axes.set_xlabel("ID top-1 accuracy, %")
     axes.set_ylabel(f"mean OOD top-1 accuracy over {len(table.shifts)} shifts, %")
-    axes.set_title(
-        f"{table.title}\n{bars}: 95 % intervals over seeds and examples; solid: weight interpolation, dashed: settings of a method", fontsize=9
-    )
+    bars += ": 95 % intervals over seeds and examples; solid: weight interpolation, dashed: settings of a method"
+    axes.set_title(f"{table.title}\n{bars}", fontsize=9)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     try:
