@@ -1,13 +1,13 @@
 """`rbft bench`: what the harness and each method cost, side by side with a bare loop in one process.
 
-All contestants take turns step by step, so a machine that speeds up or slows down does so for all of them; the figures
-to quote are the ratios of medians.
+All contestants take turns in several rounds and are compared within each, so a machine that speeds up or slows down
+does so for all of them; the figures to quote are the ratios.
 """
 
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,10 +34,11 @@ class Setting:
     device: torch.device
     precision: str
     batch: int
-    steps: int  # counted steps of each contestant, after `WARMUP` that are not
+    steps: int  # counted steps of each contestant in each round, after `WARMUP` that are not
 
 
 WARMUP = 3
+ROUNDS = 5
 
 
 class _EnoughError(Exception):
@@ -54,14 +55,14 @@ def measure(setting: Setting, methods: tuple[str, ...], progress: Progress) -> s
     contestants: dict[str, Callable[[], list[float]]] = {"bare loop": lambda: _bare(setting, data)}
     for name in methods:
         contestants[name] = lambda name=name: _fit(setting, data, name)
-    rounds: dict[str, list[float]] = {name: [] for name in contestants}
-    repeats = 3
-    with progress.bar("bench", repeats * len(contestants), "turns") as advance:
-        for _ in range(repeats):
+    rounds: list[dict[str, float]] = []
+    with progress.bar("bench", ROUNDS * len(contestants), "turns") as advance:
+        for _ in range(ROUNDS):
+            rounds.append({})
             for name, contestant in contestants.items():
-                rounds[name] += contestant()
+                rounds[-1][name] = statistics.median(contestant())
                 advance(1, name)
-    return _table(setting, {name: statistics.median(times) for name, times in rounds.items()})
+    return _table(setting, rounds)
 
 
 def _load(setting: Setting) -> Clip:
@@ -101,15 +102,16 @@ def _fit(setting: Setting, data: TrainSet, name: str) -> list[float]:
     recipe: Recipe = replace(
         setting.suite.recipe, batch=setting.batch, steps=steps + 1, validate_every=0, select="last", lr=1e-4
     )
-    clock = _Clock(setting.device)
+    clock, stages = _Clock(setting.device), [""]
 
     def log(line: Mapping[str, object]) -> None:
-        if line["event"] == "step":
+        if line["event"] == "start":
+            stages.append(str(line["stage"]))
+            clock.restart()
+        if line["event"] == "step" and stages[-1] == "fit":  # stages before it, like a linear probe, do not count
             clock.tick()
             if len(clock.laps) == steps:
                 raise _EnoughError
-        if line["event"] == "start":
-            clock.restart()  # of several stages the last one counts, which runs through all weights
 
     try:
         kind(recipe=recipe).fit(_load(setting), data, Run(0, setting.device, setting.precision, log=log))
@@ -137,21 +139,28 @@ class _Clock:
         self.last = now
 
 
-def _table(setting: Setting, medians: Mapping[str, float]) -> str:
-    bare, ft = medians["bare loop"], medians.get("ft", float("nan"))
+def _table(setting: Setting, rounds: Sequence[Mapping[str, float]]) -> str:
     lines = [
-        f"{setting.model.label} on {setting.suite.name}, batch {setting.batch}, {setting.precision}, medians of "
-        f"{3 * setting.steps} steps",
+        f"{setting.model.label} on {setting.suite.name}, batch {setting.batch}, {setting.precision}: medians over "
+        f"{len(rounds)} rounds of {setting.steps} steps",
         "",
         "| contestant | ms/step | images/s | / bare loop | / ft |",
         "|---|---:|---:|---:|---:|",
     ]
-    lines += [
-        f"| {name} | {1000 * s:.1f} | {setting.batch / s:.0f} | {s / bare:.3f} | {s / ft:.3f} |"
-        for name, s in medians.items()
-    ]
+    for name in rounds[0]:
+        seconds = statistics.median(round_[name] for round_ in rounds)
+        ratios = [_ratio(rounds, name, reference) for reference in ("bare loop", "ft")]
+        lines.append(f"| {name} | {1000 * seconds:.1f} | {setting.batch / seconds:.0f} | {' | '.join(ratios)} |")
     machine = describe(setting.device)
     kept = {name: machine[name] for name in ("cpu", "gpu", "threads", "python")} | {
         "torch": machine["packages"]["torch"]
     }
     return "\n".join([*lines, "", json.dumps(kept)])
+
+
+def _ratio(rounds: Sequence[Mapping[str, float]], name: str, reference: str) -> str:
+    """Median over rounds, with the lowest and the highest."""
+    if reference not in rounds[0]:
+        return "—"
+    found = sorted(round_[name] / round_[reference] for round_ in rounds)
+    return f"{statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
