@@ -9,6 +9,7 @@ rbft() { "${BIN:-.venv/bin}/rbft" "$@"; }
 all=(--method zero-shot --method ft --method wise-ft --method lipsum --method lp-ft --method flyp --threads 1)
 grid=(--set lr=3e-5 --set lr=1e-4 --set lr=3e-4 --set lr=1e-3)
 
+mkdir -p docs/results
 rbft run --suite shapes --suite digits --dry-run "${all[@]}" >/dev/null  # fails early
 rbft run --suite shapes --method zero-shot --threads 1 --out "$out/study" # draws the images once
 for suite in shapes digits; do

@@ -18,7 +18,8 @@ def scatter(table: Table, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.2, 5.0), dpi=150, layout="constrained")
-    for k, method in enumerate(dict.fromkeys(row.method for row in table.rows)):
+    methods = list(dict.fromkeys(row.method for row in table.rows))
+    for k, method in enumerate(methods):
         rows = sorted((row for row in _points(table) if row.method == method), key=lambda row: row.sort_key)
         colour, crowded = f"C{k}", len(rows) > 1
         for row in rows:
@@ -33,8 +34,10 @@ def scatter(table: Table, path: Path) -> None:
         for j, row in enumerate(rows):
             x, y = row.cells["ID"], row.cells["mean OOD"]
             axes.errorbar(
-                *_percent((x.value, y.value)),
-                *_percent((y.half_width, x.half_width)),
+                100 * x.value,
+                100 * y.value,
+                xerr=None if crowded else 100 * x.half_width,
+                yerr=100 * y.half_width,
                 fmt=MARKERS[k % len(MARKERS)],
                 color=colour,
                 markersize=6,
@@ -43,14 +46,15 @@ def scatter(table: Table, path: Path) -> None:
                 label=method if j == 0 else None,
                 zorder=3,
             )
-            if crowded:
+            if crowded and row.name not in table.curves:  # a curve's points are told by its line
                 place = (100 * x.value, 100 * y.value)
                 axes.annotate(row.setting, place, textcoords="offset points", xytext=(6, -9), fontsize=6)
+    grid = any(len([row for row in _points(table) if row.method == method]) > 1 for method in methods)
+    bars = "vertical bars" if grid else "bars"
     axes.set_xlabel("ID top-1 accuracy, %")
     axes.set_ylabel(f"mean OOD top-1 accuracy over {len(table.shifts)} shifts, %")
-    axes.set_title(
-        f"{table.title}\nbars: 95 % intervals over seeds and examples; lines: weight interpolation", fontsize=9
-    )
+    bars += ": 95 % intervals over seeds and examples; solid: weight interpolation, dashed: settings of a method"
+    axes.set_title(f"{table.title}\n{bars}", fontsize=9)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     try:

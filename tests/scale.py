@@ -164,8 +164,8 @@ def _table(root: Path) -> str:
     lines = [
         "`python tests/scale.py`", "",
         f"{METHODS} methods x {SEEDS} seeds x {SPLITS} test sets x {N:,} examples, made up; {os.cpu_count()} cores, "
-        "one thread, other jobs running; each line a process of its own. Seconds are for what was run; an extrapolation is "
-        "called one.", "",
+        "one thread, other jobs running; each line a process of its own. Seconds are for what was run; an "
+        "extrapolation is called one.", "",
         "| step | seconds | CPU seconds | peak MiB | what |", "|---|---:|---:|---:|---|",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
