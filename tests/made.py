@@ -41,6 +41,7 @@ class World:
     lr: float = 3e-4
     seed_sd: float = 0.08
     data: str = "made"  # names the images: another name, other digests
+    cluster: int = 0  # so many images of a shift come from one camera
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -77,6 +78,7 @@ def _write_cell(out: Path, world: World, method: str, seed: int) -> None:
         "id_val": max(sorted(results), key=lambda name: results[name]["val"]["accuracy"]),
         "axis": {f"alpha-{a:g}": a for a in ALPHAS} if family else {},
         "splits": {"val": "val", "test": "test", "shifts": list(world.shifts)},
+        "clusters": dict.fromkeys(world.shifts, "camera") if world.cluster else {},
         "shift_groups": {name: list(members) for name, members in world.groups.items()}, "candidates": results,
     })  # fmt: skip
     store.write_json(folder / "cell.json", cell)
@@ -111,6 +113,7 @@ def predictions(world: World, method: str, seed: int, split: str, skill: float) 
         sum_sq=(confidence**2 + (CLASSES - 1) * rest**2).astype(np.float32),
         top_classes=np.stack([prediction, second], axis=1),
         top_probs=np.stack([confidence, rest], axis=1).astype(np.float32),
+        groups={"camera": np.arange(world.n) // world.cluster} if world.cluster else {},
     )  # fmt: skip
 
 

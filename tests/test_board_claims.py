@@ -17,6 +17,7 @@ from robustbench_ft import metrics, stats, store
 from robustbench_ft.board import audit, bundle, claim, shelf
 from robustbench_ft.board.shelf import Stored
 from robustbench_ft.cli import main
+from robustbench_ft.stats import Examples
 
 TRUST = {"origin": "rerun", "by": None}
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft")}
@@ -89,6 +90,19 @@ def test_the_interval_is_the_two_way_one_over_seeds_and_examples(root: Path, rec
     told = one(root).content["results"]["rows"][0]["estimates"]["accuracy"]["mean OOD"]
     assert told["half_width"] == pytest.approx(stats.mean(sets).half_width)
     assert told["seeds"] == 3
+
+
+def test_where_examples_come_together_the_interval_is_over_clusters(tmp_path: Path) -> None:
+    world = made.World(skills={"ft": (1.0, 0.0), "lipsum": (0.9, 0.2)}, n=60, cluster=6)
+    shelf.add([made.write(tmp_path / "runs", world)], tmp_path / "boards", TRUST)
+    stored = one(tmp_path / "boards")
+    told = stored.content["results"]["rows"][0]["estimates"]["accuracy"]["sketch"]
+    found = [r for r in store.find_records([tmp_path / "runs"]) if r.cell["method"] == "ft"]
+    scores = np.stack([r.predictions("final", "sketch").correct for r in found])
+    assert told["half_width"] == pytest.approx(stats.mean([Examples(scores, np.arange(60) // 6)]).half_width)
+    assert told["half_width"] != pytest.approx(stats.mean([Examples(scores)]).half_width)
+    assert stored.content["data"]["splits"]["sketch"]["clusters"] == "camera"
+    assert not problems(stored)
 
 
 def test_a_family_has_a_fixed_row_a_chosen_row_and_its_curve(root: Path) -> None:
