@@ -28,6 +28,8 @@ for suite in shapes digits; do
 done
 rbft report "$out/grid/shapes" --val --format markdown --figure docs/results/frontier.png >docs/results/frontier.md
 rbft report "$out/grid/shapes" --format json >docs/results/frontier.json
-rbft bench --method ft --method wise-ft --method lipsum --method lp-ft --method flyp --threads 1 >docs/results/bench.md
+rbft bench --threads 1 --method ft --method wise-ft --method lipsum --method lp-ft --method flyp >docs/results/bench.md
 "${BIN:-.venv/bin}/python" -m robustbench_ft.drawing docs/domains.png --columns 14
 "${BIN:-.venv/bin}/python" docs/fill.py
+rbft leaderboard add "$out/study" --replace --by robustbench_ft
+rbft leaderboard build

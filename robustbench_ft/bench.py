@@ -38,7 +38,7 @@ class Setting:
 
 
 WARMUP = 3
-ROUNDS = 5
+ROUNDS = 15
 
 
 class _EnoughError(Exception):
@@ -142,7 +142,7 @@ class _Clock:
 def _table(setting: Setting, rounds: Sequence[Mapping[str, float]]) -> str:
     lines = [
         f"{setting.model.label} on {setting.suite.name}, batch {setting.batch}, {setting.precision}: medians over "
-        f"{len(rounds)} rounds of {setting.steps} steps",
+        f"{len(rounds)} rounds of {setting.steps} steps; behind a ratio the middle half of the rounds",
         "",
         "| contestant | ms/step | images/s | / bare loop | / ft |",
         "|---|---:|---:|---:|---:|",
@@ -159,8 +159,9 @@ def _table(setting: Setting, rounds: Sequence[Mapping[str, float]]) -> str:
 
 
 def _ratio(rounds: Sequence[Mapping[str, float]], name: str, reference: str) -> str:
-    """Median over rounds, with the lowest and the highest."""
+    """Median over rounds, with the middle half of them."""
     if reference not in rounds[0]:
         return "—"
-    found = sorted(round_[name] / round_[reference] for round_ in rounds)
-    return f"{statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
+    found = [round_[name] / round_[reference] for round_ in rounds]
+    low, middle, high = statistics.quantiles(found, n=4)
+    return f"{middle:.2f} ({low:.2f}–{high:.2f})"

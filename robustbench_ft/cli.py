@@ -274,7 +274,7 @@ def report_command(runs: tuple[Path, ...], style: str, val: bool, against: str |
 @click.option("--device", default="auto", show_default=True)
 @click.option("--precision", default="auto", show_default=True)
 @click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True, help="Per contestant and round.")
+@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="Per contestant and round.")
 @click.option("--threads", type=click.IntRange(min=1))
 def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
     """Time a step of each method beside a bare loop, in turns in one process."""

@@ -50,11 +50,10 @@ def scatter(table: Table, path: Path) -> None:
                 place = (100 * x.value, 100 * y.value)
                 axes.annotate(row.setting, place, textcoords="offset points", xytext=(6, -9), fontsize=6)
     grid = any(len([row for row in _points(table) if row.method == method]) > 1 for method in methods)
-    bars = "vertical bars" if grid else "bars"
     axes.set_xlabel("ID top-1 accuracy, %")
     axes.set_ylabel(f"mean OOD top-1 accuracy over {len(table.shifts)} shifts, %")
-    bars += ": 95 % intervals over seeds and examples; solid: weight interpolation, dashed: settings of a method"
-    axes.set_title(f"{table.title}\n{bars}", fontsize=9)
+    marks = "bars: 95 % intervals over seeds and examples; solid: weight interpolation"
+    axes.set_title(f"{table.title}\n{marks}{'; dashed: settings of a method' if grid else ''}", fontsize=8.5)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     try:
