@@ -16,7 +16,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# The numbers and pictures of the README and of docs/: about an hour on two cores.
+# The numbers and pictures of the README and of docs/: about an hour on two busy cores.
 study: $(VENV)/.installed
 	BIN=$(BIN) bash docs/study.sh
 
