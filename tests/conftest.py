@@ -1,4 +1,4 @@
-"""Fixtures: a cache of the session's own, the tiny model, and the tests' shelves as an installed plugin would be."""
+"""Fixtures: a cache of the test run's own, the tiny model, and the tests' shelves as an installed plugin would be."""
 
 import os
 from collections.abc import Iterator
