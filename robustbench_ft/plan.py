@@ -237,7 +237,8 @@ def _settings(
             problems.append(f"--set {key}: {unknown('setting', field_name, every)}")
         for name in having:
             try:
-                found[name].setdefault(field_name, []).append(_value(types[name][field_name], text))
+                value = _value(types[name][field_name], text)  # before the key exists: an empty list is an empty grid
+                found[name].setdefault(field_name, []).append(value)
             except ValidationError as error:
                 problems.append(f"--set {key}={text}: {error.errors()[0]['msg'].lower()}")
                 break

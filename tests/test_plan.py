@@ -215,3 +215,9 @@ def test_flags_win_over_the_plan_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, words)
     expected = one(replace(with_set("batch=8", "lr=1e-5"), seeds="7"))
     assert result.stdout.splitlines() == [f"to do  {Path('runs') / expected.folder}", "1 cells, cpu, fp32"]
+
+
+def test_a_wrong_value_hides_no_other_problem() -> None:
+    with pytest.raises(PlanError) as caught:
+        make(Request(method=("ft",), suite=("shapes",), set=(("lr", "abc"), ("batch", "0"))))
+    assert len(caught.value.problems) == 2
