@@ -8,6 +8,7 @@ import click
 
 from . import __version__, cli_stats, registry
 from .cli_board import leaderboard
+from .cli_stats import FOLDER, WIDE
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from .plan import Request
     from .report import Table
 
-WIDE: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-FOLDER = click.Path(path_type=Path)
 EPILOG = """\b
 Examples
   rbft run --method lipsum --suite shapes

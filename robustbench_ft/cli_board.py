@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-WIDE: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-FOLDER = click.Path(path_type=Path)
+from .cli_stats import FOLDER, WIDE
+
 ROOT = click.option(
     "--root", type=FOLDER, default=Path("leaderboards"), show_default=True, help="Folder of claims and boards."
 )
