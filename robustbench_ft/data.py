@@ -1,15 +1,16 @@
 """What flows through the street: a split of labelled images, and the predictions a model makes on it. Torch-free."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .errors import RbftError
 
@@ -32,7 +33,11 @@ class Images(Protocol):
         ...
 
     def digest(self) -> str:
-        """Names the content: the same digest means the same pixels in the same order."""
+        """Names the content, wherever it lies: the same digest means the same pixels in the same order."""
+        ...
+
+    def stamp(self) -> str:
+        """Names the content as it lies here and now: a replaced file gives another stamp. What caches are keyed by."""
         ...
 
 
@@ -54,13 +59,17 @@ class ArrayImages:
     def digest(self) -> str:
         return hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes()).hexdigest()
 
+    def stamp(self) -> str:
+        return self.digest()
+
 
 @dataclass(frozen=True)
 class FileImages:
     """Images in files, decoded by Pillow when they are asked for."""
 
     root: Path
-    paths: tuple[str, ...]  # relative to root, also the stable example ids
+    paths: tuple[str, ...]  # relative to root
+    border: int = 0  # pixels cut off each side after decoding (ObjectNet's red frame)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -72,18 +81,63 @@ class FileImages:
         return None
 
     def digest(self) -> str:
-        """By path and size: reading every byte of a large set is the data check's business."""
-        lines = (f"{path}\0{(self.root / path).stat().st_size}" for path in self.paths)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        """By size: ids name the files, and reading every byte of a large set is the data check's business."""
+        return self._hash(lambda path: f"{path.stat().st_size}")
 
-    @staticmethod
-    def _open(path: Path) -> Image.Image:
-        try:
-            with Image.open(path) as image:
-                image.load()
-                return image
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise RbftError(f"cannot decode {path}: {error}; replace the file, nothing is skipped") from error
+    def stamp(self) -> str:
+        def line(path: Path) -> str:
+            found = path.stat()
+            return f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
+
+        return self._hash(line)
+
+    def _hash(self, line: Callable[[Path], str]) -> str:
+        digest = hashlib.sha256(f"border {self.border}\n".encode())
+        for path in self.paths:
+            try:
+                digest.update(f"{line(self.root / path)}\n".encode())
+            except OSError as error:
+                raise RbftError(f"cannot read {self.root / path}: {error.strerror}; put the file back") from error
+        return digest.hexdigest()
+
+    def _open(self, path: Path) -> Image.Image:
+        image = decode(path, path)
+        b = self.border
+        return image.crop((b, b, image.width - b, image.height - b)) if b else image
+
+
+WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # converting these to RGB clips every level above 255
+
+
+def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:
+    """The first frame of an image file in the mode it is stored in; `name` is what errors call it.
+
+    As in open_clip, an EXIF orientation is not applied, and conversion to RGB is left to whoever resizes.
+    """
+    try:
+        with Image.open(source) as image:
+            image.load()
+            found = image.copy() if isinstance(source, Path) and getattr(image, "n_frames", 1) > 1 else image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RbftError(f"cannot decode {name}: {reason}; replace the file, nothing is skipped") from error
+    if found.mode in WIDE_MODES:
+        raise RbftError(
+            f"cannot use {name}: {found.mode} has more than 8 bits a pixel, which would be clipped to white; convert "
+            "the file to 8 bits"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Another set of classes to score a split in, e.g. the 200 classes of ImageNet-R out of 1000.
+
+    Logits are reduced before softmax, argmax and log: a class's logit is the largest of its members'.
+    """
+
+    members: tuple[tuple[int, ...], ...] | None  # class of this space -> classes of the head; None: the head's own
+    labels: Ints  # [N], in 0..len(members)-1; -1: the example has no label here and is left out
 
 
 @dataclass(frozen=True)
@@ -92,17 +146,23 @@ class Split:
 
     name: str
     images: Images
-    labels: Ints  # [N], in 0..K-1
-    ids: tuple[str, ...]  # [N], unique and stable: two tables are joined on them
-    groups: Mapping[str, Ints] = field(default_factory=dict[str, Ints])  # e.g. camera location, each [N]
+    labels: Ints  # [N], in 0..K-1, or in 0..len(members)-1 where the split has classes of its own
+    ids: tuple[str, ...]  # [N], unique and stable wherever the files lie: two tables are joined on them
+    groups: Mapping[str, Ints] = field(default_factory=dict[str, Ints])  # e.g. camera location, each [N]; -1: in none
+    members: tuple[tuple[int, ...], ...] | None = None  # as in `LabelSpace`; None: the suite's classes
+    also: Mapping[str, LabelSpace] = field(default_factory=dict[str, LabelSpace])  # scored side by side, by name
+    place: Path | None = None  # where it was found
+    layout: str = ""  # how it was recognised, e.g. 'wnid folders'
 
     def __post_init__(self) -> None:
         lengths = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}
         lengths |= {f"group {name}": len(values) for name, values in self.groups.items()}
+        lengths |= {f"label space {name}": len(space.labels) for name, space in self.also.items()}
         if len(set(lengths.values())) != 1:
             raise RbftError(f"split '{self.name}': lengths differ: {lengths}")
         if len(set(self.ids)) != len(self.ids):
-            raise RbftError(f"split '{self.name}': example ids are not unique")
+            twice = next(name for name, n in Counter(self.ids).items() if n > 1)
+            raise RbftError(f"split '{self.name}': example ids are not unique, e.g. '{twice}'; each image counts once")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,6 +175,11 @@ class Split:
 
 
 TOP_K = 5
+
+
+def view(split: str, space: str) -> str:
+    """Name of a split scored in another label space, e.g. 'r@1000-way'; the split itself where `space` is empty."""
+    return f"{split}@{space}" if space else split
 
 
 @dataclass(frozen=True)
@@ -130,6 +195,8 @@ class Predictions:
     top_classes: Ints  # [N, min(K, 5)], most probable first
     top_probs: Floats  # [N, min(K, 5)]
     groups: Mapping[str, Ints] = field(default_factory=dict[str, Ints])
+    also: Mapping[str, "Predictions"] = field(default_factory=dict[str, "Predictions"])  # in other label spaces, each
+    # on the examples that have a label there
 
     def __len__(self) -> int:
         return len(self.label)
