@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +25,8 @@ class Digits(Suite):
     version = 1
     recipe = replace(EMBEDDED, steps=80, validate_every=20)
     shifts = (*drawing.DOMAINS, *SCANS)
-    shift_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {"drawn": tuple(drawing.DOMAINS), "scans": SCANS}
-    card: ClassVar[Card] = Card(
+    shift_groups: Mapping[str, tuple[str, ...]] = {"drawn": tuple(drawing.DOMAINS), "scans": SCANS}
+    card: Card = Card(
         title="Digits",
         paper="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998",
         licence="CC BY 4.0",

@@ -1,7 +1,5 @@
 """Shapes: 32 drawn objects; learn on photos by a poor camera, be tested on five other styles (embedded, synthetic)."""
 
-from typing import ClassVar
-
 import numpy as np
 
 from robustbench_ft import cache, drawing
@@ -18,7 +16,7 @@ class Shapes(Suite):
     version = 1
     recipe = EMBEDDED
     shifts = ("painting", "clipart", "infograph", "sketch", "quickdraw")
-    card: ClassVar[Card] = Card(
+    card: Card = Card(
         title="Shapes",
         paper="this repository, robustbench_ft/drawing",
         licence="MIT",

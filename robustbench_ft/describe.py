@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from pathlib import Path
 
-from . import plan, registry
+from . import registry, suite_ref
 from .errors import RbftError, unknown
 from .method import Method
 from .recipe import EMBEDDED, EMBEDDED_LR_GRID, Recipe
@@ -42,7 +42,7 @@ def _method(entry: registry.Entry) -> str:
 
 
 def _suite(name: str) -> str:
-    suite = plan.load_suite(name)
+    suite = suite_ref.load(name)
     card = suite.card
     lines = [
         f"{name} (version {suite.version}): {registry.entries('suite')[name].summary}", "",

@@ -17,10 +17,11 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from . import model_ref, recipe, registry
+from . import model_ref, recipe, registry, suite_ref
 from .errors import PlanError, RbftError, unknown
 from .method import Method
 from .model_ref import ModelRef
+from .places import Roots
 from .recipe import Recipe
 from .suite import Protocol, Suite
 
@@ -49,6 +50,7 @@ class Request:
     protocol: Protocol = "clean"
     precision: str = "fp32"  # resolved for the device before planning
     set: tuple[tuple[str, str], ...] = ()  # ('lr', '1e-4') or ('lipsum.strength', '0.5')
+    allow_partial: bool = False  # run on data whose counts differ from the card; such runs make no claims
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,13 @@ class Cell:
     seed: int
     deterministic: bool = False  # nothing random happens: one seed is all there is
     schema: int = SCHEMA
+    partial: bool = False  # counts of the data may differ from the suite's card: barred from boards
+    suite_definition: str = ""  # digest of the suite.toml, where one defines the suite
 
     @property
     def digest(self) -> str:
         """Names the configuration without the seed; eight characters are in the folder's name."""
-        content = asdict(self)
+        content = self._content()
         for name in ("seed", "recipe_source"):
             del content[name]
         content["model"] = {"weights": self.model.weights, "name": self.model.name}
@@ -84,7 +88,11 @@ class Cell:
         return Path(self.suite) / self.model.label / f"{self.method}-{self.digest[:8]}" / f"seed-{self.seed}"
 
     def to_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps({**asdict(self), "digest": self.digest}))
+        return json.loads(json.dumps({**self._content(), "digest": self.digest}))
+
+    def _content(self) -> dict[str, Any]:
+        """Fields that came later are left out at their defaults, so that digests of earlier cells stay what they are."""
+        return {k: v for k, v in asdict(self).items() if v or k not in ("partial", "suite_definition")}
 
     def build(self) -> Method:
         """The method with its fields and recipe in place."""
@@ -120,10 +128,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     return content
 
 
-def make(request: Request, root: Path | None = None) -> tuple[Cell, ...]:
+def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]:
     """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem."""
     problems: list[str] = []
-    suites = _try_each(request.suite, lambda name: load_suite(name, root), problems, "--suite")
+    suites = _try_each(request.suite, lambda name: suite_ref.load(name, root, request.allow_partial), problems, "--suite")
     models = _try_each(request.model, lambda name: model_ref.resolve(name, request.pretrained), problems, "--model")
     methods = _try_each(
         request.method,
@@ -150,15 +158,11 @@ def make(request: Request, root: Path | None = None) -> tuple[Cell, ...]:
         for chosen in _grid(settings.get(name, {})):
             made = _cells(suite, model, name, kind, chosen, seeds, request, problems)
             cells += [cell for cell in made if cell not in cells]
+    names = [suite.name for suite in suites]
+    problems += [f"two suites of this plan are called '{n}'; run them apart" for n in names if names.count(n) > 1]
     if problems:
         raise PlanError(dict.fromkeys(problems))
     return tuple(cells)
-
-
-def load_suite(name: str, root: Path | None = None) -> Suite:
-    """The suite called `name`, reading its data from `root`."""
-    entry = registry.resolve("suite", name)
-    return registry.load("suite", name, Suite)(entry.name, root)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -182,7 +186,7 @@ def _cells(
     request: Request,
     problems: list[str],
 ) -> list[Cell]:
-    base, source = kind.published.get(suite.name), "method"
+    base, source = kind.published.get(suite.base), "method"
     if base is None:
         base, source = suite.recipe, "suite"
     changed = {key: value for key, value in chosen.items() if key in _RECIPE_FIELDS}
@@ -209,6 +213,8 @@ def _cells(
         precision=request.precision,
         seed=0,
         deterministic=not kind.trains,
+        partial=suite.partial,
+        suite_definition=suite.definition,
     )
     return [dataclasses.replace(cell, seed=seed) for seed in (seeds if kind.trains else seeds[:1])]
 

@@ -7,7 +7,7 @@ import json
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,12 +17,14 @@ from typing import Any
 
 import torch
 
-from . import cache, environment, metrics, store
+from . import cache, environment, metrics, store, suite_ref
 from . import clip as clips
 from .clip import Clip
+from .data import Split
 from .errors import RbftError
 from .method import Family, Run, TrainSet
-from .plan import Cell, load_suite
+from .places import Roots
+from .plan import Cell
 from .predict import predict
 from .progress import Progress
 from .store import Json
@@ -36,18 +38,19 @@ class Workshop:
 
     out: Path
     device: torch.device
-    root: Path | None = None  # of downloaded data
+    root: Roots | Path | None = None  # of downloaded data
     progress: Progress = field(default_factory=Progress)
     checkpoint_seconds: float = 30.0
     save_model: bool = True
+    files: Mapping[str, str] = field(default_factory=dict[str, str])  # suite name -> its suite.toml, where it has one
 
 
 def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
     """Run what is not done yet, in order; returns the folders of all cells."""
     claim(workshop.out)
     cache.check()
-    for name in dict.fromkeys(cell.suite for cell in cells):
-        _suite(name, workshop.root).check_ready()
+    for cell in cells:
+        _suite(cell, workshop).check_ready()
     folders = [workshop.out / cell.folder for cell in cells]
     for cell, folder in zip(cells, folders, strict=True):
         _check_same(cell, folder)
@@ -79,10 +82,10 @@ def claim(out: Path) -> None:
 def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[], bool] = lambda: False) -> None:
     """Fit, evaluate, record. Raises `InterruptedRun` when asked to stop, leaving a folder that resumes."""
     _check_same(cell, folder)
-    suite = _suite(cell.suite, workshop.root)
+    suite = _suite(cell, workshop)
     method = cell.build()
     task = Task(suite.classes, suite.templates)
-    data = TrainSet(suite.split(suite.train), suite.split(suite.selector(cell.protocol)), task)
+    data = TrainSet(suite.split(suite.trainer(cell.protocol)), suite.split(suite.selector(cell.protocol)), task)
     clip = clips.load(cell.model).to(workshop.device)
     clip.bf16 = cell.precision == "bf16"
     if reason := method.skip(clip):
@@ -98,17 +101,17 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     with sealed():
         model = method.fit(clip, data, run)
     fitted = time.monotonic()
-    results, digests, evaluated = _evaluate(model, suite, folder, workshop, stopped)
+    results, digests, evaluated = _evaluate(model, suite, cell, folder, workshop, stopped)
     evaluation = time.monotonic() - fitted
     if workshop.save_model:
         default = model.use(model.default) if isinstance(model, Family) else model
         parent = {"parent": cell.model.weights, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
         default.save(folder / "model", parent)
-    store.write_json(folder / "metrics.json", _summary(model, suite, results))
+    store.write_json(folder / "metrics.json", _summary(model, suite, cell, results))
     stages = log.stages()
     store.write_json(folder / "env.json", {
         **environment.describe(workshop.device),
-        "data": {data.train.name: {"n": len(data.train), "digest": data.train.digest}, **digests},
+        "data": {data.train.name: _data(suite, data.train), **digests},
         "cost": {
             "fit_seconds": sum(s["seconds"] for s in stages) or fitted - began,
             "fit_images_per_second": _rate(sum(s["images"] for s in stages), sum(s["seconds"] for s in stages)),
@@ -125,7 +128,7 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
 
 
 def _evaluate(
-    model: Clip | Family, suite: Suite, folder: Path, workshop: Workshop, stopped: Callable[[], bool]
+    model: Clip | Family, suite: Suite, cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[], bool]
 ) -> tuple[dict[str, Json], Json, int]:
     """Predictions of all candidates on all splits, written split by split; their metrics; what was evaluated on."""
 
@@ -135,29 +138,35 @@ def _evaluate(
 
     results: dict[str, Json] = {}
     digests: Json = {}
-    splits = [suite.split(name) for name in suite.splits]
+    splits = [suite.split(name) for name in suite.evaluated(cell.protocol)]
     candidates = len(model.members) if isinstance(model, Family) else 1
     total = candidates * sum(len(split) for split in splits)
     with workshop.progress.bar("evaluate", total, "images") as advance:
         for split in splits:
             for candidate, predictions in predict(model, split, advance, check).items():
                 store.write_predictions(store.predictions_path(folder, candidate, split.name), predictions)
-                results.setdefault(candidate, {})[split.name] = metrics.score(predictions)
-            digests[split.name] = {"n": len(split), "digest": split.digest}
+                results.setdefault(candidate, {}).update(metrics.score_views(split.name, predictions))
+            digests[split.name] = _data(suite, split)
     return results, digests, total
 
 
-def _summary(model: Clip | Family, suite: Suite, results: dict[str, Json]) -> Json:
+def _summary(model: Clip | Family, suite: Suite, cell: Cell, results: dict[str, Json]) -> Json:
     """metrics.json: all numbers, which candidate is the headline, and which one ID validation would choose."""
     default = model.default if isinstance(model, Family) else "final"
     # the first of equals: with alphas, the smallest
-    by_val = max(results, key=lambda name: results[name][suite.val]["accuracy"])
+    val = suite.selector(cell.protocol)
+    by_val = max(results, key=lambda name: results[name][val]["accuracy"])
+    evaluated = suite.evaluated(cell.protocol)
     return {
         "version": metrics.VERSION,
         "default": default,
         "id_val": by_val,
         "axis": dict(model.axis) if isinstance(model, Family) else {},
-        "splits": {"val": suite.val, "test": suite.test, "shifts": list(suite.shifts)},
+        "splits": {
+            "val": val, "test": suite.test, "shifts": list(suite.shifts),
+            "extra": [name for name in evaluated if name not in (val, suite.test, *suite.shifts)],
+        },
+        "official": {name: suite.metric_of(name) for name in evaluated},
         "shift_groups": {name: list(members) for name, members in suite.shift_groups.items()},
         "clusters": dict(suite.clusters),
         "candidates": results,
@@ -219,9 +228,26 @@ def _graceful() -> Generator[Callable[[], bool], None, None]:
             signal.signal(number, handler)
 
 
+def _data(suite: Suite, split: Split) -> Json:
+    """What the record says of a split: how many images, which, how they were found, and what is not as it should be."""
+    found: Json = {"n": len(split), "digest": split.digest}
+    if split.layout:
+        found |= {"layout": split.layout}
+    if problems := suite.count_problems(split):
+        found |= {"partial": problems}
+    return found
+
+
+def _suite(cell: Cell, workshop: Workshop) -> Suite:
+    suite = _load(workshop.files.get(cell.suite, cell.suite), workshop.root, cell.partial)
+    if suite.definition != cell.suite_definition:
+        raise RbftError(f"the file of suite '{cell.suite}' has changed since the plan was made; run the command again")
+    return suite
+
+
 @lru_cache(maxsize=2)
-def _suite(name: str, root: Path | None) -> Suite:
-    return load_suite(name, root)
+def _load(text: str, root: Roots | Path | None, partial: bool) -> Suite:
+    return suite_ref.load(text, root, partial)
 
 
 def _rate(n: int, seconds: float) -> float | None:

@@ -2,18 +2,37 @@
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
+from . import places
 from .data import Split
 from .errors import MissingDataError, RbftError, SealedError, unknown
+from .places import Roots
 from .recipe import Recipe
 
 Protocol = Literal["clean", "as-published"]
 _fits: list[None] = []  # one entry for each fit under way in this process: its threads are sealed too
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one part of a suite's data comes from, for `rbft data where`. Nothing is downloaded."""
+
+    splits: tuple[str, ...]
+    title: str
+    origin: str
+    size: str  # of the download
+    licence: str
+    terms: str = ""  # what must be accepted or done by hand
+    mirrors: tuple[str, ...] = ()
+    unpack: str = ""  # how it must lie
 
 
 @dataclass(frozen=True)
@@ -26,26 +45,43 @@ class Card:
     home: str  # where the data comes from
     counts: Mapping[str, int]  # split -> number of images; a split that is not listed is not counted
     note: str = ""  # printed wherever the suite's numbers are shown
-    layout: tuple[str, ...] = ()  # paths under the data root that must exist; empty: nothing to download
+    per_class: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])  # split -> least, most
+    sources: tuple[Source, ...] = ()  # empty: nothing to download
 
 
 class Suite(ABC):
     """One ID distribution to learn and several shifts to be tested on."""
 
-    card: ClassVar[Card]
+    card: Card
     version: ClassVar[int] = 1  # raise it whenever a number could change
-    recipe: ClassVar[Recipe]  # used by every method that brings none of its own for this suite
-    train: ClassVar[str] = "train"
-    val: ClassVar[str] = "val"  # held out of train: selects under the protocol 'clean'
-    test: ClassVar[str] = "test"  # ID
-    shifts: ClassVar[tuple[str, ...]]  # OOD, in table order
-    shift_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # kinds of shift whose means are shown apart
-    clusters: ClassVar[Mapping[str, str]] = {}  # split -> group column whose examples come together, e.g. a camera
-    published_selector: ClassVar[str | None] = None  # the split that papers selected on, if any paper used the suite
+    recipe: Recipe  # used by every method that brings none of its own for this suite
+    train: str = "train"
+    val: str = "val"  # held out of train: selects under the protocol 'clean'
+    test: str = "test"  # ID
+    shifts: tuple[str, ...]  # OOD, in table order
+    extra: tuple[str, ...] = ()  # evaluated and stored, and in no mean: e.g. WILDS' OOD validation
+    shift_groups: Mapping[str, tuple[str, ...]] = {}  # kinds of shift whose means are shown apart
+    clusters: Mapping[str, str] = {}  # split -> group column whose examples come together, e.g. a camera
+    metrics: Mapping[str, str] = {}  # split -> its official metric, where that is not accuracy
+    published_train: str = ""  # what papers trained on, where that is more than `train`
+    published_selector: str | None = None  # the split that papers selected on, if any paper used the suite
+    places: Mapping[str, tuple[str, ...]] = {}  # split -> paths under a root where people keep it; none: nothing to have
+    definition: str = ""  # digest of the file that defines the suite, where it is not a registered one
+    options: ClassVar[Mapping[str, str]] = {}  # what may follow the name, as in 'imagenet+objectnet' -> what it does
 
-    def __init__(self, name: str, root: Path | None = None) -> None:
-        self.name, self.root = name, root
+    def __init__(
+        self, name: str, root: Roots | Path | None = None, chosen: Collection[str] = (), partial: bool = False
+    ) -> None:
+        self.name, self.roots, self.chosen, self.partial = name, places.roots_of(root), tuple(chosen), partial
+        for option in chosen:
+            if option not in self.options:
+                raise RbftError(unknown(f"option of suite '{self.base}'", option, self.options))
         self._loaded: dict[str, Split] = {}  # cells of one suite share its splits
+
+    @property
+    def base(self) -> str:
+        """The name without options."""
+        return self.name.partition("+")[0]
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Seal every way into `load`, not only the one through `split`."""
@@ -76,14 +112,31 @@ class Suite(ABC):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Every split that is evaluated, in table order."""
-        return (self.val, self.test, *self.shifts)
+        """Every split that is evaluated under the protocol 'clean', in table order."""
+        return self.evaluated("clean")
+
+    def evaluated(self, protocol: Protocol) -> tuple[str, ...]:
+        """Every split that is evaluated, in table order. One that was trained on is not."""
+        val = (self.val,) if self.trainer(protocol) == self.train else ()
+        return tuple(dict.fromkeys((self.selector(protocol), *val, self.test, *self.shifts, *self.extra)))
+
+    def trainer(self, protocol: Protocol) -> str:
+        """The split that methods learn from."""
+        return self.published_train or self.train if protocol == "as-published" else self.train
+
+    def metric_of(self, split: str) -> str:
+        """Name of the official metric of a split."""
+        return self.metrics.get(split, ACCURACY)
+
+    def place(self, split: str) -> Path:
+        """Where a split lies under the roots; one line that says what was looked for otherwise."""
+        return places.find(self.roots, self.base, split, self.places[split], self.card.home)
 
     def split(self, name: str) -> Split:
         """Load one split; refuses shifts and the ID test set while a method is being fitted."""
         self._check_seal(name)
-        if name not in (self.train, *self.splits):
-            raise RbftError(unknown(f"split of suite '{self.name}'", name, (self.train, *self.splits)))
+        if name not in self.known:
+            raise RbftError(unknown(f"split of suite '{self.name}'", name, self.known))
         if name not in self._loaded:
             self._loaded[name] = self._checked(name)
         return self._loaded[name]
@@ -94,17 +147,48 @@ class Suite(ABC):
                 f"suite '{self.name}': split '{name}' is sealed during fit, which sees {self.train} and {self.val} only"
             )
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Every split that can be loaded."""
+        own = (self.train, *self.splits, self.published_train, self.published_selector or "")
+        return tuple(name for name in dict.fromkeys(own) if name)
+
     def _checked(self, name: str) -> Split:
-        self.check_layout()
         split = self.load(name)
-        expected = self.card.counts.get(name, len(split))
-        if len(split) != expected:
+        if not self.partial and (problems := self.count_problems(split)):
             raise MissingDataError(
-                f"suite '{self.name}': split '{name}' has {len(split)} images, its card says {expected}"
-            )
-        if len(split) and not 0 <= split.labels.min() <= split.labels.max() < len(self.classes):
-            raise RbftError(f"suite '{self.name}': split '{name}' has a label outside 0..{len(self.classes) - 1}")
+                f"suite '{self.name}': {problems[0]}"
+                + (f" in {split.place}; `rbft data check {self.name}` tells more, --allow-partial runs on it"
+                   if split.place else "")
+            )  # fmt: skip
+        n_classes = len(self.classes) if split.members is None else len(split.members)
+        if len(split) and not 0 <= split.labels.min() <= split.labels.max() < n_classes:
+            raise RbftError(f"suite '{self.name}': split '{name}' has a label outside 0..{n_classes - 1}")
         return split
+
+    def count_problems(self, split: Split) -> list[str]:
+        """How the number of images, in all and by class, differs from the card; empty when it does not."""
+        found: list[str] = []
+        expected = self.card.counts.get(split.name, len(split))
+        if len(split) != expected:
+            found.append(f"split '{split.name}' has {len(split):,} images, its card says {expected:,}")
+        if split.name in self.card.per_class:
+            least, most = self.card.per_class[split.name]
+            n_classes = len(self.classes) if split.members is None else len(split.members)
+            sizes = np.bincount(split.labels, minlength=n_classes)
+            odd = [int(k) for k in np.flatnonzero((sizes < least) | (sizes > most))]
+            if odd:
+                shown = ", ".join(f"{self._class_name(split, k)}: {sizes[k]}" for k in odd[:3])
+                span = f"{least}" if least == most else f"{least} to {most:,}"
+                found.append(
+                    f"split '{split.name}' has {len(odd)} classes without their {span} images ({shown}"
+                    f"{', ...' if len(odd) > 3 else ''})"
+                )
+        return found
+
+    def _class_name(self, split: Split, label: int) -> str:
+        members: Sequence[int] = (label,) if split.members is None else split.members[label]
+        return " or ".join(self.classes[k] for k in members)
 
     def selector(self, protocol: Protocol) -> str:
         """The split on which checkpoints are selected."""
@@ -115,47 +199,10 @@ class Suite(ABC):
         return self.published_selector
 
     def check_ready(self) -> None:
-        """Raise one line when this suite cannot be run here."""
-        self.check_layout()
-
-    def check_layout(self) -> None:
-        """Raise one line naming what is missing and where it should lie."""
-        if not self.card.layout:
-            return
-        if self.root is None:
-            raise MissingDataError(
-                f"suite '{self.name}' needs data from {self.card.home}: pass --root DIR (or set RBFT_DATA) with "
-                + ", ".join(self.card.layout)
-            )
-        missing = [path for path in self.card.layout if not (self.root / path).exists()]
-        if missing:
-            raise MissingDataError(
-                f"suite '{self.name}': {self.root} lacks {', '.join(missing)}; get it from {self.card.home}"
-            )
-
-
-class CardOnly(Suite):
-    """A suite whose card is known and whose files cannot be read yet: it is listed, and says what it would need."""
-
-    def check_ready(self) -> None:
-        raise self._refusal()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        raise self._refusal()
-
-    @property
-    def templates(self) -> tuple[str, ...]:
-        raise self._refusal()
-
-    def load(self, name: str) -> Split:
-        raise self._refusal()
-
-    def _refusal(self) -> RbftError:
-        self.check_layout()
-        return RbftError(
-            f"suite '{self.name}' is registered with its card only: this version cannot read its files yet"
-        )
+        """Raise one line naming what is missing and where it should lie, before anything is read."""
+        for split in self.places:
+            if split in self.known:
+                self.place(split)
 
 
 @dataclass(frozen=True)

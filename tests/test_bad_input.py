@@ -186,7 +186,7 @@ def test_data_that_is_not_there(suite: str, root: str, tmp_path: Path) -> None:
     check(Case(f"run --method ft --suite {suite}{root}", (place,)), tmp_path)
     [line] = answer(invoke(f"run --method ft --suite {suite}{root}", tmp_path))
     assert CARD_ONLY[suite] in line
-    assert all(path in line for path in plan.load_suite(suite).card.layout)
+    assert all(path in line for path in suite_ref.load(suite).card.layout)
 
 
 @pytest.mark.parametrize("suite", ["tiny", "shapes"])

@@ -3,8 +3,6 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
-
 import pytest
 from tiny import Tiny
 
@@ -13,7 +11,7 @@ from robustbench_ft.checks import Check, check_suite
 from robustbench_ft.errors import MissingDataError, RbftError
 from robustbench_ft.suite import Card, CardOnly, Suite
 
-SUITES = {name: plan.load_suite(name) for name in sorted(registry.entries("suite"))}
+SUITES = {name: suite_ref.load(name) for name in sorted(registry.entries("suite"))}
 EMBEDDED = ("digits", "shapes")
 
 
@@ -79,7 +77,7 @@ def test_unknown_split_is_named_with_those_that_exist() -> None:
 class Broken(Tiny):
     """Breaks the contract in two ways."""
 
-    card: ClassVar[Card] = replace(Tiny.card, counts={**Tiny.card.counts, "dim": 31}, licence=" ")
+    card: Card = replace(Tiny.card, counts={**Tiny.card.counts, "dim": 31}, licence=" ")
 
 
 class Swapped(Tiny):

@@ -6,7 +6,7 @@ The folder that `write_shelves` makes is what an installed third-party package l
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Tiny(Suite):
         lr=3e-3, weight_decay=0.1, steps=6, batch=8, warmup_fraction=0.2, augment="shift", validate_every=2
     )  # fmt: skip
     shifts = ("dim", "noisy")
-    card: ClassVar[Card] = Card("Tiny", "tests", "MIT", "made on the spot", counts=N)
+    card: Card = Card("Tiny", "tests", "MIT", "made on the spot", counts=N)
 
     @property
     def classes(self) -> tuple[str, ...]:

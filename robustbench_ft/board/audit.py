@@ -7,7 +7,7 @@ predictions, and with `data` the suite's own ids and labels on this machine. Ste
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustbench_ft import registry
+from robustbench_ft import suite_ref
 from robustbench_ft.errors import RbftError
 from robustbench_ft.suite import Suite
 
@@ -68,7 +68,7 @@ def against_data(one: Stored, root: Path | None, suites: dict[str, Suite]) -> li
     identity = one.content["identity"]
     name = identity["suite"]
     if name not in suites:
-        suites[name] = registry.load("suite", name, Suite)(registry.resolve("suite", name).name, root)
+        suites[name] = suite_ref.load(name, root)
     suite = suites[name]
     if suite.version != identity["suite_version"]:
         return [f"the claim is about {name} v{identity['suite_version']}, this version of rbft has v{suite.version}"]

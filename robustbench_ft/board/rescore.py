@@ -68,10 +68,13 @@ class Chosen:
     def digest(self) -> str:
         return f"{self.images.digest()}[{','.join(map(str, self.indices))}]"
 
+    def stamp(self) -> str:
+        return f"{self.images.stamp()}[{','.join(map(str, self.indices))}]"
+
 
 def rescore(one: Stored, runs: Path, k: int, data: Path | None = None, device: str = "cpu") -> list[Verdict]:
     """A verdict for each listed seed; weights come from the `model/` folders of records under `runs`."""
-    from robustbench_ft.plan import load_suite
+    from robustbench_ft import suite_ref
 
     identity, digest = one.content["identity"], one.content["training"]["config_sha256"]
     records = {record.seed: record for record in find_records([runs]) if record.cell["digest"] == digest}
@@ -81,7 +84,7 @@ def rescore(one: Stored, runs: Path, k: int, data: Path | None = None, device: s
             f"{one.place.claim}: no weights of seed {', '.join(map(str, missing))} under {runs}; re-scoring needs the "
             "records that the claim was made from, with their model/ folders"
         )
-    suite = load_suite(identity["suite"], data)
+    suite = suite_ref.load(identity["suite"], data)
     return [_verdict(one, records[seed], suite, k, device) for seed in one.seeds]
 
 

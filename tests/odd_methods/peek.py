@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_ft import Clip, Method, Run, TrainSet
-from robustbench_ft.plan import load_suite
+from robustbench_ft.suite_ref import load as load_suite
 from robustbench_ft.runner import _suite  # pyright: ignore[reportPrivateUsage]
 
 

@@ -1,0 +1,26 @@
+"""Which suite is meant: a registered name with options ('imagenet+objectnet'), or the path of a `suite.toml`."""
+
+from pathlib import Path
+
+from . import custom, registry
+from .errors import RbftError
+from .places import Roots
+from .suite import Suite
+
+
+def is_file(text: str) -> bool:
+    """Whether a suite is named by its file (or the folder that holds one) and not by a registered name."""
+    return text.endswith(".toml") or "/" in text or "\\" in text
+
+
+def load(text: str, root: Roots | Path | None = None, partial: bool = False) -> Suite:
+    """The suite, which finds its data under `root`; with `partial`, counts may differ from its card."""
+    if is_file(text):
+        suite = custom.read(Path(text).expanduser(), partial)
+        if suite.name in registry.entries("suite"):
+            raise RbftError(f"{text}: '{suite.name}' is the name of a registered suite; give it another")
+        return suite
+    base, *options = text.split("+")
+    entry = registry.resolve("suite", base)
+    name = "+".join((entry.name, *sorted(dict.fromkeys(options))))  # one name for one set of options
+    return registry.load("suite", entry.name, Suite)(name, root, sorted(dict.fromkeys(options)), partial)
