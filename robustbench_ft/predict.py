@@ -1,13 +1,13 @@
 """Evaluation: every candidate of a run on one split, in a single pass over its pixels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .clip import Clip
-from .data import TOP_K, Floats, Ints, Predictions, Split
+from .data import TOP_K, Floats, Ints, LabelSpace, Predictions, Split
 from .errors import RbftError
 from .loader import Loader
 from .method import Family
@@ -15,6 +15,7 @@ from .progress import Advance
 
 CHUNK = 2048  # images decoded and held at once: candidates take turns on it
 BATCH = 256  # images in one forward pass
+Columns = dict[str, Tensor]
 
 
 def predict(
@@ -23,7 +24,7 @@ def predict(
     advance: Advance = lambda n=1, note="": None,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Predictions]:
-    """Predictions of each candidate (a single model is called 'final'), in split order.
+    """Predictions of each candidate (a single model is called 'final'), in split order, in all label spaces.
 
     `check` is called before each piece of work and may raise; `advance` hears of every image and candidate done.
     """
@@ -31,27 +32,45 @@ def predict(
     candidates = tuple(model.members) if isinstance(model, Family) else ("final",)
     loader = Loader(clip, split)
     clip.eval()
-    parts: dict[str, list[dict[str, Tensor]]] = {name: [] for name in candidates}
+    spaces = {"": LabelSpace(split.members, split.labels), **split.also}
+    parts: dict[str, dict[str, list[Columns]]] = {name: {key: [] for key in spaces} for name in candidates}
     for start, pixels in loader.chunks(CHUNK):
-        labels = torch.from_numpy(split.labels[start : start + len(pixels)])
         for name in candidates:
             check()
             current = model.use(name) if isinstance(model, Family) else clip
-            parts[name].append(_columns(current, loader, pixels, labels))
+            logits = _logits(current, loader, pixels)
+            for key, space in spaces.items():
+                labels = torch.from_numpy(space.labels[start : start + len(pixels)]).to(logits.device)
+                kept = labels >= 0
+                parts[name][key].append(_score(reduce(logits[kept], space.members), labels[kept]))
             advance(len(pixels), split.name)
-    return {name: _join(split, chunks) for name, chunks in parts.items()}
+    return {name: _whole(split, spaces, chunks) for name, chunks in parts.items()}
+
+
+def reduce(logits: Tensor, members: Sequence[Sequence[int]] | None) -> Tensor:
+    """[n, K] -> [n, K']: the logit of each class of a label space, the largest of its members'."""
+    if members is None:
+        return logits
+    if all(len(some) == 1 for some in members):
+        return logits[:, [some[0] for some in members]]
+    return torch.stack([logits[:, list(some)].amax(dim=1) for some in members], dim=1)
 
 
 @torch.inference_mode()
-def _columns(clip: Clip, loader: Loader, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The stored columns for one chunk [n], on the CPU; probabilities in float32 whatever the tower computes in."""
-    pieces = [clip.logits(loader.normalise(batch)).float() for batch in pixels.split(BATCH)]
-    log_probs = torch.cat(pieces).log_softmax(dim=-1)  # [n, K]
+def _logits(clip: Clip, loader: Loader, pixels: Tensor) -> Tensor:
+    """[n, K] of one chunk, in float32 whatever the tower computes in."""
+    return torch.cat([clip.logits(loader.normalise(batch)).float() for batch in pixels.split(BATCH)])
+
+
+@torch.inference_mode()
+def _score(logits: Tensor, labels: Tensor) -> Columns:
+    """The stored columns for one chunk, on the CPU, from logits [n, K] and labels [n]."""
+    log_probs = logits.log_softmax(dim=-1)
     probs = log_probs.exp()
     order = log_probs.sort(dim=-1, descending=True, stable=True).indices  # of equals the first, as argmax takes it
     top = order[:, : min(TOP_K, probs.shape[1])]
     columns = {
-        "log_prob": log_probs.gather(1, labels.to(log_probs.device)[:, None])[:, 0],
+        "log_prob": log_probs.gather(1, labels[:, None])[:, 0],
         "sum_sq": probs.square().sum(dim=-1),
         "top_classes": top,
         "top_probs": probs.gather(1, top),
@@ -59,13 +78,24 @@ def _columns(clip: Clip, loader: Loader, pixels: Tensor, labels: Tensor) -> dict
     return {name: column.cpu() for name, column in columns.items()}
 
 
-def _join(split: Split, chunks: list[dict[str, Tensor]]) -> Predictions:
+def _whole(split: Split, spaces: Mapping[str, LabelSpace], chunks: Mapping[str, list[Columns]]) -> Predictions:
+    """One table in the split's own classes, holding those in other label spaces."""
+    also = {key: _join(split, spaces[key].labels, chunks[key], {}) for key in spaces if key}
+    return _join(split, split.labels, chunks[""], also)
+
+
+def _join(split: Split, labels: Ints, chunks: list[Columns], also: Mapping[str, Predictions]) -> Predictions:
+    kept = np.flatnonzero(labels >= 0)
+    if not len(kept):
+        raise RbftError(f"split '{split.name}' has no example in one of its label spaces; check its suite")
     whole = {name: torch.cat([chunk[name] for chunk in chunks]).numpy() for name in chunks[0]}
     if not np.isfinite(whole["log_prob"]).all():
         raise RbftError(f"the model's outputs on split '{split.name}' are not finite; try a smaller lr or fp32")
     classes: Ints = whole["top_classes"].astype(np.int64)
     probs: Floats = whole["top_probs"]
     return Predictions(
-        ids=split.ids, label=split.labels, prediction=classes[:, 0], confidence=probs[:, 0], log_prob=whole["log_prob"],
-        sum_sq=whole["sum_sq"], top_classes=classes, top_probs=probs, groups=split.groups,
+        ids=split.ids if len(kept) == len(labels) else tuple(split.ids[k] for k in kept), label=labels[kept],
+        prediction=classes[:, 0], confidence=probs[:, 0], log_prob=whole["log_prob"], sum_sq=whole["sum_sq"],
+        top_classes=classes, top_probs=probs, groups={name: values[kept] for name, values in split.groups.items()},
+        also=also,
     )  # fmt: skip

@@ -50,7 +50,21 @@ def read_json(path: Path) -> Json:
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """One row per example, in split order."""
-    columns: dict[str, Any] = {
+    columns = _columns(predictions) | {f"group:{name}": pa.array(v) for name, v in predictions.groups.items()}
+    place = {example: row for row, example in enumerate(predictions.ids)} if predictions.also else {}
+    for space, found in predictions.also.items():
+        rows = np.full(len(predictions), -1)
+        rows[[place[example] for example in found.ids]] = np.arange(len(found))
+        taken = pa.array(rows, mask=rows < 0)  # a row that has no label in this space is null in its columns
+        columns |= {f"{space}|{name}": column.take(taken) for name, column in _columns(found).items() if name != "id"}
+    table = pa.table(columns).replace_schema_metadata({"rbft_schema": str(SCHEMA)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def _columns(predictions: Predictions) -> dict[str, Any]:
+    return {
         "id": pa.array(predictions.ids, pa.string()),
         "label": pa.array(predictions.label, pa.int32()),
         "prediction": pa.array(predictions.prediction, pa.int32()),
@@ -61,16 +75,25 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         "top_classes": _lists(predictions.top_classes.astype(np.int32)),
         "top_probs": _lists(predictions.top_probs),
     }
-    columns |= {f"group:{name}": pa.array(values) for name, values in predictions.groups.items()}
-    table = pa.table(columns).replace_schema_metadata({"rbft_schema": str(SCHEMA)})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_bytes(path, sink.getvalue().to_pybytes())
 
 
 def read_predictions(path: Path) -> Predictions:
     """Read and check one file; a damaged or inconsistent one is an error that names it."""
     column = read_columns(path)
+    spaces = list(dict.fromkeys(name.partition("|")[0] for name in column if "|" in name))
+    also = {space: _predictions(path, _in_space(column, space), {}) for space in spaces}
+    return _predictions(path, {name: values for name, values in column.items() if "|" not in name}, also)
+
+
+def _in_space(column: Mapping[str, Any], space: str) -> dict[str, Any]:
+    """The columns of one label space, without the rows that have no label there."""
+    own = {name.partition("|")[2]: values for name, values in column.items() if name.startswith(f"{space}|")}
+    own |= {name: values for name, values in column.items() if _shared(name)}
+    kept = own["label"].is_valid() if "label" in own else None
+    return own if kept is None else {name: values.filter(kept) for name, values in own.items()}
+
+
+def _predictions(path: Path, column: Mapping[str, Any], also: Mapping[str, Predictions]) -> Predictions:
     try:
         predictions = Predictions(
             ids=tuple(column["id"].to_pylist()),
@@ -82,6 +105,7 @@ def read_predictions(path: Path) -> Predictions:
             top_classes=_matrix(column["top_classes"]).astype(np.int64),
             top_probs=_matrix(column["top_probs"]).astype(np.float32),
             groups={name[6:]: _ints(values) for name, values in column.items() if name.startswith("group:")},
+            also=also,
         )
         stored = column["correct"].to_numpy(zero_copy_only=False)
     except (pa.ArrowException, KeyError, ValueError) as error:
@@ -105,13 +129,24 @@ def _contradictions(p: Predictions, correct: Any) -> list[str]:
     return [what for what, holds in rules.items() if not holds]
 
 
-def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Arrow columns of one prediction file by name: those in `names`, or all. A damaged file is an error."""
+def read_columns(path: Path, names: Sequence[str] | None = None, space: str = "") -> dict[str, Any]:
+    """Arrow columns of one prediction file by name: those in `names`, or all. A damaged file is an error.
+
+    With a label space the columns are those of that space, and rows without a label there are left out.
+    """
     try:
-        table = pq.read_table(path, columns=None if names is None else list(names), use_threads=False)
-        return {name: table.column(name).combine_chunks() for name in names or table.column_names}
+        stored = {name: f"{space}|{name}" if space and not _shared(name) else name for name in names or ()}
+        table = pq.read_table(path, columns=list(stored.values()) or None, use_threads=False)
+        stored = stored or {name: name for name in table.column_names}
+        found = {name: table.column(own).combine_chunks() for name, own in stored.items()}
+        kept = found["label"].is_valid() if space and "label" in found else None
+        return found if kept is None else {name: values.filter(kept) for name, values in found.items()}
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
+
+
+def _shared(name: str) -> bool:
+    return name == "id" or name.startswith("group:")
 
 
 def _damaged(path: Path, error: Exception) -> RbftError:
@@ -142,11 +177,17 @@ class Record:
         return int(self.cell["seed"])
 
     def predictions(self, candidate: str, split: str) -> Predictions:
-        return read_predictions(predictions_path(self.folder, candidate, split))
+        """Of a split, or of a view of it ('r@1000-way')."""
+        found = read_predictions(predictions_path(self.folder, candidate, split))
+        space = split.partition("@")[2]
+        if space and space not in found.also:
+            raise RbftError(f"{self.folder} has no predictions for '{split}'; run the cell again")
+        return found.also[space] if space else found
 
 
 def predictions_path(folder: Path, candidate: str, split: str) -> Path:
-    return folder / "predictions" / candidate / f"{split}.parquet"
+    """Of a split, or of a view of it in another label space ('r@1000-way'): both are in one file."""
+    return folder / "predictions" / candidate / f"{split.partition('@')[0]}.parquet"
 
 
 def is_done(folder: Path) -> bool:

@@ -79,7 +79,7 @@ class Bundle:
 
 def split_names(summary: Json) -> tuple[str, ...]:
     splits = summary["splits"]
-    return (splits["val"], splits["test"], *splits["shifts"])
+    return tuple(dict.fromkeys((splits["val"], splits["test"], *splits["shifts"], *splits.get("extra", ()))))
 
 
 def from_record(record: Record) -> Bundle:

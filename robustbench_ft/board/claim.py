@@ -117,6 +117,12 @@ def digest(claim: Json) -> str:
 def _check_same(runs: Sequence[Bundle]) -> None:
     """Runs of one claim differ in their seed and in nothing else."""
     first = runs[0]
+    partial = [run.seed for run in runs if run.cell.get("partial")]
+    if partial:
+        raise RbftError(
+            f"seed {partial[0]} of {first.cell['method']} on {first.cell['suite']} was run with --allow-partial; a claim "
+            "needs the whole data set: run it again without"
+        )
     for run in runs[1:]:
         for key in sorted({*first.cell, *run.cell} - {"seed"}):
             if run.cell.get(key) != first.cell.get(key):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robustbench_ft.data import Predictions
+from robustbench_ft.data import Predictions, view
 
 from .calibration import adaptive_ece as adaptive_ece
 from .calibration import debiased_ce2 as debiased_ce2
@@ -21,6 +21,7 @@ from .classes import per_class_recall as per_class_recall
 from .classes import worst_groups as worst_groups
 
 VERSION = 2
+WORST = "worst_group:"  # and a group column: the accuracy of its worst group
 
 
 def accuracy(predictions: Predictions) -> float:
@@ -76,5 +77,15 @@ METRICS: Mapping[str, Metric] = {
 
 def score(predictions: Predictions) -> dict[str, float]:
     """Every metric of one model on one split, by name; one worst-group accuracy for each group column."""
-    worst = {f"worst_group:{name}": found.accuracy for name, found in worst_groups(predictions).items()}
+    worst = {f"{WORST}{name}": found.accuracy for name, found in worst_groups(predictions).items()}
     return {name: metric.of(predictions) for name, metric in METRICS.items()} | worst
+
+
+def score_views(split: str, predictions: Predictions) -> dict[str, dict[str, float]]:
+    """The metrics of a split under its name, and of its other label spaces under names of their own ('r@1000-way')."""
+    return {split: score(predictions)} | {view(split, space): score(p) for space, p in predictions.also.items()}
+
+
+def title_of(name: str) -> str:
+    """For column headers, also of group metrics."""
+    return f"worst {name.removeprefix(WORST)} accuracy" if name.startswith(WORST) else METRICS[name].title

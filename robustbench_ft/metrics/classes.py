@@ -62,5 +62,9 @@ def worst_group(correct: NDArray[np.bool_], group: NDArray[np.int64], ignore: Se
 
 
 def worst_groups(predictions: Predictions) -> dict[str, WorstGroup]:
-    """Group column -> its worst group."""
-    return {name: worst_group(predictions.correct, values) for name, values in predictions.groups.items()}
+    """Group column -> its worst group; examples in group -1 are in none, and a column of only these is left out."""
+    return {
+        name: worst_group(predictions.correct[values >= 0], values[values >= 0])
+        for name, values in predictions.groups.items()
+        if (values >= 0).any()
+    }
