@@ -21,8 +21,9 @@ import numpy as np
 from . import model_ref
 from .data import ArrayImages, Split
 from .errors import MissingDataError
+from .places import Roots
 from .recipe import Recipe
-from .suite import CardOnly, Suite, Task, sealed
+from .suite import Suite, Task, sealed
 
 if TYPE_CHECKING:
     from .clip import Clip, State
@@ -54,13 +55,11 @@ def check_method(kind: "type[Method]", model: str = model_ref.EMBEDDED, task: Ta
 
 
 def check_suite(suite: Suite) -> Iterator[Check]:
-    """The contract of a suite. One that is registered with its card only must say what it would need."""
+    """The contract of a suite, held against the data under its roots."""
     yield Check("card-is-complete", partial(_card_is_complete, suite))
     yield Check("names-are-consistent", partial(_names_are_consistent, suite))
-    if suite.card.layout:
+    if suite.places:
         yield Check("missing-data-is-named", partial(_missing_is_named, suite))
-    if isinstance(suite, CardOnly):
-        return
     yield Check("prompts-name-every-class", partial(_prompts, suite))
     for name in dict.fromkeys((suite.train, *suite.splits)):
         yield Check(f"{name}-is-what-the-card-says", partial(_split_is_sound, suite, name))
@@ -151,7 +150,9 @@ def _differing(a: "State", b: "State") -> list[str]:
 
 def _card_is_complete(suite: Suite) -> None:
     missing = [name for name in ("title", "paper", "licence", "home") if not getattr(suite.card, name).strip()]
-    if not suite.card.layout:
+    if suite.places:
+        missing += [f"source of {n}" for n in suite.places if not any(n in s.splits for s in suite.card.sources)]
+    else:
         missing += [f"count of {name}" for name in {suite.train, *suite.splits} - set(suite.card.counts)]
     _claim(not missing, f"the card lacks: {', '.join(missing)}")
 
@@ -159,7 +160,7 @@ def _card_is_complete(suite: Suite) -> None:
 def _names_are_consistent(suite: Suite) -> None:
     _claim(len(set(suite.shifts)) == len(suite.shifts) > 0, "shifts must be named, each once")
     _claim(not {suite.train, suite.val, suite.test} & set(suite.shifts), "a shift is also an ID split")
-    known, grouped = {suite.train, *suite.splits}, {s for members in suite.shift_groups.values() for s in members}
+    known, grouped = set(suite.known), {s for members in suite.shift_groups.values() for s in members}
     _claim(grouped <= set(suite.shifts), f"shift_groups: no shifts: {', '.join(grouped - set(suite.shifts))}")
     stray = set(suite.card.counts) - known
     _claim(not stray, f"the card counts {', '.join(stray)}: no such split")
@@ -169,22 +170,26 @@ def _missing_is_named(suite: Suite) -> None:
     with tempfile.TemporaryDirectory() as empty:
         for root in (None, Path(empty)):
             try:
-                type(suite)(suite.name, root).split(suite.test)
-                raise AssertionError(f"split '{suite.test}' loads from {root}, where there is no data")
+                _again(suite, root).check_ready()
+                raise AssertionError(f"the suite is ready with {root}, where there is no data")
             except MissingDataError as error:
-                unsaid = [text for text in (*suite.card.layout, suite.card.home) if text not in str(error)]
+                unsaid = [text for text in (suite.card.home, "--root") if text not in str(error)]
                 _claim(not unsaid, f"the message does not name {', '.join(unsaid)}: {error}")
 
 
 def _prompts(suite: Suite) -> None:
-    _claim(len(set(suite.classes)) == len(suite.classes) > 1, "two class names at least, each once")
+    _claim(len(set(suite.classes)) > 1, "two class names at least")
     _claim(suite.templates and all(t.count("{}") == 1 for t in suite.templates), "each template needs one {}")
+
+
+def _again(suite: Suite, root: Roots | Path | None) -> Suite:
+    return type(suite)(suite.name, root, suite.chosen, suite.partial)
 
 
 def _split_is_sound(suite: Suite, name: str) -> None:
     split = suite.split(name)  # compares size and labels with the card and the classes
     _claim(split.name == name and len(split) > 0, f"split '{name}' calls itself '{split.name}', or is empty")
-    _claim(split.images.read([len(split) - 1])[0].mode == "RGB", f"split '{name}': images must be RGB")
+    _claim(min(split.images.read([len(split) - 1])[0].size) > 0, f"split '{name}': its last image is empty")
 
 
 def _disjoint(suite: Suite) -> None:
@@ -194,6 +199,6 @@ def _disjoint(suite: Suite) -> None:
 
 
 def _stable(suite: Suite) -> None:
-    again = type(suite)(suite.name, suite.root)
+    again = _again(suite, suite.roots)
     moved = [n for n in (suite.train, *suite.splits) if suite.split(n).digest != again.split(n).digest]
     _claim(not moved, f"order, labels or pixels differ when loaded again: {', '.join(moved)}")

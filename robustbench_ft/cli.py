@@ -1,5 +1,6 @@
 """The command line: parsing and printing. Nothing heavy is imported before a command needs it."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ import click
 
 from . import __version__, cli_stats, registry
 from .cli_board import leaderboard
-from .cli_stats import FOLDER, WIDE
+from .cli_stats import FOLDER, PARTIAL, ROOT, WIDE
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def show(name: str) -> None:
 )
 @click.option("--config", type=FOLDER, metavar="PLAN.TOML", help="A file with the options above; flags win over it.")
 @click.option("--out", type=FOLDER, default=Path("runs"), show_default=True, help="Folder for the records.")
-@click.option("--root", type=FOLDER, envvar="RBFT_DATA", help="Folder of downloaded data.  [env: RBFT_DATA]")
+@ROOT
+@PARTIAL
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (towers only).")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many.")
@@ -140,13 +142,14 @@ def run(**options: Any) -> None:
 
     Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
     """
-    from . import environment, plan, runner
+    from . import environment, places, plan, runner
     from .progress import choose
 
     _set_threads(options["threads"])
     device = environment.choose_device(options["device"])
     request = _request(options, device)
-    cells = plan.make(request, options["root"])
+    roots = places.choose(options["root"], os.environ)
+    cells = plan.make(request, roots)
     if options["dry_run"]:
         for cell in cells:
             state = "done" if (options["out"] / cell.folder / "done").exists() else "to do"
@@ -154,7 +157,13 @@ def run(**options: Any) -> None:
         click.echo(f"{len(cells)} cells, {device.type}, {request.precision}")
         return
     workshop = runner.Workshop(
-        options["out"], device, options["root"], choose(), options["checkpoint_seconds"], options["save_model"]
+        options["out"],
+        device,
+        roots,
+        choose(),
+        options["checkpoint_seconds"],
+        options["save_model"],
+        plan.suite_files(request, roots),
     )
     try:
         folders = runner.run_cells(cells, workshop)
@@ -185,6 +194,7 @@ def _request(options: dict[str, Any], device: Any) -> "Request":
     flagged = {key for key, _ in pairs}
     kept = tuple(pair for pair in values.get("set", ()) if pair[0] not in flagged)
     asked = values.get("precision", "auto") if options["precision"] == "auto" else options["precision"]
+    values["allow_partial"] = options["allow_partial"] or bool(values.get("allow_partial"))
     values |= {"set": (*kept, *pairs), "precision": environment.choose_precision(asked, device)}
     return plan.Request(**values)
 
@@ -278,13 +288,13 @@ def report_command(runs: tuple[Path, ...], style: str, val: bool, against: str |
 def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
     """Time a step of each method beside a bare loop, in turns in one process."""
     from . import bench as benchmark
-    from . import environment, model_ref, plan
+    from . import environment, model_ref, suite_ref
     from .progress import choose
 
     _set_threads(options["threads"])
     device = environment.choose_device(options["device"])
     setting = benchmark.Setting(
-        plan.load_suite(suite),
+        suite_ref.load(suite),
         model_ref.resolve(model, pretrained),
         device,
         environment.choose_precision(options["precision"], device),
@@ -311,12 +321,13 @@ def check_method_command(name: str) -> None:
 
 @check.command("suite", context_settings=WIDE)
 @click.argument("name")
-@click.option("--root", type=FOLDER, envvar="RBFT_DATA", help="Folder of downloaded data.  [env: RBFT_DATA]")
-def check_suite_command(name: str, root: Path | None) -> None:
+@ROOT
+@PARTIAL
+def check_suite_command(name: str, root: tuple[str, ...], allow_partial: bool) -> None:
     """Load every split of the suite and hold it to its card."""
-    from . import checks, plan
+    from . import checks, places, suite_ref
 
-    _run_checks(checks.check_suite(plan.load_suite(name, root)))
+    _run_checks(checks.check_suite(suite_ref.load(name, places.choose(root, os.environ), allow_partial)))
 
 
 def _run_checks(found: "Iterator[Check]") -> None:

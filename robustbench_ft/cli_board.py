@@ -1,12 +1,16 @@
 """`rbft leaderboard`: claims in, checks, pages out. Parsing and printing only; nothing heavy at module level."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .cli_stats import FOLDER, WIDE
+
+if TYPE_CHECKING:
+    from .places import Roots
 
 ROOT = click.option(
     "--root", type=FOLDER, default=Path("leaderboards"), show_default=True, help="Folder of claims and boards."
@@ -43,20 +47,27 @@ def add(runs: tuple[Path, ...], root: Path, replace: bool, **trust: str | None) 
 @ROOT
 @click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v1).")
 @click.option("--data", is_flag=True, help="Also hold ids, labels and images against the suite on this machine.")
-@click.option("--data-root", type=FOLDER, envvar="RBFT_DATA", help="Folder of downloaded data.  [env: RBFT_DATA]")
+@click.option(
+    "--data-root",
+    multiple=True,
+    metavar="DIR",
+    help="Folder of downloaded data, as `rbft run --root`.  [env: RBFT_DATA]",
+)
 @click.option("--rescore", type=click.IntRange(min=1), metavar="K", help="Predict K images per split again.")
 @click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Records with weights, to re-score.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N, to re-score.")
 @click.option("--mark", metavar="NAME", help="Write into claims that pass how far and by whom they were verified.")
-def verify(root: Path, suite: str | None, data: bool, data_root: Path | None, **options: Any) -> None:
+def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...], **options: Any) -> None:
     """Recompute every number of every claim from its predictions; name whatever differs and exit with 2."""
+    from . import places
     from .board import audit, shelf
 
-    report = audit.audit_all(root, suite, data_root or True if data else False)
+    roots = places.choose(data_root, os.environ)
+    report = audit.audit_all(root, suite, roots if data else None)
     level = "predictions" if data else "metrics"
     lines: list[str] = []
     if options["rescore"]:
-        lines, level = _rescore(root, suite, report, data_root, options), "rescored"
+        lines, level = _rescore(root, suite, report, roots, options), "rescored"
     for name, problems in report.items():
         click.echo(f"{'FAILED' if problems else 'ok':<8} {name}")
         for problem in problems:
@@ -74,7 +85,7 @@ def verify(root: Path, suite: str | None, data: bool, data_root: Path | None, **
 
 
 def _rescore(
-    root: Path, suite: str | None, report: dict[str, list[str]], data: Path | None, options: dict[str, Any]
+    root: Path, suite: str | None, report: dict[str, list[str]], data: "Roots", options: dict[str, Any]
 ) -> list[str]:
     from .board import rescore, shelf
 

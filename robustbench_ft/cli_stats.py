@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 WIDE: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 FOLDER = click.Path(path_type=Path)
+ROOT = click.option(
+    "--root", "root", multiple=True, metavar="DIR",
+    help="Folder of downloaded data; repeat for several, SUITE/SPLIT=DIR names one split's.  [env: RBFT_DATA]",
+)  # fmt: skip
+PARTIAL = click.option(
+    "--allow-partial", is_flag=True, help="Run on data whose counts differ from the card; such runs make no claims."
+)
 FORMATS = click.Choice(["terminal", "markdown"])
 METRIC = click.Choice(["accuracy", "macro_f1", "nll", "brier"])
 

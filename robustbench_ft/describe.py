@@ -51,14 +51,18 @@ def _suite(name: str) -> str:
     ]  # fmt: skip
     if card.note:
         lines.append(f"note      {card.note}")
-    if card.layout:
-        lines.append(f"layout    under --root: {', '.join(card.layout)}")
+    for split, where in suite.places.items():
+        lines.append(f"{split:<9} under --root: {' or '.join(where)}")
+    for option, does in suite.options.items():
+        lines.append(f"option    {name}+{option}: {does}")
     counts = ", ".join(f"{split} {n:,}" for split, n in card.counts.items())
     lines += [f"images    {counts}"] if counts else []
     lines += [
         f"ID        train {suite.train}, val {suite.val}, test {suite.test}",
         f"shifts    {', '.join(suite.shifts)}",
     ]
+    lines += [f"also      {', '.join(suite.extra)} (in no mean)"] if suite.extra else []
+    lines += [f"metric    {split}: {metric} (official)" for split, metric in suite.metrics.items()]
     lines.append(f"recipe    {recipe_text(suite.recipe)}")
     if dataclasses.replace(suite.recipe, steps=0, validate_every=0) == dataclasses.replace(
         EMBEDDED, steps=0, validate_every=0

@@ -131,7 +131,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]:
     """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem."""
     problems: list[str] = []
-    suites = _try_each(request.suite, lambda name: suite_ref.load(name, root, request.allow_partial), problems, "--suite")
+    suites = _try_each(
+        request.suite, lambda name: suite_ref.load(name, root, request.allow_partial), problems, "--suite"
+    )
     models = _try_each(request.model, lambda name: model_ref.resolve(name, request.pretrained), problems, "--model")
     methods = _try_each(
         request.method,
@@ -163,6 +165,12 @@ def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]
     if problems:
         raise PlanError(dict.fromkeys(problems))
     return tuple(cells)
+
+
+def suite_files(request: Request, root: Roots | Path | None = None) -> dict[str, str]:
+    """Name -> file, for suites that were given as a `suite.toml`."""
+    files = [text for text in request.suite if suite_ref.is_file(text)]
+    return {suite_ref.load(text, root, request.allow_partial).name: text for text in files}
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import tiny
 import torch
 from click.testing import CliRunner, Result
 
-from robustbench_ft import cache, plan
+from robustbench_ft import cache, suite_ref
 from robustbench_ft import clip as clips
 from robustbench_ft.cli import main
 from robustbench_ft.errors import RbftError

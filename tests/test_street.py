@@ -11,14 +11,15 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "data", "cache", "drawing", "embedded", "recipe", "suite", "model_ref", "registry", "progress", "clip",
+    "errors", "data", "cache", "drawing", "embedded", "recipe", "places", "suite", "trees", "custom", "model_ref", "registry",
+    "suite_ref", "progress", "clip",
     "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows", "scores",
     "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "board", "cli_board", "cli",
 )  # fmt: skip
 TORCH = {"clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "embedded"}
 REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")
 PUBLIC = {"Batch", "Clip", "Family", "Method", "Run", "TrainSet"}
-SUITES_MAY = {"cache", "data", "drawing", "errors", "recipe", "suite"}
+SUITES_MAY = {"cache", "data", "drawing", "errors", "recipe", "suite", "trees"}
 HEAVY = ("torch", "open_clip", "torchvision", "numpy", "scipy", "pyarrow", "matplotlib", "sklearn", "pydantic")
 
 

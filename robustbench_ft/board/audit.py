@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robustbench_ft import suite_ref
 from robustbench_ft.errors import RbftError
+from robustbench_ft.places import Roots
 from robustbench_ft.suite import Suite
 
 from . import bundle, claim, shelf
@@ -47,7 +48,7 @@ def audit(one: Stored) -> list[str]:
     return problems
 
 
-def audit_all(root: Path, suite: str | None = None, data: Path | bool = False) -> dict[str, list[str]]:
+def audit_all(root: Path, suite: str | None = None, data: Roots | None = None) -> dict[str, list[str]]:
     """Claim -> problems, for all claims of a folder; rows of a board are held against each other too."""
     found = shelf.find(root, suite)
     if not found:
@@ -56,14 +57,14 @@ def audit_all(root: Path, suite: str | None = None, data: Path | bool = False) -
     sound = [one for one in found if not report[one.place.claim.as_posix()]]
     for problem in shelf.conflicts(sound):
         report[problem.partition(" and ")[0]].append(problem)
-    if data is not False:
+    if data is not None:
         suites: dict[str, Suite] = {}
         for one in sound:
-            report[one.place.claim.as_posix()] += against_data(one, None if data is True else data, suites)
+            report[one.place.claim.as_posix()] += against_data(one, data, suites)
     return report
 
 
-def against_data(one: Stored, root: Path | None, suites: dict[str, Suite]) -> list[str]:
+def against_data(one: Stored, root: Roots | None, suites: dict[str, Suite]) -> list[str]:
     """Ids, labels and pixels of the suite as this machine has it."""
     identity = one.content["identity"]
     name = identity["suite"]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from robustbench_ft.data import Bytes, Images, Ints, Split
 from robustbench_ft.errors import RbftError
+from robustbench_ft.places import Roots
 from robustbench_ft.stats.pairs import flips
 from robustbench_ft.stats.streams import generator
 from robustbench_ft.store import Record, find_records
@@ -72,7 +73,7 @@ class Chosen:
         return f"{self.images.stamp()}[{','.join(map(str, self.indices))}]"
 
 
-def rescore(one: Stored, runs: Path, k: int, data: Path | None = None, device: str = "cpu") -> list[Verdict]:
+def rescore(one: Stored, runs: Path, k: int, data: Roots | None = None, device: str = "cpu") -> list[Verdict]:
     """A verdict for each listed seed; weights come from the `model/` folders of records under `runs`."""
     from robustbench_ft import suite_ref
 
