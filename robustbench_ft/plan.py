@@ -91,7 +91,7 @@ class Cell:
         return json.loads(json.dumps({**self._content(), "digest": self.digest}))
 
     def _content(self) -> dict[str, Any]:
-        """Fields that came later are left out at their defaults, so that digests of earlier cells stay what they are."""
+        """Fields that came later are left out at their defaults, so that digests of earlier cells stay."""
         return {k: v for k, v in asdict(self).items() if v or k not in ("partial", "suite_definition")}
 
     def build(self) -> Method:

@@ -65,9 +65,7 @@ class Suite(ABC):
     metrics: Mapping[str, str] = {}  # split -> its official metric, where that is not accuracy
     published_train: str = ""  # what papers trained on, where that is more than `train`
     published_selector: str | None = None  # the split that papers selected on, if any paper used the suite
-    places: Mapping[
-        str, tuple[str, ...]
-    ] = {}  # split -> paths under a root where people keep it; none: nothing to have
+    places: Mapping[str, tuple[str, ...]] = {}  # split -> paths under a root where people keep it
     definition: str = ""  # digest of the file that defines the suite, where it is not a registered one
     options: ClassVar[Mapping[str, str]] = {}  # what may follow the name, as in 'imagenet+objectnet' -> what it does
 

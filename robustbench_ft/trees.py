@@ -52,7 +52,7 @@ def class_folders(
         inner = next((name for name in folders if _has_class(place / name, classes)), None)
         if inner:
             raise MissingDataError(
-                f"{place} is one level too high: its folder '{inner}' holds the {kind} folders; name that one with --root"
+                f"{place} is one level too high: its folder '{inner}' holds the {kind} folders; name that with --root"
             )
     if not folders and loose:
         raise MissingDataError(
@@ -135,7 +135,7 @@ def _has_class(folder: Path, classes: Mapping[str, int]) -> bool:
 
 
 def split_file(path: Path, n_classes: int) -> tuple[tuple[str, ...], Ints]:
-    """Lines of `relative/path label` -> paths and labels. A path may hold spaces: the label is what follows the last."""
+    """Lines of `relative/path label` -> paths and labels. A path may hold spaces: the label follows the last."""
     paths: list[str] = []
     labels: list[int] = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):

@@ -37,7 +37,7 @@ def write(path: Path, label: int, frame: int = 0, side: int = SIDE) -> Path:
 def labels(pixels: NDArray[Any]) -> NDArray[np.int64]:
     """[n, H, W, 3] -> the labels that the pixels carry, [n]; H and W at least 16."""
     grey = pixels.astype(np.float64).mean(axis=-1)
-    n, height, width = grey.shape
+    height, width = grey.shape[1:]
     rows, columns = ((np.arange(CELLS) + 0.5) * size / CELLS for size in (height, width))
     half = max(1, min(height, width) // (4 * CELLS))
     bits = np.stack([

@@ -12,7 +12,7 @@ import tiny
 import torch
 from click.testing import CliRunner, Result
 
-from robustbench_ft import cache, suite_ref
+from robustbench_ft import cache
 from robustbench_ft import clip as clips
 from robustbench_ft.cli import main
 from robustbench_ft.errors import RbftError
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("shelves")
 
 FT = "run --method ft --suite tiny"
 VIT = f"{FT} --model ViT-B-32"
-CARD_ONLY = {
+HOMES = {
     "imagenet": "image-net.org", "domainnet": "ai.bu.edu/M3SDA", "wilds-iwildcam": "wilds.stanford.edu",
     "wilds-fmow": "wilds.stanford.edu", "wilds-camelyon17": "wilds.stanford.edu",
 }  # fmt: skip
@@ -179,14 +179,13 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("root", ["", " --root TMP/data"])
-@pytest.mark.parametrize("suite", CARD_ONLY)
+@pytest.mark.parametrize("suite", HOMES)
 def test_data_that_is_not_there(suite: str, root: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    place = "TMP/data lacks " if root else "pass --root DIR (or set RBFT_DATA) "
+    place = "TMP/data has no " if root else "pass --root DIR (or set RBFT_DATA) "
     check(Case(f"run --method ft --suite {suite}{root}", (place,)), tmp_path)
     [line] = answer(invoke(f"run --method ft --suite {suite}{root}", tmp_path))
-    assert CARD_ONLY[suite] in line
-    assert all(path in line for path in suite_ref.load(suite).card.layout)
+    assert HOMES[suite] in line
 
 
 @pytest.mark.parametrize("suite", ["tiny", "shapes"])

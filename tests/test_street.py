@@ -11,8 +11,8 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "data", "cache", "drawing", "embedded", "recipe", "places", "suite", "trees", "custom", "model_ref", "registry",
-    "suite_ref", "progress", "clip",
+    "errors", "data", "cache", "drawing", "embedded", "recipe", "places", "suite", "trees", "custom", "model_ref",
+    "registry", "suite_ref", "progress", "clip",
     "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows", "scores",
     "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "board", "cli_board", "cli",
 )  # fmt: skip

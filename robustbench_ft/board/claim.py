@@ -120,8 +120,8 @@ def _check_same(runs: Sequence[Bundle]) -> None:
     partial = [run.seed for run in runs if run.cell.get("partial")]
     if partial:
         raise RbftError(
-            f"seed {partial[0]} of {first.cell['method']} on {first.cell['suite']} was run with --allow-partial; a claim "
-            "needs the whole data set: run it again without"
+            f"seed {partial[0]} of {first.cell['method']} on {first.cell['suite']} was run with --allow-partial; a "
+            "claim needs the whole data set: run it again without"
         )
     for run in runs[1:]:
         for key in sorted({*first.cell, *run.cell} - {"seed"}):

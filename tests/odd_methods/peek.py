@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from robustbench_ft import Clip, Method, Run, TrainSet
+from robustbench_ft.runner import _load  # pyright: ignore[reportPrivateUsage]
 from robustbench_ft.suite_ref import load as load_suite
-from robustbench_ft.runner import _suite  # pyright: ignore[reportPrivateUsage]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Peek(Method):
         ways: dict[str, Callable[[], object]] = {
             "registry": lambda: load_suite("tiny").split(self.split),
             "load": lambda: load_suite("tiny").load(self.split),
-            "runner": lambda: _suite("tiny", None).split(self.split),
+            "runner": lambda: _load("tiny", None, False).split(self.split),
             "thread": lambda: in_thread(lambda: load_suite("tiny").split(self.split)),
         }
         ways[self.way]()
