@@ -216,6 +216,7 @@ def _print_table(table: "Table", val: bool = False) -> None:
     """In one piece where the terminal is wide enough, else the means first and the single shifts below."""
     from rich.console import Console
     from rich.measure import Measurement
+    from rich.table import Table as RichTable
 
     from . import report
 
@@ -228,6 +229,14 @@ def _print_table(table: "Table", val: bool = False) -> None:
         console.print(_rich(table, [name for name in head if name not in table.shifts], val))
         console.print(_rich(table, ["method", *table.shifts], val))
     console.print(report.footnote(table), highlight=False, style="dim")
+    if table.further:
+        more = RichTable()
+        for column in ("method", *table.further):
+            more.add_column(column, justify="left" if column == "method" else "right")
+        for row in table.rows:
+            more.add_row(*report.further_line(table, row))
+        console.print(more)
+        console.print(report.FURTHER, highlight=False, style="dim")
 
 
 def _rich(table: "Table", columns: list[str], val: bool) -> Any:

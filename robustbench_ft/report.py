@@ -10,11 +10,13 @@ from tabulate import tabulate
 
 from . import stats
 from .errors import RbftError
+from .metrics import further_columns
 from .rows import BY_VAL, check_same_data, join, settings
 from .stats import Estimate, Matrix
 from .store import Record
 
 MATRICES = ("id_matrix", "ood_matrix")
+FURTHER = "Official metrics that are not accuracy, and other label spaces, in %: means over seeds, no intervals."
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Row:
     sort_key: tuple[float, bool, str]  # learning rate, then setting
     diverged: bool
     deterministic: bool
+    further: Mapping[str, tuple[float, ...]]  # title -> value by seed
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Table:
     groups: tuple[str, ...]
     rows: tuple[Row, ...]
     curves: Mapping[str, Sequence[tuple[float, float, float]]]  # row -> (alpha, ID, mean OOD) along a family
+    further: tuple[str, ...] = ()  # titles of official metrics that are not accuracy, and of other label spaces
+    partial: bool = False  # the data were not complete
 
     def columns(self, val: bool = False) -> tuple[str, ...]:
         """ID validation if wanted, ID, each shift, the mean of each group of shifts, the mean of all."""
@@ -60,7 +65,8 @@ class Table:
 
     @property
     def title(self) -> str:
-        return f"{self.suite} v{self.version}, model {self.model}, protocol {self.protocol}"
+        note = " (partial data: no claim)" if self.partial else ""
+        return f"{self.suite} v{self.version}, model {self.model}, protocol {self.protocol}{note}"
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
@@ -97,6 +103,7 @@ def _table(records: list[Record]) -> Table:
     return Table(
         suite=cell["suite"], version=cell["suite_version"], model=cell["model"]["name"], protocol=cell["protocol"],
         shifts=tuple(meta["splits"]["shifts"]), groups=tuple(meta["shift_groups"]), rows=tuple(order), curves=curves,
+        further=tuple(column.title for column in further_columns(meta)), partial=bool(cell.get("partial")),
     )  # fmt: skip
 
 
@@ -125,6 +132,13 @@ def _row(group: Sequence[Record], candidates: tuple[str, ...], setting: str) -> 
         sort_key=(float((group[0].cell["recipe"] or {}).get("lr", 0.0)), setting.endswith(BY_VAL), setting),
         deterministic=group[0].cell["deterministic"],
         diverged=any(stage["diverged"] for r in group for stage in r.env["stages"]),
+        further={
+            column.title: tuple(
+                float(r.metrics["candidates"][c][column.split][column.metric])
+                for r, c in zip(group, candidates, strict=True)
+            )
+            for column in further_columns(meta)
+        },
     )  # fmt: skip
 
 
@@ -167,13 +181,26 @@ def line(table: Table, row: Row, val: bool = False) -> list[str]:
     return [name, str(len(row.seeds)), *(cell_text(row.cells[c]) for c in table.columns(val)), f"{row.fit_seconds:.1f}"]
 
 
+def further_line(table: Table, row: Row) -> list[str]:
+    """One row of official metrics and other label spaces: means over seeds, with the sd where there are several."""
+    cells = [row.further[title] for title in table.further]
+    sds = [f" (sd {100 * np.std(values, ddof=1):.1f})" if len(values) > 1 else "" for values in cells]
+    return [row.name, *(f"{100 * np.mean(values):.1f}{sd}" for values, sd in zip(cells, sds, strict=True))]
+
+
 def markdown(table: Table, val: bool = False) -> str:
     """The table as GitHub Markdown."""
     head = header(table, val)
     align = ("left", *("right" for _ in head[1:]))
     body = [line(table, row, val) for row in table.rows]
     text = tabulate(body, head, tablefmt="pipe", disable_numparse=True, colalign=align)
-    return f"**{table.title}**\n\n{text}\n\n{footnote(table)}\n"
+    whole = f"**{table.title}**\n\n{text}\n\n{footnote(table)}\n"
+    if not table.further:
+        return whole
+    body = [further_line(table, row) for row in table.rows]
+    align = ("left", *("right" for _ in table.further))
+    more = tabulate(body, ["method", *table.further], tablefmt="pipe", disable_numparse=True, colalign=align)
+    return f"{whole}\n{more}\n\n{FURTHER}\n"
 
 
 def as_json(found: Sequence[Table]) -> str:
@@ -183,7 +210,7 @@ def as_json(found: Sequence[Table]) -> str:
 
 def _plain(table: Table) -> dict[str, Any]:
     shared = {name: getattr(table, name) for name in ("suite", "version", "model", "protocol", "curves")}
-    named = ("name", "method", "setting", "seeds", "candidates", "diverged", "fit_seconds")
+    named = ("name", "method", "setting", "seeds", "candidates", "diverged", "fit_seconds", "further")
     rows = [
         {name: getattr(row, name) for name in named}
         | {"cells": {column: asdict(estimate) for column, estimate in row.cells.items()}}

@@ -27,7 +27,7 @@ CHECKED = ("id", "label", "prediction", "correct", "confidence")
 class SplitReader:
     """Reads one split of many runs; the first file read is what all others must agree with."""
 
-    split: str
+    split: str  # or a view of it in another label space
     metric: str = "accuracy"
     first: Path | None = None
     ids: Any = None
@@ -38,23 +38,27 @@ class SplitReader:
         """[n] of one run; None where the record holds no predictions for this split."""
         path = predictions_path(record.folder, candidate, self.split)
         if path not in self.cache:
-            if not path.exists():
+            if not path.exists() or (self.space and self.split not in record.metrics["candidates"][candidate]):
                 return None
-            column = read_columns(path, (*CHECKED, *NEEDED[self.metric]))
+            column = read_columns(path, (*CHECKED, *NEEDED[self.metric]), self.space)
             self._check(path, column, int(record.env["data"].get(self.split, {}).get("n", -1)))
             self.cache[path] = self._score(path, column)
         return self.cache[path]
 
+    @property
+    def space(self) -> str:
+        return self.split.partition("@")[2]
+
     def group(self, record: Record, candidate: str, name: str) -> NDArray[np.int64]:
         """[n] codes 0..G-1 of a group column."""
         path = predictions_path(record.folder, candidate, self.split)
-        values = _numpy(path, read_columns(path, (f"group:{name}",))[f"group:{name}"])
+        values = _numpy(path, read_columns(path, (f"group:{name}",), self.space)[f"group:{name}"])
         return np.unique(values, return_inverse=True)[1].astype(np.int64)
 
     def predictions(self, record: Record, candidate: str) -> NDArray[np.int64]:
         """[n] predicted classes, after `read` has checked the file."""
         path = predictions_path(record.folder, candidate, self.split)
-        return _numpy(path, read_columns(path, ("prediction",))["prediction"]).astype(np.int64)
+        return _numpy(path, read_columns(path, ("prediction",), self.space)["prediction"]).astype(np.int64)
 
     def _check(self, path: Path, column: Mapping[str, Any], n: int) -> None:
         ids = column["id"]

@@ -67,25 +67,29 @@ def audit_all(root: Path, suite: str | None = None, data: Roots | None = None) -
 def against_data(one: Stored, root: Roots | None, suites: dict[str, Suite]) -> list[str]:
     """Ids, labels and pixels of the suite as this machine has it."""
     identity = one.content["identity"]
-    name = identity["suite"]
-    if name not in suites:
-        suites[name] = suite_ref.load(name, root)
-    suite = suites[name]
+    called = identity["suite"]
+    if called not in suites:
+        suites[called] = suite_ref.load(called, root)
+    suite = suites[called]
     if suite.version != identity["suite_version"]:
-        return [f"the claim is about {name} v{identity['suite_version']}, this version of rbft has v{suite.version}"]
+        return [f"the claim is about {called} v{identity['suite_version']}, this version of rbft has v{suite.version}"]
     differing: dict[str, list[str]] = {}
     for split, entry in one.content["data"]["splits"].items():
-        local = suite.split(split)
+        name, _, space = split.partition("@")
+        whole = suite.split(name)
+        labels = whole.also[space].labels if space else whole.labels
+        kept = labels >= 0
+        ids = [example for example, own in zip(whole.ids, kept, strict=True) if own]
         pairs = {
-            "example ids": (entry["ids_sha256"], bundle.ids_digest(local.ids)),
-            "labels": (entry["labels_sha256"], bundle.labels_digest(local.labels)),
-            "images": (entry["content_sha256"], local.digest),
+            "example ids": (entry["ids_sha256"], bundle.ids_digest(ids)),
+            "labels": (entry["labels_sha256"], bundle.labels_digest(labels[kept])),
+            "images": (entry["content_sha256"], whole.digest),
         }
         for word, (told, found) in pairs.items():
             if told != found:
                 differing.setdefault(word, []).append(split)
     return [
-        f"{word} of {', '.join(splits)} are not those of {name} v{suite.version} on this machine"
+        f"{word} of {', '.join(splits)} are not those of {called} v{suite.version} on this machine"
         for word, splits in differing.items()
     ]
 

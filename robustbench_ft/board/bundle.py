@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from robustbench_ft.data import Ints, Predictions
 from robustbench_ft.errors import RbftError
+from robustbench_ft.metrics import further_columns
 from robustbench_ft.store import Json, Record, read_json, write_bytes, write_json
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made at import, unseen by type checkers
@@ -57,7 +58,7 @@ class Bundle:
 
     def codes(self, split: str) -> Ints | None:
         """[n] which cluster each example belongs to, 0..G-1, where the suite declares that examples come together."""
-        name = self.summary["clusters"].get(split)
+        name = self.summary["clusters"].get(split.partition("@")[0])
         return (
             None if name is None else np.unique(self.any(split).groups[name], return_inverse=True)[1].astype(np.int64)
         )
@@ -78,8 +79,10 @@ class Bundle:
 
 
 def split_names(summary: Json) -> tuple[str, ...]:
+    """Splits, and views of them in other label spaces."""
     splits = summary["splits"]
-    return tuple(dict.fromkeys((splits["val"], splits["test"], *splits["shifts"], *splits.get("extra", ()))))
+    every = (splits["val"], splits["test"], *splits["shifts"], *splits.get("extra", ()), *summary.get("views", ()))
+    return tuple(dict.fromkeys(every))
 
 
 def from_record(record: Record) -> Bundle:
@@ -87,6 +90,8 @@ def from_record(record: Record) -> Bundle:
     metrics, cell = record.metrics, record.cell
     summary = {key: metrics[key] for key in ("default", "axis", "splits", "shift_groups")}
     summary |= {"clusters": metrics.get("clusters", {}), "resolution": _resolution(record.folder)}
+    if further_columns(metrics):
+        summary |= {"official": metrics["official"], "views": metrics["views"]}
     names = sorted(metrics["candidates"])
     whole = {split: {name: record.predictions(name, split) for name in names} for split in split_names(summary)}
     choices = {split: {name: p.prediction for name, p in found.items()} for split, found in whole.items()}

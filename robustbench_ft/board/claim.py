@@ -61,7 +61,8 @@ def columns(summary: Json) -> dict[str, tuple[str, ...]]:
     shifts = tuple(splits["shifts"])
     found = {"ID val": (splits["val"],), "ID": (splits["test"],), **{name: (name,) for name in shifts}}
     found |= {f"mean {name}": tuple(members) for name, members in summary["shift_groups"].items()}
-    return found | {"mean OOD": shifts}
+    further = (*splits.get("extra", ()), *summary.get("views", ()))  # in no mean
+    return found | {"mean OOD": shifts} | {name: (name,) for name in further}
 
 
 def make(runs: Sequence[Bundle], files: Mapping[str, Mapping[str, str]], trust: Json) -> Json:
@@ -148,8 +149,8 @@ def _data(runs: Sequence[Bundle]) -> Json:
         found[split] = {
             "n": len(shown), "ids_sha256": bundle.ids_digest(shown.ids),
             "labels_sha256": bundle.labels_digest(shown.label), "classes": len(np.unique(shown.label)),
-            "content_sha256": first.env["data"][split]["digest"], "groups": sorted(shown.groups),
-            "clusters": first.summary["clusters"].get(split),
+            "content_sha256": first.env["data"][split.partition("@")[0]]["digest"], "groups": sorted(shown.groups),
+            "clusters": first.summary["clusters"].get(split.partition("@")[0]),
         }  # fmt: skip
     train = {name: entry for name, entry in first.env["data"].items() if name not in found}
     return {"splits": found, "trained_on": train, "roles": first.summary["splits"]}

@@ -11,7 +11,6 @@ from robustbench_ft.stats.robustness import sigmoid
 
 from . import paper, svg
 from .claim import FIXED
-from .standing import LINES
 from .svg import INK, MUTED, PAPER, SERIES
 from .table import Board
 
@@ -161,7 +160,7 @@ def reliability(board: Board, name: str) -> str:
 
 def published(rows: Sequence[paper.Row], suite: str, shift: str, name: str) -> str:
     """Papers' rows on one shift against ID, and the line of standard models they are held against."""
-    line = stats_lines.load()[LINES[suite][shift]]
+    line = stats_lines.axes(suite, (shift,))[shift].lines[0]
     found = [row for row in rows if shift in row.cells]
     models = list(dict.fromkeys(row.model for row in found))
     with svg.figure(WIDTH, 260) as (drawn, axes):

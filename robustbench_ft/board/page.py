@@ -9,11 +9,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robustbench_ft.stats import lines as stats_lines
 from robustbench_ft.store import Json
 from robustbench_ft.suite import Card
 
 from . import claim, figures, paper, text
-from .standing import LINES
 from .table import Board, Row, caption
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -92,7 +92,9 @@ def render(page: Page, footer: Sequence[str]) -> str:
 
 def _lined(page: Page) -> dict[str, str]:
     """Shifts for which a line of standard models is shipped, where papers have rows on them."""
-    shifts = LINES.get(page.suite, {}) if page.paper else {}
+    # papers print the plain ID accuracy, so only lines over that can be drawn for them
+    axes = stats_lines.axes(page.suite, page.shifts) if page.paper else {}
+    shifts = [shift for shift, axis in axes.items() if axis.identity == "test"]
     return {shift: f"{shift} against ID, with the line of standard models" for shift in shifts}
 
 
@@ -134,7 +136,27 @@ def _main(board: Board, key: str) -> Table:
 
 
 def _more(board: Board, key: str) -> list[Table]:
-    return [_scores(board, key), *_effective(board, key), _costs(board, key), _origin(board, key)]
+    return [
+        *_further(board, key),
+        _scores(board, key),
+        *_effective(board, key),
+        _costs(board, key),
+        _origin(board, key),
+    ]
+
+
+def _further(board: Board, key: str) -> list[Table]:
+    if not board.further:
+        return []
+    lines = [
+        Line(row.key, (_named(row), *(
+            Cell(shown, row.further(column)[0])
+            for shown, column in zip(text.further_cells(board, row), board.further, strict=True)
+        )), row.ranked)
+        for row in board.rows
+    ]  # fmt: skip
+    head = ("method", *(column.title for column in board.further))
+    return [Table(f"{key}-further", text.FURTHER.rstrip("."), head, tuple(lines))]
 
 
 SCORES = (("NLL", "nll", 3), ("Brier", "brier", 3), ("ECE, %", "ece", 1), ("macro-F1, %", "macro_f1", 1))

@@ -101,6 +101,8 @@ def _verdict(one: Stored, record: Record, suite: "Suite", k: int, device: str) -
     after: list[Ints] = []
     labels: list[Ints] = []
     for name in one.content["data"]["splits"]:
+        if "@" in name:
+            continue  # the same images in another label space
         split, stored = suite.split(name), bundle.choices[name][bundle.summary["default"]]
         place = {example: row for row, example in enumerate(bundle.any(name).ids)}
         size = min(k, len(split))
@@ -111,7 +113,9 @@ def _verdict(one: Stored, record: Record, suite: "Suite", k: int, device: str) -
         unknown = [example for example in ids if example not in place]
         if unknown:
             raise RbftError(f"{one.place.claim}: split '{name}' of this machine has an example {unknown[0]} it lacks")
-        found = predict(model, Split(name, Chosen(split.images, drawn), split.labels[drawn], ids))["final"]
+        found = predict(
+            model, Split(name, Chosen(split.images, drawn), split.labels[drawn], ids, members=split.members)
+        )["final"]
         before.append(stored[[place[example] for example in ids]])
         after.append(found.prediction)
         labels.append(found.label)

@@ -43,8 +43,6 @@ from .table import Board, Row
 
 ENOUGH_SEEDS = 3  # for letters and ranks
 BASELINE = "ft"
-# shift -> line; the other lines need ID accuracy on the shift's own classes, which claims do not hold
-LINES: Mapping[str, Mapping[str, str]] = {"imagenet": {"v2": "imagenet-v2", "sketch": "imagenet-sketch"}}
 
 
 def boards(claims: Sequence[Stored], published: Sequence[paper.Row] = (), baseline: str = BASELINE) -> list[Board]:
@@ -60,7 +58,7 @@ def boards(claims: Sequence[Stored], published: Sequence[paper.Row] = (), baseli
 def card_of(suite: str) -> Card | None:
     """None for a suite that is not installed here."""
     try:
-        return registry.load("suite", suite, Suite).card
+        return registry.load("suite", suite.partition("+")[0], Suite).card
     except RbftError:
         return None
 
@@ -118,12 +116,12 @@ def _compared(
     gaps = {row.key: gap(row, reference) for row in ranked if reference and row.key != reference.key}
     adjusted = dict(zip(gaps, holm([gap.p for gap in gaps.values()]).tolist(), strict=True)) if gaps else {}
     curve = _reference_curve(rows, wanted)
-    lines = _lines(identity["suite"])
+    lines = stats_lines.axes(identity["suite"], shifts)
     return [
         replace(
             row, letters=letters.get(row.key, ""), rank=ranks.get(row.name), against=gaps.get(row.key),
             p_adjusted=adjusted.get(row.key), gain=_gain(row, curve, wanted, origins),
-            effective={s: _effective(row, line, s, wanted) for s, line in lines.items() if s in wanted},
+            effective={s: _effective(row, axis, s) for s, axis in lines.items() if axis.identity in row.known_splits},
         )
         for row in rows
     ]  # fmt: skip
@@ -188,17 +186,10 @@ def _gain(
     return matched_id_gain(point, curve, paired)
 
 
-def _lines(suite: str) -> dict[str, stats_lines.NamedLine]:
-    if suite not in LINES:
-        return {}
-    shipped = stats_lines.load()
-    return {shift: shipped[name] for shift, name in LINES[suite].items()}
-
-
-def _effective(
-    row: Row, line: stats_lines.NamedLine, shift: str, wanted: Mapping[str, Sequence[str]]
-) -> EffectiveRobustness:
-    return measured_effective_robustness(line.line, row.correct(wanted["ID"][0]), row.correct(shift))
+def _effective(row: Row, axis: stats_lines.Axis, shift: str) -> EffectiveRobustness:
+    identity = row.correct(axis.identity)
+    line = axis.at(float(identity.scores.mean())).line
+    return measured_effective_robustness(line, identity, row.correct(shift))
 
 
 def _settings(one: Stored, group: Sequence[Stored]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from robustbench_ft.data import Predictions
+from robustbench_ft.metrics import Column, further_columns
 from robustbench_ft.metrics.calibration import Bins, reliability
 from robustbench_ft.stats import Estimate, Examples
 from robustbench_ft.stats.multiplicity import ALPHA
@@ -74,6 +75,16 @@ class Row:
     def mean(self, metric: str, column: str) -> float | None:
         return self.result["mean"].get(metric, {}).get(column)
 
+    @property
+    def known_splits(self) -> set[str]:
+        """What it was evaluated on, views in other label spaces included."""
+        return set(self.claim["data"]["splits"])
+
+    def further(self, column: Column) -> tuple[float, float | None]:
+        """Mean over seeds and sd of a number beside accuracy."""
+        sd = self.result["sd"][column.metric][column.split]
+        return self.result["mean"][column.metric][column.split], sd
+
     def cost(self, name: str) -> float | None:
         """Mean over seeds; None where a run did not measure it."""
         values = [run["cost"].get(name) for run in self.claim["runs"]]
@@ -126,6 +137,11 @@ class Board:
         """Means first: they are what rows are ordered by."""
         groups = [name for name in self.columns if name.startswith("mean ") and name != "mean OOD"]
         return ("mean OOD", *groups, "ID", *self.shifts)
+
+    @property
+    def further(self) -> tuple[Column, ...]:
+        """Official metrics that are not accuracy, and other label spaces."""
+        return further_columns(self.rows[0].source.runs[0].summary) if self.rows else ()
 
     @property
     def ranked(self) -> tuple[Row, ...]:

@@ -64,6 +64,7 @@ def markdown(board: Board) -> str:
     table = tabulate(body, [_escape(h) for h in head], tablefmt="github", disable_numparse=True,
                      colalign=("left", *("right" for _ in head[1:])))  # fmt: skip
     parts = [f"## {board.title}", table, caption(board), meaning(board)]
+    parts += [further_markdown(board)] if board.further else []
     parts += [cost_markdown(board), paper_markdown(board.paper, board.shifts, board)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -92,6 +93,21 @@ def meaning(board: Board) -> str:
     if any(row.oracle for row in board.rows):
         texts.append("Oracle: each seed's alpha is chosen by its accuracy on the shifts, which nobody may do; no test.")
     return " ".join(texts)
+
+
+FURTHER = "Official metrics that are not accuracy, and other label spaces, in %: means over seeds, sd behind them."
+
+
+def further_cells(board: Board, row: Row) -> list[str]:
+    found = [row.further(column) for column in board.further]
+    return [f"{100 * mean:.1f}{'' if sd is None else f' (sd {100 * sd:.1f})'}" for mean, sd in found]
+
+
+def further_markdown(board: Board) -> str:
+    head = ["method", *(column.title for column in board.further)]
+    body = [[_escape(row.name), *further_cells(board, row)] for row in board.rows]
+    align = ("left", *("right" for _ in head[1:]))
+    return f"{FURTHER}\n\n{tabulate(body, head, tablefmt='github', disable_numparse=True, colalign=align)}"
 
 
 COSTS = (

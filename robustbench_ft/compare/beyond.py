@@ -6,8 +6,7 @@ from typing import Any
 
 from robustbench_ft.rows import Row, Run, curve_runs
 from robustbench_ft.stats.intervals import Estimate, Examples
-from robustbench_ft.stats.lines import NamedLine
-from robustbench_ft.stats.lines import load as load_lines
+from robustbench_ft.stats.lines import Axis, axes
 from robustbench_ft.stats.robustness import (
     Curve,
     EffectiveRobustness,
@@ -26,9 +25,6 @@ from .load import Arena, examples_of
 from .tables import MISSING, Text, points
 
 PLACES = (0.0, 0.5, 1.0)  # where frontiers are met, as shares of their common ID range
-# shifts of suite 'imagenet' whose line has the plain 1000-class ID accuracy; the others need ID on their own classes
-LINES = {"imagenet": {"v2": "imagenet-v2", "imagenet-v2": "imagenet-v2", "sketch": "imagenet-sketch",
-                      "imagenet-sketch": "imagenet-sketch"}}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Beyond:
     frontiers: tuple[Frontier, ...]
     refusal: str  # why frontiers are not compared
     effective: Mapping[str, Mapping[str, EffectiveRobustness]]  # row -> shift
-    lines: Mapping[str, NamedLine]  # shift -> its line
+    axes: Mapping[str, Axis]  # shift -> its lines
 
 
 def beyond(found: Comparison) -> Beyond:
@@ -80,9 +76,7 @@ def beyond(found: Comparison) -> Beyond:
         gains = tuple(_gain(arena, row, *curves[reference]) for row in rivals)
     areas = {name: area for name, (curve, _) in curves.items() if (area := curve_area(curve)) is not None}
     places, frontiers, refusal = _frontiers(arena, found.baseline.method)
-    lines = {split: name for split, name in LINES.get(arena.suite, {}).items() if split in arena.shifts}
-    named = load_lines() if lines else {}
-    used = {split: named[name] for split, name in lines.items()}
+    used = axes(arena.suite, arena.shifts)
     effective = {row.name: _effective(arena, row, used) for row in arena.rows} if used else {}
     return Beyond(reference, gains, areas, places, frontiers, refusal, effective, used)
 
@@ -152,12 +146,13 @@ def _frontiers(arena: Arena, baseline: str) -> tuple[tuple[float, ...], tuple[Fr
     ), ""  # fmt: skip
 
 
-def _effective(arena: Arena, row: Row, lines: Mapping[str, NamedLine]) -> dict[str, EffectiveRobustness]:
+def _effective(arena: Arena, row: Row, used: Mapping[str, Axis]) -> dict[str, EffectiveRobustness]:
     found: dict[str, EffectiveRobustness] = {}
-    for split, named in lines.items():
-        identity, ood = arena.samples[row.name].get(arena.test), arena.samples[row.name].get(split)
-        if isinstance(identity, Examples) and isinstance(ood, Examples):
-            found[split] = measured_effective_robustness(named.line, identity, ood)
+    for split, axis in used.items():
+        identity, ood = examples_of(arena, row.runs, (axis.identity,)), arena.samples[row.name].get(split)
+        if identity and isinstance(ood, Examples):
+            line = axis.at(float(identity[0].scores.mean())).line
+            found[split] = measured_effective_robustness(line, identity[0], ood)
     return found
 
 
@@ -193,13 +188,15 @@ def sections(found: Beyond) -> list[Text]:
     if found.refusal:
         made.append(Text("Frontiers over settings and alphas", ("",), ((found.refusal,),), ""))
     if found.effective:
-        header = ("method", *found.lines)
+        header = ("method", *found.axes)
         body = tuple(
-            (row, *(_effective_text(cells.get(split)) for split in found.lines))
+            (row, *(_effective_text(cells.get(split)) for split in found.axes))
             for row, cells in found.effective.items()
         )  # fmt: skip
         lines = "; ".join(
-            f"{s}: line {n.id} {n.digest[:8]}, sd {100 * n.line.er_sd:.1f}" for s, n in found.lines.items()
+            f"{shift} (ID: {axis.identity}): line {n.id} {n.digest[:8]}, sd {100 * n.line.er_sd:.1f}"
+            for shift, axis in found.axes.items()
+            for n in axis.lines
         )
         made.append(Text(
             "Effective robustness, points", header, body,
@@ -232,7 +229,10 @@ def as_json(found: Beyond) -> dict[str, Any]:
                          "at": [*map(plain, f.at)], "gap": [*map(plain, f.gap)]} for f in found.frontiers],
         },
         "effective_robustness": {
-            "lines": {split: {"id": line.id, "sha256": line.digest} for split, line in found.lines.items()},
+            "lines": {
+                split: [{"id": line.id, "sha256": line.digest, "identity": axis.identity} for line in axis.lines]
+                for split, axis in found.axes.items()
+            },
             "rows": {
                 row: {split: {"value": e.value, "expected": e.expected, "line_interval": list(e.line_interval),
                               "prediction_interval": list(e.prediction_interval), "extrapolated": e.extrapolated,

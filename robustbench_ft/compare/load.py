@@ -1,7 +1,7 @@
 """From records to what a comparison needs: rows, their samples on every test set, and which rows share runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -38,10 +38,13 @@ class Arena:
     samples: Mapping[str, Mapping[str, Sample]]  # row name -> split -> sample; a split with a hole is absent
     records: tuple[Record, ...]
     readers: Mapping[str, SplitReader]
+    views: dict[str, SplitReader] = field(default_factory=dict[str, SplitReader])
+    partial: bool = False
 
     @property
     def title(self) -> str:
-        return f"{self.suite} v{self.version}, model {self.model}, protocol {self.protocol}"
+        note = " (partial data: no claim)" if self.partial else ""
+        return f"{self.suite} v{self.version}, model {self.model}, protocol {self.protocol}{note}"
 
     @property
     def stream(self) -> str:
@@ -51,6 +54,11 @@ class Arena:
     @property
     def higher_is_better(self) -> bool:
         return self.metric in ("accuracy", "macro_f1")
+
+    def reader(self, split: str) -> SplitReader:
+        """Of a split, or of a view of it that is not a column of its own."""
+        found = self.readers.get(split)
+        return found or self.views.setdefault(split, SplitReader(split, "accuracy"))
 
     def missing(self, row: Row) -> tuple[str, ...]:
         return tuple(split for split in (self.test, *self.shifts) if split not in self.samples[row.name])
@@ -125,7 +133,7 @@ def _arena(records: Sequence[Record], metric: str) -> Arena:
         n={split: len(reader.label) for split, reader in readers.items()},
         digests={split: str(data[split]["digest"]) for split in readers if split in data},
         clusters=clusters, cluster_names=names, rows=tuple(made), samples=samples, records=tuple(records),
-        readers=readers,
+        readers=readers, partial=bool(cell.get("partial")),
     )  # fmt: skip
 
 
@@ -165,8 +173,8 @@ def examples_of(arena: Arena, runs: Sequence[Run], splits: Sequence[str]) -> lis
     """Examples of any candidate's runs, e.g. one alpha; None where a split is missing. Additive metrics only."""
     found: list[Examples] = []
     for split in splits:
-        scores = stacked(arena.readers[split], runs)
+        scores = stacked(arena.reader(split), runs)
         if scores is None:
             return None
-        found.append(Examples(scores, arena.clusters[split]))
+        found.append(Examples(scores, arena.clusters.get(split)))
     return found

@@ -6,6 +6,7 @@ list of metrics.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,4 +89,23 @@ def score_views(split: str, predictions: Predictions) -> dict[str, dict[str, flo
 
 def title_of(name: str) -> str:
     """For column headers, also of group metrics."""
-    return f"worst {name.removeprefix(WORST)} accuracy" if name.startswith(WORST) else METRICS[name].title
+    return f"worst-{name.removeprefix(WORST)} accuracy" if name.startswith(WORST) else METRICS[name].title
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number that a table shows beside top-1 accuracy in the split's own classes."""
+
+    split: str  # or a view of it
+    metric: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.split}: {'accuracy' if self.metric == 'accuracy' else title_of(self.metric)}"
+
+
+def further_columns(summary: Mapping[str, Any]) -> tuple[Column, ...]:
+    """What metrics.json says of official metrics that are not accuracy, and of other label spaces."""
+    official: Mapping[str, str] = summary.get("official", {})
+    named = [Column(split, metric) for split, metric in official.items() if metric != "accuracy"]
+    return (*named, *(Column(view, "accuracy") for view in summary.get("views", ())))

@@ -34,6 +34,18 @@ AXES = {  # id: (OOD column, ID column, which part of the ID axis)
 }
 
 
+# suite -> shift -> its lines, and the ID set (a view of it: ID accuracy on the shift's own classes) they are met at
+SHIFTS: Mapping[str, Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "imagenet": {
+        "v2": ("test", ("imagenet-v2",)),
+        "sketch": ("test", ("imagenet-sketch",)),
+        "r": ("test@r-classes", ("imagenet-r",)),
+        "a": ("test@a-classes", ("imagenet-a", "imagenet-a-low")),
+        "objectnet": ("test@objectnet-classes", ("objectnet",)),
+    }
+}
+
+
 @dataclass(frozen=True)
 class NamedLine:
     """A line and what makes its numbers comparable with others': print the id and the hash beside them."""
@@ -68,6 +80,25 @@ def load() -> dict[str, NamedLine]:
     """The shipped lines by id."""
     content = json.loads(PATH.read_text(encoding="utf-8"))
     return {entry["id"]: _named(entry) for entry in content["lines"]}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The lines of one shift, and the ID set whose accuracy they are met at."""
+
+    identity: str
+    lines: tuple[NamedLine, ...]
+
+    def at(self, accuracy: float) -> NamedLine:
+        """The line for this ID accuracy: ImageNet-A's is broken at the model it was filtered against."""
+        return self.lines[0] if len(self.lines) == 1 or accuracy > PIVOT else self.lines[1]
+
+
+def axes(suite: str, shifts: Sequence[str]) -> dict[str, Axis]:
+    """Shift -> its axis, for the shifts of a suite that have lines."""
+    wanted = {shift: entry for shift, entry in SHIFTS.get(suite.partition("+")[0], {}).items() if shift in shifts}
+    shipped = load() if wanted else {}
+    return {s: Axis(identity, tuple(shipped[name] for name in names)) for s, (identity, names) in wanted.items()}
 
 
 def _fit(name: str, rows: Sequence[Mapping[str, Any]]) -> NamedLine:
