@@ -14,6 +14,7 @@ from torchvision.transforms import functional as vision
 from robustbench_ft import metrics
 from robustbench_ft.clip import Clip
 from robustbench_ft.data import FileImages, Predictions, Split
+from robustbench_ft.errors import RbftError
 from robustbench_ft.loader import CROPS, Loader, crop_box
 from robustbench_ft.predict import predict
 from robustbench_ft.recipe import Recipe
@@ -126,6 +127,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Split:
     files = {k.removeprefix("file/"): v.tobytes() for k, v in arrays("preprocess").items() if k.startswith("file/")}
     for name, content in files.items():
         (folder / name).write_bytes(content)
+    del files["png16"]  # refused, see below
     return Split("photos", FileImages(folder, tuple(files)), np.zeros(len(files), np.int64), tuple(files))
 
 
@@ -140,10 +142,19 @@ def test_evaluation_pixels_at_224_are_the_official_ones(photos: Split) -> None:
     means = [golden.apart(x.mean((1, 2), np.float64), golden_pixels[f"mean/{name}"]) for name, x in ours.items()]
     jpeg = {name for name in errors if "jpeg" in name}
     lossless = golden.worst(error for name, error in errors.items() if name not in jpeg)
-    agrees("pixels at 224 of PNG files in five modes, abs", f"{OPEN_CLIP}, wise-ft@58b7a4b", lossless, 0.0)
+    agrees("pixels at 224 of 8-bit PNG files, abs", f"{OPEN_CLIP}, wise-ft@58b7a4b", lossless, 0.0)
     lossy = golden.worst(errors[name] for name in jpeg)
     agrees("pixels at 224 of JPEG files, abs", f"{OPEN_CLIP}, wise-ft@58b7a4b", lossy, LEVEL)
     agrees("channel means at 224, all files, abs", f"{OPEN_CLIP}, wise-ft@58b7a4b", golden.worst(means), 1e-4)
+
+
+def test_sixteen_bits_are_refused_where_the_official_transform_shows_white(photos: Split) -> None:
+    """Pillow clips every level above 255, so open_clip's pixels of such a file hold its maximum almost everywhere."""
+    assert isinstance(photos.images, FileImages)
+    crop, others = arrays("preprocess")["png16/crop"], arrays("preprocess")["rgb_small/crop"]
+    assert (crop == crop.max(axis=(1, 2), keepdims=True)).mean() > 0.9 > (others == others.max()).mean()
+    with pytest.raises(RbftError, match="png16: I;16 has more than 8 bits a pixel, which would be clipped to white"):
+        FileImages(photos.images.root, ("png16",)).read([0])
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("rgb_small", 0.0), ("jpeg", LEVEL)])

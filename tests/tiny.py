@@ -16,7 +16,9 @@ from robustbench_ft.suite import Card, Suite
 
 WORDS = ("a", "blue", "drawing", "green", "of", "page", "photo", "red")
 N = {"train": 48, "val": 24, "test": 36, "dim": 30, "noisy": 30}
-ENTRY_POINTS = "[robustbench_ft.benchmarks]\ntests = tiny\n[robustbench_ft.methods]\ntests = odd_methods\n"
+ENTRY_POINTS = (
+    "[robustbench_ft.benchmarks]\ntests = tiny\nspaced = spaced\n[robustbench_ft.methods]\ntests = odd_methods\n"
+)
 
 
 class Tiny(Suite):

@@ -189,13 +189,14 @@ def _row(runs: Sequence[Bundle], candidates: Sequence[str], selection: str) -> J
         for split in split_names(runs[0].summary)
     }
     scores = {split: [metrics.score(p) for p in each] for split, each in found.items()}
-    shared = set.intersection(*(set(each[0]) for each in scores.values()))  # group metrics exist where groups do
+    every = sorted({name for each in scores.values() for name in each[0]})
     per_seed = {
         metric: {
             column: [float(np.mean([scores[split][k][metric] for split in splits])) for k in range(len(runs))]
             for column, splits in wanted.items()
+            if all(metric in scores[split][0] for split in splits)  # group metrics exist where groups do
         }
-        for metric in sorted(shared)
+        for metric in every
     }
     return {
         "selection": selection,

@@ -106,6 +106,7 @@ class Column:
 
 def further_columns(summary: Mapping[str, Any]) -> tuple[Column, ...]:
     """What metrics.json says of official metrics that are not accuracy, and of other label spaces."""
-    official: Mapping[str, str] = summary.get("official", {})
-    named = [Column(split, metric) for split, metric in official.items() if metric != "accuracy"]
+    official, splits = summary.get("official", {}), summary["splits"]
+    order = dict.fromkeys((splits["val"], splits["test"], *splits["shifts"], *splits.get("extra", ())))
+    named = [Column(split, official[split]) for split in order if official.get(split, "accuracy") != "accuracy"]
     return (*named, *(Column(view, "accuracy") for view in summary.get("views", ())))
