@@ -66,7 +66,8 @@ def test_classes_are_left_out_before_softmax(records: list[store.Record]) -> Non
 def test_what_is_written_is_read_back_in_every_space(records: list[store.Record], tmp_path: Path) -> None:
     found = records[0].predictions("final", "dim")
     assert set(found.also) == {"3-way"}
-    assert set(found.prediction) <= {0, 1} and set(found.also["3-way"].label) == {0, 1, 2}
+    assert set(found.prediction) <= {0, 1}
+    assert set(found.also["3-way"].label) == {0, 1, 2}
     store.write_predictions(tmp_path / "again.parquet", found)
     same(store.read_predictions(tmp_path / "again.parquet"), found)
     one = records[0].predictions("final", "test@red-green")
@@ -86,12 +87,14 @@ def same(a: Predictions, b: Predictions) -> None:
 def test_columns_of_one_space_leave_out_rows_without_a_label(records: list[store.Record]) -> None:
     path = store.predictions_path(records[0].folder, "final", "test@red-green")
     column = store.read_columns(path, ("id", "label"), "red-green")
-    assert len(column["id"]) == len(column["label"]) == 24 and column["label"].null_count == 0
+    assert len(column["id"]) == len(column["label"]) == 24
+    assert column["label"].null_count == 0
 
 
 def test_metrics_of_a_space_have_names_of_their_own(records: list[store.Record]) -> None:
     summary = records[0].metrics
-    assert summary["views"] == VIEWS and summary["splits"]["extra"] == ["noisy"]
+    assert summary["views"] == VIEWS
+    assert summary["splits"]["extra"] == ["noisy"]
     assert summary["official"] == {
         "val": "accuracy",
         "test": "macro_f1",
@@ -117,7 +120,8 @@ def test_examples_in_no_group_are_in_no_worst_group(records: list[store.Record])
 
 def test_reports_show_them_beside_the_table(records: list[store.Record], runs: Path) -> None:
     text = report.markdown(report.tables(records)[0])
-    assert "dim@3-way: accuracy" in text and "no intervals" in text
+    assert "dim@3-way: accuracy" in text
+    assert "no intervals" in text
     assert "dim@3-way: accuracy" in CliRunner().invoke(main, ["report", str(runs)]).output
     [table] = json.loads(report.as_json(report.tables(records)))
     assert len(table["rows"][1]["further"]["test@red-green: accuracy"]) == 3
@@ -129,7 +133,8 @@ def test_boards_hold_and_verify_them(records: list[store.Record], runs: Path, tm
     made = shelf.add([runs], tmp_path, {"origin": "rerun"})
     assert not any(audit.audit_all(tmp_path).values())
     results = made[-1].content["results"]
-    assert results["columns"]["noisy"] == ["noisy"] and results["columns"]["dim@3-way"] == ["dim@3-way"]
+    assert results["columns"]["noisy"] == ["noisy"]
+    assert results["columns"]["dim@3-way"] == ["dim@3-way"]
     assert results["columns"]["mean OOD"] == ["dim"]
     from robustbench_ft.places import Roots
 
@@ -151,12 +156,14 @@ def test_options_are_part_of_the_name(runs: Path, tiny_model: str, tmp_path: Pat
             if r.cell["suite"] == "spaced+loud"]  # fmt: skip
     assert loud[0].metrics["splits"] == {"val": "val", "test": "test", "shifts": ["dim", "noisy"], "extra": []}
     done = CliRunner().invoke(main, ["run", "--method", "ft", "--suite", "spaced+lout"])
-    assert done.exit_code == 2 and "unknown option of suite 'spaced' 'lout': did you mean loud?" in done.output
+    assert done.exit_code == 2
+    assert "unknown option of suite 'spaced' 'lout': did you mean loud?" in done.output
 
 
 def test_the_published_protocol_trains_on_all_and_selects_on_test(tiny_model: str, tmp_path: Path) -> None:
     [record] = run(tmp_path, tiny_model, "--method", "ft", "--protocol", "as-published")
-    assert record.metrics["splits"]["val"] == "test" and "val" not in record.metrics["candidates"]["final"]
+    assert record.metrics["splits"]["val"] == "test"
+    assert "val" not in record.metrics["candidates"]["final"]
     assert record.env["data"]["train-all"]["n"] == 72
 
 
@@ -168,7 +175,8 @@ def test_partial_data_are_refused_marked_and_barred(
     monkeypatch.setattr("spaced.Spaced.card", type(card)(**{**vars(card), "counts": {**card.counts, "dim": 31}}))
     words = ["run", "--suite", "spaced", "--model", tiny_model, "--method", "zero-shot", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(main, words)
-    assert done.exit_code == 2 and "split 'dim' has 30 images, its card says 31" in done.output
+    assert done.exit_code == 2
+    assert "split 'dim' has 30 images, its card says 31" in done.output
     [record] = run(tmp_path / "runs", tiny_model, "--method", "zero-shot", "--allow-partial")
     assert record.cell["partial"] is True
     assert record.env["data"]["dim"]["partial"] == ["split 'dim' has 30 images, its card says 31"]

@@ -151,7 +151,7 @@ def test_evaluation_pixels_at_224_are_the_official_ones(photos: Split) -> None:
 def test_sixteen_bits_are_refused_where_the_official_transform_shows_white(photos: Split) -> None:
     """Pillow clips every level above 255, so open_clip's pixels of such a file hold its maximum almost everywhere."""
     assert isinstance(photos.images, FileImages)
-    crop, others = arrays("preprocess")["png16/crop"], arrays("preprocess")["rgb_small/crop"]
+    crop, others = (arrays("preprocess")[f"crop/{name}"] for name in ("png16", "rgb_small"))
     assert (crop == crop.max(axis=(1, 2), keepdims=True)).mean() > 0.9 > (others == others.max()).mean()
     with pytest.raises(RbftError, match="png16: I;16 has more than 8 bits a pixel, which would be clipped to white"):
         FileImages(photos.images.root, ("png16",)).read([0])
