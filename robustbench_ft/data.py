@@ -1,12 +1,13 @@
 """What flows through the street: a split of labelled images, and the predictions a model makes on it. Torch-free."""
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,14 @@ class Images(Protocol):
 
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
         """The images at `indices`, in that order and in the mode they are stored in: RGB comes after resizing."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What errors call an image: its path, or its archive and the name in it."""
+        ...
+
+    def raw(self, index: int) -> bytes:
+        """An image as it is stored: the bytes of its file, undecoded and with any border."""
         ...
 
     def array(self) -> Bytes | None:
@@ -53,6 +62,12 @@ class ArrayImages:
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
         return [Image.fromarray(self.pixels[i]) for i in indices]
 
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def raw(self, index: int) -> bytes:
+        return self.pixels[index].tobytes()
+
     def array(self) -> Bytes | None:
         return self.pixels
 
@@ -75,7 +90,16 @@ class FileImages:
         return len(self.paths)
 
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
-        return [self._open(self.root / self.paths[i]) for i in indices]
+        return [without_border(decode(self.raw(i), self.name(i)), self.border) for i in indices]
+
+    def name(self, index: int) -> str:
+        return str(self.root / self.paths[index])
+
+    def raw(self, index: int) -> bytes:
+        try:
+            return (self.root / self.paths[index]).read_bytes()
+        except OSError as error:
+            raise RbftError(f"cannot read {self.name(index)}: {error.strerror}; put the file back") from error
 
     def array(self) -> Bytes | None:
         return None
@@ -100,26 +124,21 @@ class FileImages:
                 raise RbftError(f"cannot read {self.root / path}: {error.strerror}; put the file back") from error
         return digest.hexdigest()
 
-    def _open(self, path: Path) -> Image.Image:
-        image = decode(path, path)
-        b = self.border
-        return image.crop((b, b, image.width - b, image.height - b)) if b else image
-
 
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # converting these to RGB clips every level above 255
 
 
-def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:
+def decode(raw: bytes, name: str) -> Image.Image:
     """The first frame of an image file in the mode it is stored in; `name` is what errors call it.
 
     As in open_clip, an EXIF orientation is not applied, and conversion to RGB is left to whoever resizes.
     """
     try:
-        with Image.open(source) as image:
-            image.load()
-            found = image.copy() if isinstance(source, Path) and getattr(image, "n_frames", 1) > 1 else image
+        image = Image.open(io.BytesIO(raw))
+        image.load()
+        found = image.copy() if getattr(image, "n_frames", 1) > 1 else image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = "it is empty" if not raw else (str(error).splitlines() or [type(error).__name__])[0]
         raise RbftError(f"cannot decode {name}: {reason}; replace the file, nothing is skipped") from error
     if found.mode in WIDE_MODES:
         raise RbftError(
@@ -127,6 +146,12 @@ def decode(source: Path | BinaryIO, name: Path | str) -> Image.Image:
             "the file to 8 bits"
         )
     return found
+
+
+def without_border(image: Image.Image, border: int) -> Image.Image:
+    """Cut `border` pixels off each side."""
+    b = border
+    return image.crop((b, b, image.width - b, image.height - b)) if b else image
 
 
 @dataclass(frozen=True)

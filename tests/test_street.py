@@ -11,15 +11,15 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "data", "cache", "drawing", "embedded", "recipe", "places", "suite", "trees", "custom", "model_ref",
-    "registry", "suite_ref", "progress", "clip",
+    "errors", "data", "cache", "progress", "drawing", "embedded", "recipe", "places", "suite", "trees", "archives",
+    "prompts", "custom", "model_ref", "registry", "suite_ref", "clip",
     "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows", "scores",
     "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "board", "cli_board", "cli",
 )  # fmt: skip
 TORCH = {"clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "embedded"}
 REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")
 PUBLIC = {"Batch", "Clip", "Family", "Method", "Run", "TrainSet"}
-SUITES_MAY = {"cache", "data", "drawing", "errors", "recipe", "suite", "trees"}
+SUITES_MAY = {"archives", "cache", "data", "drawing", "errors", "places", "prompts", "recipe", "suite", "trees"}
 HEAVY = ("torch", "open_clip", "torchvision", "numpy", "scipy", "pyarrow", "matplotlib", "sklearn", "pydantic")
 
 
