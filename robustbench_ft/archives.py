@@ -30,11 +30,11 @@ BATCH = 256  # rows copied at a time
 
 @dataclass(frozen=True)
 class PackedImages:
-    """Files inside archives: `load(k)` gives the bytes of the k-th."""
+    """Files inside archives: `load(k, start, n)` gives n bytes of the k-th."""
 
     names: tuple[str, ...]  # what errors call them
     sizes: Ints  # [N], bytes
-    load: Callable[[int], bytes]
+    load: Callable[[int, int, int], bytes]
     stamps: tuple[str, ...]  # of the archives: path, size, time
 
     def __len__(self) -> int:
@@ -42,10 +42,16 @@ class PackedImages:
 
     def raw(self, index: int) -> bytes:
         """The file as it was packed."""
-        return self.load(index)
+        return self.load(index, 0, self.size(index))
+
+    def size(self, index: int) -> int:
+        return int(self.sizes[index])
+
+    def part(self, index: int, start: int, n: int) -> bytes:
+        return self.load(index, start, n)
 
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
-        return [decode(self.load(i), self.names[i]) for i in indices]
+        return [decode(self.raw(i), self.names[i]) for i in indices]
 
     def name(self, index: int) -> str:
         return self.names[index]
@@ -67,7 +73,7 @@ class PackedImages:
         """Some of them, in another order."""
         own = rows.astype(np.int64)
         names = tuple(self.names[k] for k in own)
-        return PackedImages(names, self.sizes[own], lambda k: self.load(int(own[k])), self.stamps)
+        return PackedImages(names, self.sizes[own], lambda k, start, n: self.load(int(own[k]), start, n), self.stamps)
 
 
 @dataclass(frozen=True)
@@ -94,11 +100,11 @@ def tars(shards: Sequence[Path]) -> Packed:
         raise MissingDataError(f"{shards[0].parent}: the tars hold no image with a .cls beside it; get them again")
     table = np.array(places, np.int64).reshape(-1, 3)
 
-    def load(k: int) -> bytes:
+    def load(k: int, start: int, n: int) -> bytes:
         shard, offset, size = map(int, table[k])
         handle = os.open(shards[shard], os.O_RDONLY)
         try:
-            return os.pread(handle, size, offset)
+            return os.pread(handle, max(0, min(n, size - start)), offset + start)
         finally:
             os.close(handle)
 
@@ -175,9 +181,9 @@ def parquet(shards: Sequence[Path]) -> Packed:
         raise RbftError(f"{shards[0].parent}: some rows have no file name in image.path, so they have no stable id")
     starts = np.cumsum([0, *(len(table.labels) for table in tables)])
 
-    def load(k: int) -> bytes:
+    def load(k: int, start: int, n: int) -> bytes:
         number = int(np.searchsorted(starts, k, side="right")) - 1
-        return tables[number].bytes(k - int(starts[number]))
+        return tables[number].bytes(k - int(starts[number]), start, n)
 
     sizes = np.concatenate([table.sizes for table in tables])
     names = tuple(f"{shard}:{key}" for shard, table in zip(shards, tables, strict=True) for key in table.keys)
@@ -207,8 +213,8 @@ class _Mapped:
         lengths: Any = import_module("pyarrow.compute").binary_length(self.table.column("bytes"))
         return lengths.to_numpy().astype(np.int64)
 
-    def bytes(self, row: int) -> bytes:
-        return self.table.column("bytes")[row].as_py()
+    def bytes(self, row: int, start: int, n: int) -> bytes:
+        return memoryview(self.table.column("bytes")[row].as_buffer())[start : start + n].tobytes()
 
 
 def _copy(shard: Path, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,14 @@ class Images(Protocol):
         """An image as it is stored: the bytes of its file, undecoded and with any border."""
         ...
 
+    def size(self, index: int) -> int:
+        """Bytes of `raw`, without reading them."""
+        ...
+
+    def part(self, index: int, start: int, n: int) -> bytes:
+        """`raw(index)[start : start + n]`, without reading the rest where that can be done."""
+        ...
+
     def array(self) -> Bytes | None:
         """All pixels [N, H, W, 3] when they are small and of one size, else None."""
         ...
@@ -68,6 +77,12 @@ class ArrayImages:
     def raw(self, index: int) -> bytes:
         return self.pixels[index].tobytes()
 
+    def size(self, index: int) -> int:
+        return self.pixels[index].nbytes
+
+    def part(self, index: int, start: int, n: int) -> bytes:
+        return self.raw(index)[start : start + n]
+
     def array(self) -> Bytes | None:
         return self.pixels
 
@@ -96,8 +111,22 @@ class FileImages:
         return str(self.root / self.paths[index])
 
     def raw(self, index: int) -> bytes:
+        return self._part(index, 0, -1)
+
+    def size(self, index: int) -> int:
         try:
-            return (self.root / self.paths[index]).read_bytes()
+            return os.stat(self.name(index)).st_size
+        except OSError as error:
+            raise RbftError(f"cannot read {self.name(index)}: {error.strerror}; put the file back") from error
+
+    def part(self, index: int, start: int, n: int) -> bytes:
+        return self._part(index, start, n)
+
+    def _part(self, index: int, start: int, n: int) -> bytes:
+        try:
+            with open(self.name(index), "rb", buffering=0) as file:
+                file.seek(start)
+                return file.read(n)
         except OSError as error:
             raise RbftError(f"cannot read {self.name(index)}: {error.strerror}; put the file back") from error
 

@@ -62,6 +62,18 @@ class Chosen:
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
         return self.images.read([int(self.indices[i]) for i in indices])
 
+    def name(self, index: int) -> str:
+        return self.images.name(int(self.indices[index]))
+
+    def raw(self, index: int) -> bytes:
+        return self.images.raw(int(self.indices[index]))
+
+    def size(self, index: int) -> int:
+        return self.images.size(int(self.indices[index]))
+
+    def part(self, index: int, start: int, n: int) -> bytes:
+        return self.images.part(int(self.indices[index]), start, n)
+
     def array(self) -> Bytes | None:
         pixels = self.images.array()
         return None if pixels is None else pixels[self.indices]
