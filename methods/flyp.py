@@ -35,8 +35,7 @@ class FLYP(Method):
 
     def captions(self, clip: Clip, data: TrainSet) -> Tensor:
         """Every class in every template, as tokens [K, T, L]."""
-        texts = [template.format(name) for name in data.task.classes for template in data.task.templates]
-        return clip.tokenize(texts).view(len(data.task.classes), len(data.task.templates), -1)
+        return clip.tokenize(data.task.texts).view(len(data.task.classes), len(data.task.templates), -1)
 
     def objective(self, clip: Clip, captions: Tensor, run: Run) -> Objective:
         def loss(batch: Batch) -> Terms:

@@ -150,8 +150,7 @@ class Clip(nn.Module):
 
         Cached by content, unless the text tower is being trained.
         """
-        texts = [template.format(name) for name in task.classes for template in task.templates]
-        tokens = self.tokenize(texts)
+        tokens = self.tokenize(task.texts)
         if any(p.requires_grad for name, p in self.named_parameters() if _part(name) == "text"):
             return self._mean_text(tokens, task)
         path = cache.entry("heads", self._text_digest(tokens), ".safetensors")

@@ -67,6 +67,7 @@ class Suite(ABC):
     published_selector: str | None = None  # the split that papers selected on, if any paper used the suite
     places: Mapping[str, tuple[str, ...]] = {}  # split -> paths under a root where people keep it
     definition: str = ""  # digest of the file that defines the suite, where it is not a registered one
+    group_names: Mapping[str, tuple[str, ...]] = {}  # group column -> names of its codes, where data have text there
     options: ClassVar[Mapping[str, str]] = {}  # what may follow the name, as in 'imagenet+objectnet' -> what it does
 
     def __init__(
@@ -104,7 +105,7 @@ class Suite(ABC):
     @property
     @abstractmethod
     def templates(self) -> tuple[str, ...]:
-        """Prompt templates with one {}."""
+        """Prompt templates with one {}; `fill` says what 'a(n) {}' does."""
 
     @abstractmethod
     def load(self, name: str) -> Split:
@@ -211,6 +212,20 @@ class Task:
 
     classes: tuple[str, ...]
     templates: tuple[str, ...] = field(repr=False)
+
+    @property
+    def texts(self) -> list[str]:
+        """[K * T] every class in every template, class by class."""
+        return [fill(template, name) for name in self.classes for template in self.templates]
+
+
+def fill(template: str, name: str) -> str:
+    """The prompt of one class. 'a(n) {}' takes the article that the name asks for, and writes its underscores as
+    spaces: WiSE-FT's satellite prompts have templates with and without this."""
+    if "a(n) {}" in template:
+        name = name.replace("_", " ")
+        template = template.replace("a(n)", "an" if name.startswith(tuple("aeiou")) else "a")
+    return template.format(name)
 
 
 @contextmanager
