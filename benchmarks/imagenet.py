@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from robustbench_ft import archives, trees
-from robustbench_ft.data import FileImages, Images, Ints, LabelSpace, Split
+from robustbench_ft.data import FileImages, Ints, LabelSpace, Split
 from robustbench_ft.errors import MissingDataError, RbftError
 from robustbench_ft.places import Roots
 from robustbench_ft.prompts import imagenet_classes, openai_templates
@@ -18,9 +20,20 @@ from robustbench_ft.suite import Card, Source, Suite
 
 HELD_OUT = 26  # images per class, 26,000 in all: as many as model soups hold out of train (Wortsman et al., 2022)
 TRAIN = 1_281_167
-BORDER = 2  # pixels of ObjectNet's red frame
-NAME = re.compile(r"(n\d{8}_\d+|ILSVRC2012_val_\d{8})(?:_(n\d{8}))?$")  # Hugging Face appends the class
-CSV, DEVKIT = "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt"
+BORDER, RED = 2, 40  # pixels of ObjectNet's frame; levels by which its red exceeds the other channels on average
+NAMES = {  # Hugging Face appends the class
+    "train": re.compile(r"((n\d{8})_\d+)(?:_\2)?(?:\.[^.]+)?$"),
+    "test": re.compile(r"(ILSVRC2012_val_\d{8})(?:_(n\d{8}))?(?:\.[^.]+)?$"),
+}
+PARTS = {"train": {"train"}, "test": {"validation", "val"}}  # words in the names of shards
+CSV = "LOC_val_solution.csv"
+DEVKITS = tuple(
+    f"{folder}ILSVRC2012_validation_ground_truth.txt"
+    for folder in ("", "data/", "ILSVRC2012_devkit_t12/data/", "devkit/data/")
+)
+OTHER_V2 = ("threshold", "top-images", "topimages")  # of the same size and class counts as matched-frequency
+Files: TypeAlias = Sequence[str] | archives.PackedImages
+Found: TypeAlias = tuple[Sequence[str], Ints, Files, str]  # ids, labels, files, layout
 
 
 class ImageNet(Suite):
@@ -51,7 +64,7 @@ class ImageNet(Suite):
         "r": ("imagenet-r", "imagenet-rendition"),
         "a": ("imagenet-a", "imagenet-adversarial"),
         "sketch": ("sketch", "imagenet-sketch", "ImageNet-Sketch/sketch", "ImageNet-Sketch"),
-        "objectnet": ("objectnet-1.0/images", "objectnet/images", "ObjectNet/images", "objectnet-1.0"),
+        "objectnet": ("objectnet-1.0/images", "objectnet/images", "ObjectNet/images", "objectnet-1.0", "objectnet"),
     }  # fmt: skip
     card = Card(
         title="ImageNet and its shifts",
@@ -99,6 +112,7 @@ class ImageNet(Suite):
         self, name: str, root: Roots | Path | None = None, chosen: Collection[str] = (), partial: bool = False
     ) -> None:
         super().__init__(name, root, chosen, partial)
+        self._trained: Rows | None = None
         if "objectnet" in self.chosen:
             self.shifts = (*self.shifts, "objectnet")
 
@@ -116,57 +130,59 @@ class ImageNet(Suite):
         place = self.place(name)
         if name == "test":
             return self._test(place)
-        if name == "v2":
-            return self._folders(name, place, {str(k): k for k in range(1000)}, "numbered folders", "numbered")
         if name == "objectnet":
             return self._objectnet(place)
-        if name == "sketch":
-            return self._folders(name, place, _indices("wnids"), "wnid folders")
-        subset, every = _indices(f"imagenet_{name}"), _indices("wnids")
-        split = self._folders(name, place, subset, "wnid folders", ignore=("README.txt",))
+        subset, every = _indices(f"imagenet_{name}" if name in ("r", "a") else "wnids"), _indices("wnids")
+        if name == "v2":
+            subset = _numbered(place)
+        elif name in ("r", "a"):
+            _check_wnids(name, place)
+        layout = "numbered" if name == "v2" else "wnid"
+        found = trees.class_folders(place, subset, kind=layout, partial=self.partial)
+        labels = found.labels.tolist()
+        stems = [stem.partition("/") for stem in trees.stems(found.paths)]
+        # V2's folders may be written 7 or 007; Sketch and R both hold n01443537/sketch_0
+        folders = map(str, labels) if name == "v2" else [folder for folder, _, _ in stems]
+        ids = [f"{name}/{folder}/{stem}" for folder, (_, _, stem) in zip(folders, stems, strict=True)]
+        split = _ordered(place, f"{layout} folders", ids, found.labels, found.paths).split(name)
+        if name not in ("r", "a"):
+            return split
         members = tuple((every[wnid],) for wnid in subset)
-        whole = np.array([members[label][0] for label in split.labels], np.int64)
-        return _with(split, members, {"1000-way": LabelSpace(None, whole)})
+        whole = np.array([member for (member,) in members], np.int64)[split.labels]
+        return replace(split, members=members, also={"1000-way": LabelSpace(None, whole)})
 
     def _train(self, name: str) -> Split:
-        place = self.place("train")
-        packed = _packed(place, "train")
-        if packed:
-            keys, labels, images, layout = packed
-            ids = tuple(f"{key.partition('_')[0]}/{key}" for key in keys)
-        else:
-            found = trees.class_folders(place, _indices("wnids"), kind="wnid", partial=self.partial)
-            ids, labels = tuple(path.rpartition(".")[0] for path in found.paths), found.labels
-            images, layout = found.paths, "wnid folders"
-        keep = np.ones(len(ids), np.bool_)
-        if name != "train-all":
-            held = trees.held_out(ids, labels, HELD_OUT)
-            keep = held if name == "val" else ~held
-        return _split(name, place, layout, ids, labels, images, np.flatnonzero(keep))
+        if self._trained is None:  # listed once for all three splits
+            place = self.place("train")
+            ids, labels, files, layout = self._packed(place, "train") or self._sorted(place, "train")
+            ids = [f"{example.partition('_')[0]}/{example}" for example in ids]
+            self._trained = _ordered(place, layout, ids, labels, files)
+        if name == "train-all":
+            return self._trained.split(name)
+        held = trees.held_out(self._trained.ids, self._trained.labels, HELD_OUT)
+        return self._trained.split(name, np.flatnonzero(held if name == "val" else ~held))
 
     def _test(self, place: Path) -> Split:
-        packed = _packed(place, "validation")
-        if packed:
-            ids, labels, images, layout = packed
-        elif _is_flat(place):
-            paths, labels, layout = self._flat(place)
-            ids, images = tuple(Path(path).stem for path in paths), paths
-        else:
-            found = trees.class_folders(place, _indices("wnids"), kind="wnid", partial=self.partial)
-            ids, labels = tuple(Path(path).stem for path in found.paths), found.labels
-            images, layout = found.paths, "wnid folders"
-        split = _split("test", place, layout, ids, labels, images, np.arange(len(ids)))
+        found = self._packed(place, "test") or (self._flat(place) if _is_flat(place) else self._sorted(place, "test"))
+        ids, labels, files, layout = found
+        split = _ordered(place, layout, ids, labels, files).split("test")
         every = _indices("wnids")
-        spaces = {f"{key}-classes": [(every[wnid],) for wnid in _indices(f"imagenet_{key}")] for key in ("r", "a")}
-        spaces["objectnet-classes"] = list(_objectnet_members().values())
-        return _with(split, None, {key: _space(members, split.labels) for key, members in spaces.items()})
+        spaces: dict[str, Sequence[tuple[int, ...]]] = {
+            f"{key}-classes": [(every[wnid],) for wnid in _indices(f"imagenet_{key}")] for key in ("r", "a")
+        }
+        spaces["objectnet-classes"] = tuple(_objectnet_members().values())
+        return replace(split, also={key: _space(members, split.labels) for key, members in spaces.items()})
 
-    def _flat(self, place: Path) -> tuple[tuple[str, ...], Ints, str]:
+    def _sorted(self, place: Path, part: str) -> Found:
+        found = trees.class_folders(place, _indices("wnids"), kind="wnid", partial=self.partial)
+        return _names(found.paths, found.labels, place, part), found.labels, found.paths, "wnid folders"
+
+    def _flat(self, place: Path) -> Found:
         """Kaggle's flat folder: labels are in a table beside it or above it."""
-        tables = [folder / CSV for folder in (place, *place.parents[:4])]
-        table = next((path for path in tables if path.exists()), None)
+        near = (place, *place.parents[:4])
+        table = next((path for folder in near if (path := folder / CSV).exists()), None)
         if table is None:
-            devkit = next((p for folder in (place, *place.parents[:2]) for p in folder.glob(f"**/{DEVKIT}")), None)
+            devkit = next((path for folder in near for name in DEVKITS if (path := folder / name).exists()), None)
             why = f"; {devkit} counts classes in the devkit's own order, which is not that of wnids" if devkit else ""
             raise MissingDataError(
                 f"{place} is flat and has no labels: sort it into wnid folders, or put {CSV} beside it{why}"
@@ -177,42 +193,52 @@ class ImageNet(Suite):
         unknown = next((wnid for wnid in wnids if wnid not in every), None)
         if unknown is not None:
             raise RbftError(f"{table} names '{unknown}', which is no class of ImageNet-1k; get the official file again")
-        label = dict(zip(columns["ImageId"].tolist(), (every[wnid] for wnid in wnids), strict=True))
+        names = columns["ImageId"].tolist()
+        label = dict(zip(names, (every[wnid] for wnid in wnids), strict=True))
+        if len(label) != len(names):
+            raise RbftError(f"{table} names {len(names) - len(label):,} images twice; get the official file again")
         files = trees.image_files(place)
-        stray = [file for file in files if Path(file).stem not in label]
+        stems = trees.stems(files)
+        stray = [file for file, stem in zip(files, stems, strict=True) if stem not in label]
         if stray:
-            raise MissingDataError(f"{table} has no label for {len(stray):,} images of {place}, e.g. {stray[0]}")
+            raise MissingDataError(
+                f"{table} has no label for {len(stray):,} images of {place}, e.g. {stray[0]}; get the whole file again"
+            )
         absent = len(label) - len(files)
         if absent and not self.partial:
             raise MissingDataError(
                 f"{table} names {absent:,} images that are not in {place}; unpack the archive again, or pass "
                 "--allow-partial"
             )
-        return tuple(files), np.array([label[Path(file).stem] for file in files], np.int64), f"flat folder with {CSV}"
+        labels = np.array([label[stem] for stem in stems], np.int64)
+        return _names(files, labels, place, "test"), labels, files, f"flat folder with {CSV}"
 
-    def _folders(
-        self, name: str, place: Path, classes: Mapping[str, int], layout: str, kind: str = "wnid",
-        ignore: Collection[str] = (),
-    ) -> Split:  # fmt: skip
-        if kind == "numbered":
-            classes = _numbered(place, classes)
-        found = trees.class_folders(place, classes, kind=kind, ignore=ignore, partial=self.partial)
-        names = {label: folder for folder, label in classes.items()}
-        if kind == "numbered":
-            names = {label: str(label) for label in names}
-        ids = tuple(f"{names[k]}/{Path(p).stem}" for p, k in zip(found.paths, found.labels.tolist(), strict=True))
-        return _split(name, place, layout, ids, found.labels, found.paths, np.arange(len(ids)))
+    def _packed(self, place: Path, part: str) -> Found | None:
+        """Names, labels and images of Parquet or tar shards of one part, if the place holds shards."""
+        if not place.is_dir():
+            return None
+        for suffix, read, layout in (("parquet", archives.parquet, "Hugging Face Parquet"),
+                                     ("tar", archives.tars, "WebDataset tars")):  # fmt: skip
+            shards = archives.shards_of(place, suffix, PARTS[part], self.partial)
+            if not shards:
+                continue
+            found = read(shards)
+            if found.labels.min() < 0 or found.labels.max() >= 1000:
+                raise RbftError(f"{place}: labels of the {layout} shards are not 0..999; are they the test part?")
+            ids = _names(found.keys, found.labels, place, part)
+            return ids, found.labels, found.images, f"{layout}, {len(shards)} shard{'s' * (len(shards) != 1)}"
+        return None
 
     def _objectnet(self, place: Path) -> Split:
         mapped = _objectnet_members()
-        others = [entry.name for entry in place.iterdir() if entry.name not in mapped] if place.is_dir() else []
-        found = trees.class_folders(
-            place, {folder: k for k, folder in enumerate(mapped)}, kind="ObjectNet", ignore=others, partial=self.partial
-        )
-        ids = tuple(path.rpartition(".")[0] for path in found.paths)
-        layout = f"ObjectNet folders, {len(others)} without an ImageNet class left out, {BORDER} pixels cut off each side"
-        split = _split("objectnet", place, layout, ids, found.labels, found.paths, np.arange(len(ids)), BORDER)
-        return _with(split, tuple(mapped.values()), {})
+        labels = {folder: k for k, folder in enumerate(mapped)}
+        found = trees.class_folders(place, labels, kind="ObjectNet", others=True, partial=self.partial)
+        others = len(set(trees.names_in(place)) - set(mapped))
+        layout = f"ObjectNet folders, {others} without an ImageNet class left out, {BORDER} pixels cut off each side"
+        _check_frame(FileImages(place, found.paths))
+        ids = [f"objectnet/{stem}" for stem in trees.stems(found.paths)]
+        split = _ordered(place, layout, ids, found.labels, found.paths).split("objectnet", border=BORDER)
+        return replace(split, members=tuple(mapped.values()))
 
 
 @lru_cache
@@ -237,79 +263,100 @@ def _space(members: Sequence[tuple[int, ...]], labels: Ints) -> LabelSpace:
     return LabelSpace(tuple(members), place[labels])
 
 
-def _numbered(place: Path, classes: Mapping[str, int]) -> dict[str, int]:
+def _numbered(place: Path) -> dict[str, int]:
     """V2's folders are integers, zero-padded or not; a sorted listing of them is not the label order."""
-    if not place.is_dir():
-        return dict(classes)
-    names = [entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    variant = next((name for name in OTHER_V2 if name in place.name.lower()), None)
+    if variant:
+        raise MissingDataError(f"{place} is V2's {variant} set; the suite takes the matched-frequency one, get that")
+    names = trees.names_in(place) if place.is_dir() else []
     wnids = [name for name in names if name in _indices("wnids")]
     if wnids:
         raise MissingDataError(
-            f"{place} is sorted into wnid folders (e.g. {wnids[0]}) by another tool, and such tools have sorted '10' before "
-            "'2': unpack the official archive, whose folders are 0 to 999"
+            f"{place} is sorted into wnid folders (e.g. {wnids[0]}) by another tool, and such tools have sorted '10' "
+            "before '2': unpack the official archive, whose folders are 0 to 999"
         )
-    return {name: int(name) for name in names if name.isdecimal() and int(name) < 1000} | {
-        text: k for text, k in classes.items() if not any(n.isdecimal() and int(n) == k for n in names)
-    }
+    classes: dict[int, str] = {}
+    for name in names:
+        if name.isdecimal() and int(name) < 1000:
+            if int(name) in classes:
+                raise MissingDataError(f"{place} holds '{classes[int(name)]}' and '{name}'; unpack the archive again")
+            classes[int(name)] = name
+    return {classes.get(k, str(k)): k for k in range(1000)}
+
+
+def _check_wnids(name: str, place: Path) -> None:
+    """R's and A's 200 classes differ; one set in the other's place is told apart from a few stray folders."""
+    found = set(trees.names_in(place)) & set(_indices("wnids")) if place.is_dir() else set[str]()
+    own, other = set(_indices(f"imagenet_{name}")), {"r": "a", "a": "r"}[name]
+    if found - own and found <= set(_indices(f"imagenet_{other}")):
+        raise MissingDataError(
+            f"{place} holds the classes of imagenet-{other}, not those of imagenet-{name}; correct --root or config"
+        )
+
+
+def _check_frame(images: FileImages) -> None:
+    """Pixels are cut off each side, so the red frame must be there: the outermost ones of three images are looked at."""
+    for k in {0, len(images) // 2, len(images) - 1}:
+        pixels = np.asarray(images.read([k])[0].convert("RGB"), np.int64)
+        red, green, blue = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean(axis=0)
+        if red - max(green, blue) < RED:
+            raise RbftError(
+                f"{images.name(k)} has no red frame: it was cropped before, and {BORDER} pixels would be cut off each "
+                "side again; unpack the official archive"
+            )
 
 
 def _is_flat(place: Path) -> bool:
     """Images and no folder of a class."""
-    if not place.is_dir():
-        return False
-    entries = list(place.iterdir())
-    return not any(e.is_dir() and e.name in _indices("wnids") for e in entries) and any(
-        e.suffix.lower() in trees.SUFFIXES for e in entries
-    )
+    names = trees.names_in(place) if place.is_dir() else []
+    return not set(names) & set(_indices("wnids")) and any(map(trees.is_image, names))
 
 
-def _packed(place: Path, part: str) -> tuple[tuple[str, ...], Ints, archives.PackedImages, str] | None:
-    """Names, labels and images of Parquet or tar shards of one part, if the place holds shards."""
-    if not place.is_dir():
-        return None
-    for suffix, read, layout in (("parquet", archives.parquet, "Hugging Face Parquet"),
-                                 ("tar", archives.tars, "WebDataset tars")):  # fmt: skip
-        every = sorted(place.glob(f"*.{suffix}"))
-        shards = [path for path in every if part in path.name.split(".")[0].split("-")]
-        if every and not shards:
-            raise MissingDataError(f"{place} holds {len(every)} .{suffix} files, none of part '{part}'; get them too")
-        if not shards:
-            continue
-        found = read(shards)
-        if found.labels.min() < 0 or found.labels.max() >= 1000:
-            raise RbftError(f"{place}: labels of the {layout} shards are not 0..999; are they the test part?")
-        return tuple(_name(key, label, place) for key, label in zip(found.keys, found.labels.tolist(), strict=True)), \
-            found.labels, found.images, f"{layout}, {len(shards)} shards"  # fmt: skip
-    return None
+def _names(keys: Sequence[str], labels: Ints, place: Path, part: str) -> list[str]:
+    """Official names, without folders, suffixes and what packers add; the class that one carries must be its label."""
+    every, names = _indices("wnids"), list[str]()
+    for key, label in zip(keys, labels.tolist(), strict=True):
+        found = NAMES[part].match(key, key.rfind("/") + 1)
+        if found is None:
+            raise RbftError(
+                f"{place}: '{key}' is no file name of ImageNet's {'train' if part == 'train' else 'validation'} set, so "
+                "it has no stable id; use data that keeps the official names"
+            )
+        name, wnid = found[1], found[2]
+        if wnid is not None and every.get(wnid) != label:
+            where = "lies in another class's folder" if "/" in key else f"has label {label}"
+            raise RbftError(f"{place}: '{key}' {where}, which is not that of {wnid}; get the data again")
+        names.append(name)
+    return names
 
 
-def _name(key: str, label: int, place: Path) -> str:
-    """The official file name, without what packers add; the class it carries must be its label."""
-    found = NAME.search(key.rpartition("/")[2].partition(".")[0])
-    if found is None:
-        raise RbftError(f"{place}: '{key}' is no ImageNet file name, so the image has no stable id; get other shards")
-    name, wnid = found.group(1), found.group(2)
-    wnid = name.partition("_")[0] if name.startswith("n") else wnid
-    if wnid is not None and _indices("wnids").get(wnid) != label:
-        raise RbftError(f"{place}: '{key}' has label {label}, and its class {wnid} is another; get other shards")
-    return name
+class Rows(NamedTuple):
+    """Images of one place in order of label and id, whatever the layout."""
+
+    place: Path
+    layout: str
+    ids: list[str]
+    labels: Ints
+    files: Files
+
+    def split(self, name: str, rows: Ints | None = None, border: int = 0) -> Split:
+        """These rows, or all."""
+        ids, labels, files = self.ids, self.labels, self.files
+        if rows is not None:
+            ids, labels, files = _at(ids, rows), labels[rows], _take(files, rows)
+        images = files if isinstance(files, archives.PackedImages) else FileImages(self.place, tuple(files), border)
+        return Split(name, images, labels, tuple(ids), place=self.place, layout=self.layout)
 
 
-def _split(
-    name: str, place: Path, layout: str, ids: Sequence[str], labels: Ints, files: Sequence[str] | archives.PackedImages,
-    rows: Ints, border: int = 0,
-) -> Split:  # fmt: skip
-    """In order of label and id, whatever the layout."""
-    chosen = np.array(sorted(rows.tolist(), key=lambda k: (labels[k], ids[k])), np.int64)
-    images: Images
-    if isinstance(files, archives.PackedImages):
-        images = files.take(chosen)
-    else:
-        images = FileImages(place, tuple(files[k] for k in chosen), border)
-    return Split(name, images, labels[chosen], tuple(ids[k] for k in chosen), place=place, layout=layout)
+def _ordered(place: Path, layout: str, ids: Sequence[str], labels: Ints, files: Files) -> Rows:
+    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)  # quick where it is in order already
+    order = by_id[np.argsort(labels[by_id], kind="stable")]
+    return Rows(place, layout, _at(ids, order), labels[order], _take(files, order))
 
 
-def _with(split: Split, members: tuple[tuple[int, ...], ...] | None, also: Mapping[str, LabelSpace]) -> Split:
-    return Split(
-        split.name, split.images, split.labels, split.ids, split.groups, members, also, split.place, split.layout
-    )
+def _take(files: Files, rows: Ints) -> Files:
+    return files.take(rows) if isinstance(files, archives.PackedImages) else _at(files, rows)
+
+
+def _at(texts: Sequence[str], rows: Ints) -> list[str]:
+    return [texts[k] for k in rows.tolist()]

@@ -1,4 +1,4 @@
-"""Images inside archives: WebDataset tars and Hugging Face Parquet shards, read at random without unpacking. Torch-free.
+"""Images inside archives: WebDataset tars and Hugging Face Parquet shards, read at random, not unpacked. Torch-free.
 
 Tars are indexed once (where each member lies); Parquet shards are copied once into Arrow files of the cache, which are
 mapped into memory as the `datasets` library does, since a row of a compressed column cannot be reached alone.
@@ -6,8 +6,12 @@ mapped into memory as the `datasets` library does, since a row of a compressed c
 
 import hashlib
 import os
+import re
+import shutil
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -22,10 +26,13 @@ from PIL import Image
 from . import cache
 from .data import Bytes, Ints, decode
 from .errors import MissingDataError, RbftError
-from .progress import choose
+from .progress import Advance, Progress, choose
 
 ipc: Any = import_module("pyarrow.ipc")
 BATCH = 256  # rows copied at a time
+PACKED = ("jpg", "jpeg", "png")
+SEPARATORS, COUNTED = re.compile(r"[-_.]"), re.compile(r"-(\d+)-of-(\d+)\.")
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -87,30 +94,72 @@ class Packed:
 
 def tars(shards: Sequence[Path]) -> Packed:
     """Members `<key>.jpg|jpeg|png` with `<key>.cls` (a number) beside them, as WebDataset writes them."""
-    keys: list[str] = []
-    labels: list[int] = []
-    places: list[tuple[int, int, int]] = []  # shard, offset, size
-    for number, shard in enumerate(shards):
-        found = _index(shard)
-        for key, label, offset, size in zip(*(found[n] for n in ("key", "label", "offset", "size")), strict=True):
-            keys.append(str(key))
-            labels.append(int(label))
-            places.append((number, int(offset), int(size)))
+    found: list[Mapping[str, Any]] = []
+    made = [cache.entry("tar-index", _stamp(shard), ".npz") for shard in shards]
+    with _bar("index tars", made) as advance:
+        for shard, path in zip(shards, made, strict=True):
+            known = path.exists()
+            found.append(_index(shard, path))
+            if not known:
+                advance(1, shard.name)
+    keys = tuple(key for index in found for key in index["key"].tolist())
     if not keys:
         raise MissingDataError(f"{shards[0].parent}: the tars hold no image with a .cls beside it; get them again")
-    table = np.array(places, np.int64).reshape(-1, 3)
+    _check_once(keys, shards[0].parent)
+    owners = np.repeat(np.arange(len(shards)), [len(index["key"]) for index in found])
+    offsets, sizes, labels = (np.concatenate([index[name] for index in found]) for name in ("offset", "size", "label"))
 
     def load(k: int, start: int, n: int) -> bytes:
-        shard, offset, size = map(int, table[k])
-        handle = os.open(shards[shard], os.O_RDONLY)
+        shard = shards[owners[k]]
         try:
-            return os.pread(handle, max(0, min(n, size - start)), offset + start)
-        finally:
-            os.close(handle)
+            handle = os.open(shard, os.O_RDONLY)
+            try:
+                return os.pread(handle, max(0, min(n, int(sizes[k]) - start)), int(offsets[k]) + start)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise RbftError(f"cannot read {shard}: {error.strerror}; put the file back") from error
 
-    names = tuple(f"{shards[place[0]]}:{key}" for place, key in zip(places, keys, strict=True))
-    images = PackedImages(names, table[:, 2], load, tuple(_stamp(shard) for shard in shards))
-    return Packed(images, tuple(keys), np.array(labels, np.int64))
+    names = tuple(f"{shards[owner]}:{key}" for owner, key in zip(owners.tolist(), keys, strict=True))
+    return Packed(PackedImages(names, sizes, load, tuple(_stamp(shard) for shard in shards)), keys, labels)
+
+
+def shards_of(place: Path, suffix: str, parts: Set[str], partial: bool = False) -> list[Path]:
+    """The shards of one part, e.g. 'train-00000-of-00294.parquet' of 'train'; none if the folder holds no shard at all.
+
+    Where names count (`-of-00294`), a missing shard is an error unless `partial`.
+    """
+    every = sorted(place.glob(f"*.{suffix}"))
+    shards = [path for path in every if parts & set(SEPARATORS.split(path.name))]
+    if every and not shards:
+        known = ", ".join(path.name for path in every[:SHOWN])
+        raise MissingDataError(
+            f"{place} holds {len(every)} .{suffix} files ({known}{', ...' * (len(every) > SHOWN)}) and none of part "
+            f"'{min(parts)}'; get them too"
+        )
+    counted = {int(found[2]): found for path in shards if (found := COUNTED.search(path.name))}
+    for total, found in counted.items():
+        present = {int(other[1]) for path in shards if (other := COUNTED.search(path.name)) and int(other[2]) == total}
+        missing = sorted(set(range(total)) - present)
+        if missing and not partial:
+            raise MissingDataError(
+                f"{place} lacks {len(missing)} of {total} .{suffix} files of part '{min(parts)}', e.g. number "
+                f"{missing[0]:0{len(found[1])}d}; get them too, or pass --allow-partial"
+            )
+    return shards
+
+
+def _bar(label: str, made: Sequence[Path]) -> AbstractContextManager[Advance]:
+    """Progress over what is not in the cache yet; silent where all of it is."""
+    missing = sum(not path.exists() for path in made)
+    progress = choose() if missing else Progress()
+    return progress.bar(label, len(made), "files", done=len(made) - missing)
+
+
+def _check_once(keys: Sequence[str], place: Path) -> None:
+    if len(set(keys)) != len(keys):
+        twice = next(key for key, n in Counter(keys).items() if n > 1)
+        raise RbftError(f"{place} holds '{twice}' twice; move the shards away that are there in two versions")
 
 
 def _stamp(path: Path) -> str:
@@ -121,9 +170,8 @@ def _stamp(path: Path) -> str:
     return f"{path.resolve()}\0{found.st_size}\0{found.st_mtime_ns}"
 
 
-def _index(shard: Path) -> Mapping[str, Any]:
+def _index(shard: Path, path: Path) -> Mapping[str, Any]:
     """Key, label, offset and size of each image of one tar; from the cache when it was indexed before."""
-    path = cache.entry("tar-index", _stamp(shard), ".npz")
     if path.exists():
         try:
             with np.load(path, allow_pickle=False) as stored:
@@ -142,21 +190,23 @@ def _members(shard: Path) -> dict[str, Any]:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 key, _, suffix = member.name.rpartition(".")
-                if not member.isfile():
+                if member.isdir():
                     continue
-                if suffix.lower() in ("jpg", "jpeg", "png"):
+                if suffix.lower() in PACKED:
+                    if key in images or not member.isfile():
+                        raise RbftError(f"{shard}: '{key}' is there twice or is a link; get WebDataset shards again")
                     images[key] = (member.offset_data, member.size)
                 elif suffix == "cls":
                     file = archive.extractfile(member)
                     labels[key] = file.read().decode("ascii", "replace").strip() if file else ""
+            end = archive.offset + tarfile.BLOCKSIZE  # the empty block that closes a tar
     except (tarfile.TarError, OSError, EOFError) as error:
         raise RbftError(f"{shard} is not a whole tar file: {error}; get it again") from error
     for key in images:
         if not labels.get(key, "").isdecimal():
             raise RbftError(f"{shard}: '{key}' has no .cls with a number beside it; get WebDataset shards with labels")
-    end = max((offset + size for offset, size in images.values()), default=0)
     if end > shard.stat().st_size:
-        raise RbftError(f"{shard} is not a whole tar file: it ends inside an image; get it again")
+        raise RbftError(f"{shard} is not a whole tar file: it ends before its last block; get it again")
     return {
         "key": np.array(list(images), np.str_), "label": np.array([int(labels[key]) for key in images], np.int64),
         "offset": np.array([place[0] for place in images.values()], np.int64),
@@ -168,8 +218,8 @@ def parquet(shards: Sequence[Path]) -> Packed:
     """Rows with `image` {bytes, path} and `label`, as Hugging Face stores image folders."""
     tables: list[_Mapped] = []
     made = [cache.entry("arrow", _stamp(shard), ".arrow") for shard in shards]
-    missing = sum(not path.exists() for path in made)
-    with choose().bar("copy Parquet into the cache", len(shards), "files", done=len(shards) - missing) as advance:
+    _check_room(shards, made)
+    with _bar("copy Parquet into the cache", made) as advance:
         for shard, path in zip(shards, made, strict=True):
             if not path.exists():
                 _copy(shard, path)
@@ -178,7 +228,10 @@ def parquet(shards: Sequence[Path]) -> Packed:
     keys = tuple(key for table in tables for key in table.keys)
     labels = np.concatenate([table.labels for table in tables])
     if "" in keys:
-        raise RbftError(f"{shards[0].parent}: some rows have no file name in image.path, so they have no stable id")
+        raise RbftError(
+            f"{shards[0].parent}: some rows have no file name in image.path, hence no stable id; get other shards"
+        )
+    _check_once(keys, shards[0].parent)
     starts = np.cumsum([0, *(len(table.labels) for table in tables)])
 
     def load(k: int, start: int, n: int) -> bytes:
@@ -190,12 +243,23 @@ def parquet(shards: Sequence[Path]) -> Packed:
     return Packed(PackedImages(names, sizes, load, tuple(_stamp(shard) for shard in shards)), keys, labels)
 
 
+def _check_room(shards: Sequence[Path], made: Sequence[Path]) -> None:
+    """The copies are as large as the shards, for images do not compress further."""
+    needed = sum(shard.stat().st_size for shard, path in zip(shards, made, strict=True) if not path.exists())
+    free = shutil.disk_usage(made[0].parent).free
+    if needed > free:
+        raise RbftError(
+            f"{shards[0].parent}: {needed / 1e9:.1f} GB are to be copied into {made[0].parent}, which has "
+            f"{free / 1e9:.1f} GB left; set RBFT_CACHE to a larger disk, or use tars or folders: they are read in place"
+        )
+
+
 class _Mapped:
     """One Arrow file, mapped: nothing is read until it is asked for."""
 
     def __init__(self, path: Path) -> None:
         try:
-            self.table: Any = ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
+            self.table: Any = ipc.open_file(pa.memory_map(str(path))).read_all()
         except (pa.ArrowException, OSError) as error:
             path.unlink(missing_ok=True)
             raise RbftError(f"{path} in the cache is damaged and was removed; run the command again") from error
@@ -232,6 +296,9 @@ def _copy(shard: Path, path: Path) -> None:
                     image = batch.column(0)
                     columns = (image.field("bytes"), image.field("path"), batch.column(1))
                     arrays = [column.cast(kind) for column, kind in zip(columns, schema.types, strict=True)]
+                    empty = [n for n, a in zip(("image.bytes", "label"), arrays[::2], strict=True) if a.null_count]
+                    if empty:
+                        raise RbftError(f"{shard}: some rows have no {' and no '.join(empty)}; get it again")
                     writer.write_batch(pa.record_batch(arrays, schema=schema))
 
         cache.write(path, save)

@@ -39,32 +39,39 @@ def class_folders(
     *,
     kind: str = "class",
     ignore: Collection[str] = (),
+    others: bool = False,
     partial: bool = False,
 ) -> Listing:
     """`place/<folder>/<image>` with the label of each folder's name, in order of label and file name.
 
-    `kind` is what a folder is called in messages; `ignore` names entries beside the folders that are known to be there,
-    each for a reason the suite states. A class without images is an error unless `partial`.
+    `kind` is what a folder is called in messages; `ignore` names entries beside the folders that are known to be there;
+    with `others`, folders of any other name are part of the set and left out. A class without images is an error unless
+    `partial`.
     """
     folders, loose = _folders(place, ignore)
     unknown = [name for name in folders if name not in classes]
-    if folders and len(unknown) == len(folders):
+    if len(unknown) == len(folders):
         inner = next((name for name in folders if _has_class(place / name, classes)), None)
         if inner:
             raise MissingDataError(
                 f"{place} is one level too high: its folder '{inner}' holds the {kind} folders; name that with --root"
             )
+        if place.name in classes and not folders:
+            raise MissingDataError(
+                f"{place} is one {kind} folder, one level too low: name the folder above with --root"
+            )
     if not folders and loose:
         raise MissingDataError(
-            f"{place} holds {len(loose):,} loose images (e.g. {loose[0]}) and no folders: sort them into {kind} folders"
+            f"{place} holds {_some(loose, 'loose image')} and no folders: sort them into {kind} folders"
         )
-    if unknown:
+    if unknown and (not others or len(unknown) == len(folders)):
         raise MissingDataError(
             f"{place} holds {_some(unknown, 'folder')} that name no {kind} of this set; move them away"
         )
     if loose:
         raise MissingDataError(f"{place} holds {_some(loose, 'image')} outside the {kind} folders; sort or remove them")
-    missing = [name for name in classes if name not in folders]
+    present = {name for name in folders if name in classes}
+    missing = [name for name in classes if name not in present]
     if missing and not partial:
         raise MissingDataError(
             f"{place} lacks {_some(missing, f'{kind} folder')} of {len(classes):,}; unpack the archive again, or pass "
@@ -72,7 +79,7 @@ def class_folders(
         )
     paths: list[str] = []
     labels: list[int] = []
-    for name in sorted(folders, key=lambda name: classes[name]):
+    for name in sorted(present, key=classes.__getitem__):
         files = image_files(place / name)
         if not files and not partial:
             raise MissingDataError(f"{place / name} holds no image; unpack the archive again, or pass --allow-partial")
@@ -87,14 +94,24 @@ def image_files(folder: Path) -> list[str]:
     """Names of the images in a folder that holds nothing else, sorted; hidden files do not count."""
     files: list[str] = []
     for entry in _scan(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             raise MissingDataError(f"{entry.path} is a folder where only images belong; move it away")
         if not _is_file(entry):
             raise MissingDataError(f"{entry.path} is a broken link or a loop of links; remove it")
-        if Path(entry.name).suffix.lower() not in SUFFIXES:
+        if not is_image(entry.name):
             raise MissingDataError(f"{entry.path} is not an image by its name; move it away, nothing is skipped")
         files.append(entry.name)
     return sorted(files)
+
+
+def is_image(name: str) -> bool:
+    """By its suffix."""
+    return name[name.rfind(".") :].lower() in SUFFIXES
+
+
+def stems(paths: Sequence[str]) -> list[str]:
+    """Paths without their suffixes, folders kept; of an image whose name holds several dots, the last counts."""
+    return [path[: path.rfind(".")] for path in paths]
 
 
 def _folders(place: Path, ignore: Collection[str]) -> tuple[list[str], list[str]]:
@@ -106,13 +123,18 @@ def _folders(place: Path, ignore: Collection[str]) -> tuple[list[str], list[str]
     for entry in _scan(place):
         if entry.name in ignore:
             continue
-        if entry.is_dir():
+        if _is_folder(entry):
             folders.append(entry.name)
         elif not _is_file(entry):
             raise MissingDataError(f"{entry.path} is a broken link or a loop of links; remove it")
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+        elif is_image(entry.name):
             loose.append(entry.name)
     return sorted(folders), sorted(loose)
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies directly in a folder, sorted, without hidden files and clutter."""
+    return sorted(entry.name for entry in _scan(folder))
 
 
 def _scan(folder: Path) -> list["os.DirEntry[str]"]:
@@ -123,10 +145,17 @@ def _scan(folder: Path) -> list["os.DirEntry[str]"]:
         raise MissingDataError(f"cannot list {folder}: {error.strerror}; correct its permissions") from error
 
 
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # too many levels of links
+        return False
+
+
 def _is_file(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_file()
-    except OSError:  # too many levels of links
+    except OSError:
         return False
 
 
@@ -228,7 +257,7 @@ def held_out(ids: Sequence[str], labels: Ints, per_class: float) -> NDArray[np.b
     `per_class` is a number of images, or below 1 a share of the class (at least one image). A class is never emptied.
     """
     chosen = np.zeros(len(ids), np.bool_)
-    keys = np.array([hashlib.sha256(name.encode()).digest()[:8] for name in ids], "S8")
+    keys = np.frombuffer(b"".join(hashlib.sha256(name.encode()).digest()[:8] for name in ids), ">u8").astype(np.uint64)
     order = np.lexsort((keys, labels))
     _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
     for start, size in zip(starts, sizes, strict=True):
