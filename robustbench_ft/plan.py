@@ -279,6 +279,8 @@ def _try_each(names: Sequence[str], make: Any, problems: list[str], flag: str) -
     for name in dict.fromkeys(names):
         try:
             made.append(make(name))
+        except PlanError as error:
+            problems += error.problems
         except RbftError as error:
             problems.append(str(error))
     return made

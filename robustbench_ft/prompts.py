@@ -1,4 +1,4 @@
-"""ImageNet's class names and OpenAI's 80 templates, as open_clip ships them: one copy, its own. Torch-free."""
+"""ImageNet's class names and OpenAI's templates, as open_clip ships them: one copy, its own. Torch-free."""
 
 import importlib.util
 from functools import lru_cache
@@ -18,6 +18,11 @@ def imagenet_classes() -> tuple[str, ...]:
 def openai_templates() -> tuple[str, ...]:
     """The 80 templates, each with one {}."""
     return tuple(template("{}") for template in _metadata().OPENAI_IMAGENET_TEMPLATES)
+
+
+def simple_templates() -> tuple[str, ...]:
+    """The 7 templates that OpenAI's authors found to be as good as the 80 on ImageNet."""
+    return tuple(template("{}") for template in _metadata().SIMPLE_IMAGENET_TEMPLATES)
 
 
 @lru_cache

@@ -10,7 +10,7 @@ from .suite import Suite
 
 def is_file(text: str) -> bool:
     """Whether a suite is named by its file (or the folder that holds one) and not by a registered name."""
-    return text.endswith(".toml") or "/" in text or "\\" in text
+    return text.endswith(".toml") or text.startswith(".") or "/" in text or "\\" in text
 
 
 def load(text: str, root: Roots | Path | None = None, partial: bool = False) -> Suite:
@@ -21,6 +21,11 @@ def load(text: str, root: Roots | Path | None = None, partial: bool = False) -> 
             raise RbftError(f"{text}: '{suite.name}' is the name of a registered suite; give it another")
         return suite
     base, *options = text.split("+")
-    entry = registry.resolve("suite", base)
+    try:
+        entry = registry.resolve("suite", base)
+    except RbftError as error:
+        if (Path(text) / custom.FILE).exists():
+            raise RbftError(f"no suite '{text}' is registered, but a folder is called so: write ./{text}") from error
+        raise
     name = "+".join((entry.name, *sorted(dict.fromkeys(options))))  # one name for one set of options
     return registry.load("suite", entry.name, Suite)(name, root, sorted(dict.fromkeys(options)), partial)

@@ -1,0 +1,20 @@
+"""A user's own suite: a `suite.toml` beside folders of images, or beside manifests that list them. Torch-free."""
+
+from pathlib import Path
+
+from robustbench_ft.suite import Suite
+
+from .form import FILE as FILE
+from .form import read_form
+from .suite import CustomSuite
+
+
+def read(path: Path, partial: bool = False) -> Suite:
+    """The suite that the file at `path`, or `suite.toml` in that folder, describes; its images are listed.
+
+    The file makes a subclass whose class attributes are its declaration, so that the suite is built like any other.
+    """
+    form = read_form(path)
+    folder = path if path.is_dir() else path.parent
+    made = type("FromFile", (CustomSuite,), {"form": form, "folder": folder, "version": form.version})
+    return made(form.name, None, (), partial)

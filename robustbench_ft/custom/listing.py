@@ -1,0 +1,245 @@
+"""Folders of class folders, and manifests (CSV or JSON) -> image paths with their labels as they are written there."""
+
+import csv
+import io
+import json
+import os
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from robustbench_ft.errors import MissingDataError, RbftError
+from robustbench_ft.trees import CLUTTER, SUFFIXES, image_files
+
+from .form import Columns, Place
+
+SHOWN = 3
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Images of one place."""
+
+    source: Path  # the folder or the manifest, which messages name
+    root: Path  # paths start here
+    paths: tuple[str, ...]  # [N], relative, with '/'
+    labels: tuple[str, ...]  # [N], names of folders, or what the manifest says
+    columns: Mapping[str, tuple[str, ...]]  # further columns of a manifest, each [N]
+    layout: str
+
+
+def listed(folder: Path, place: Place, columns: Columns) -> Listed:
+    """What lies at `place`, whose path starts from `folder` unless it is absolute."""
+    source = folder / Path(place.path).expanduser()
+    try:
+        found = source.stat()
+    except OSError as error:
+        raise MissingDataError(f"no {source} here ({error.strerror}): correct the path in suite.toml") from error
+    if not place.is_manifest:
+        if not source.is_dir():
+            raise MissingDataError(f"{source} is a file of no known kind: name a folder, or a manifest .csv or .json")
+        return _folders(source)
+    if source.is_dir() or not found.st_size:
+        raise MissingDataError(f"{source} is {'a folder' if source.is_dir() else 'empty'}: a manifest belongs there")
+    root = folder / Path(place.images).expanduser() if place.images else source.parent
+    if not root.is_dir():
+        raise MissingDataError(f"{root} is not a folder: correct 'images' of {place.path} in suite.toml")
+    rows = csv_rows(source) if source.suffix.lower() == ".csv" else json_rows(source, columns)
+    return _manifest(source, root, rows, place, columns)
+
+
+def class_folders(place: Path) -> list[str]:
+    """Names of the folders under `place`, sorted; anything else there is an error that names it."""
+    names: list[str] = []
+    try:
+        with os.scandir(place) as entries:
+            seen = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER]
+    except OSError as error:
+        raise MissingDataError(f"cannot list {place}: {error.strerror}; correct its permissions") from error
+    for entry in seen:
+        if _is_folder(entry):
+            names.append(entry.name)
+        elif Path(entry.name).suffix.lower() in SUFFIXES:
+            raise MissingDataError(
+                f"{entry.path} lies outside the class folders: move it into that of its class, or list the images in a "
+                "manifest"
+            )
+        else:
+            raise MissingDataError(f"{entry.path} is neither a class folder nor an image: move it away")
+    return sorted(names)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        if entry.is_dir() or entry.is_file():
+            return entry.is_dir()
+    except OSError:  # too many levels of links
+        pass
+    raise MissingDataError(f"{entry.path} is a broken link or a loop of links: remove it")
+
+
+def _folders(place: Path) -> Listed:
+    paths: list[str] = []
+    labels: list[str] = []
+    for name in class_folders(place):
+        files = image_files(place / name)
+        if not files:
+            raise MissingDataError(f"{place / name} holds no image: put some there or remove the folder")
+        paths += [f"{name}/{file}" for file in files]
+        labels += [name] * len(files)
+    if not paths:
+        raise MissingDataError(f"{place} holds no class folder: make one for each class and put its images there")
+    return Listed(place, place, tuple(paths), tuple(labels), {}, "class folders")
+
+
+def csv_rows(path: Path) -> list[Row]:
+    """Rows by column name, all as text."""
+    reader = csv.reader(io.StringIO(text_of(path), newline=""), skipinitialspace=True, strict=True)
+    rows: list[Row] = []
+    try:
+        header = next(reader, [])
+        if len(set(header)) != len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise RbftError(f"{path} has two columns '{twice}': give one another name")
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise RbftError(
+                    f"{path}, line {reader.line_num}: {len(cells)} cells under {len(header)} columns; put texts with "
+                    "commas in quotes"
+                )
+            if cells:
+                rows.append(dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        raise RbftError(f"{path}, line {reader.line_num}: {error}; correct the line") from error
+    if not rows:
+        raise RbftError(f"{path} has no row under its header; the first line names the columns, e.g. path,label")
+    return rows
+
+
+def json_rows(path: Path, columns: Columns) -> list[Row]:
+    """A list of objects, or one object {path: label}; numbers become text."""
+    try:
+        content: Any = json.loads(text_of(path), object_pairs_hook=_pairs)
+    except json.JSONDecodeError as error:
+        raise RbftError(f"{path} is not valid JSON: {error}; correct it") from error
+    except _Twice as error:
+        raise RbftError(f"{path} names '{error}' twice in one object; each image counts once") from error
+    if isinstance(content, dict):
+        content = [{columns.path: key, columns.label: value} for key, value in content.items()]
+    shape = f'write a list such as [{{"{columns.path}": "a.jpg", "{columns.label}": "cat"}}], or {{"a.jpg": "cat"}}'
+    if not isinstance(content, list) or not content:
+        raise RbftError(f"{path} is no list of images: {shape}")
+    rows: list[Row] = []
+    for k, row in enumerate(content, start=1):
+        if not isinstance(row, dict):
+            raise RbftError(f"{path}, entry {k} is no object: {shape}")
+        for name, value in row.items():
+            if isinstance(value, bool) or not isinstance(value, str | int):
+                raise RbftError(f"{path}, entry {k}: '{name}' is {json.dumps(value)}; write a text or a whole number")
+        rows.append({name: str(value) for name, value in row.items()})
+    return rows
+
+
+class _Twice(ValueError):
+    """A key that stands twice in one JSON object."""
+
+
+def _pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RbftError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise MissingDataError(f"cannot read {path}: {error.strerror}; correct the path or its permissions") from error
+
+
+def _manifest(source: Path, root: Path, rows: Sequence[Row], place: Place, columns: Columns) -> Listed:
+    every = list(dict.fromkeys(name for row in rows for name in row))
+    for name in (columns.path, columns.label, *place.where):
+        if name not in every:
+            raise RbftError(
+                f"{source} has no column '{name}': its columns are {', '.join(every[:9])}; correct its first line, or "
+                "'columns' in suite.toml"
+            )
+    lacking = next((k for k, row in enumerate(rows, start=1) if len(row) != len(every)), None)
+    if lacking:
+        absent = next(name for name in every if name not in rows[lacking - 1])
+        raise RbftError(f"{source}, entry {lacking} has no '{absent}', which others have; add it")
+    kept = [row for row in rows if all(row[name] == str(value) for name, value in place.where.items())]
+    if not kept:
+        name = next(n for n, v in place.where.items() if str(v) not in {row[n] for row in rows} or len(place.where) > 1)
+        raise RbftError(
+            f"{source} has no row where {' and '.join(f'{n} is {v}' for n, v in place.where.items())}; '{name}' is "
+            f"{some(sorted({row[name] for row in rows}))}"
+        )
+    paths = [_path(source, row[columns.path]) for row in kept]
+    labels = [row[columns.label] for row in kept]
+    for path, label in zip(paths, labels, strict=True):
+        if not label:
+            raise RbftError(f"{source} gives {path} no label; fill in '{columns.label}'")
+    if len(set(paths)) != len(paths):
+        seen = set[str]()
+        twice = next(path for path in paths if path in seen or seen.add(path))
+        raise RbftError(f"{source} names '{twice}' twice; each image counts once: remove one row")
+    others = [name for name in every if name not in (columns.path, columns.label)]
+    kind = f"{source.suffix[1:].upper()} manifest"
+    where = f" where {', '.join(f'{n}={v}' for n, v in place.where.items())}" if place.where else ""
+    further = {name: tuple(row[name] for row in kept) for name in others}
+    return Listed(source, root, tuple(paths), tuple(labels), further, kind + where)
+
+
+def _path(source: Path, text: str) -> str:
+    """A path as ids hold it: relative, with '/', without detours."""
+    if not text:
+        raise RbftError(f"{source} has a row without a path; fill it in")
+    if text.startswith(("/", "~")) or PureWindowsPath(text).drive:
+        raise RbftError(
+            f"{source} names {text}: write paths relative to the manifest (or to 'images' in suite.toml), so that ids "
+            "are the same on every machine"
+        )
+    if "\\" in text:
+        raise RbftError(f"{source} names {text}: write '/' between folders, which every system reads")
+    if Path(text).suffix.lower() not in SUFFIXES:
+        raise RbftError(f"{source} names {text}, no image by its name; known: {', '.join(sorted(SUFFIXES))}")
+    return posixpath.normpath(text)
+
+
+def check_files(lists: Mapping[str, Listed]) -> None:
+    """Every image is there, and no file is in two splits (or twice in one), by whatever name."""
+    owner: dict[tuple[int, int], tuple[str, str]] = {}
+    for split, found in lists.items():
+        absent: list[str] = []
+        for path in found.paths:
+            try:
+                state = os.stat(found.root / path)
+            except OSError:
+                absent.append(path)
+                continue
+            key = state.st_dev, state.st_ino
+            other, known = owner.setdefault(key, (split, str(found.root / path)))
+            if (other, known) != (split, str(found.root / path)) and state.st_ino:
+                where = f"twice in {split}" if other == split else f"in {other} and in {split}"
+                also = f" (as {found.root / path})" if known != str(found.root / path) else ""
+                raise RbftError(f"{known} is {where}{also}: an image counts once; remove it from one of them")
+        if absent:
+            raise MissingDataError(
+                f"{found.source} names {len(absent):,} image{'s' * (len(absent) > 1)} not under {found.root}: "
+                f"{some(absent)}; correct the paths or put the files there"
+            )
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few."""
+    names = list(names)
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
