@@ -13,7 +13,7 @@ from .recipe import EMBEDDED, EMBEDDED_LR_GRID, Recipe
 def describe(name: str) -> str:
     """The text for a method or a suite of this name or alias."""
     methods, suites = registry.entries("method"), registry.entries("suite")
-    if name in suites:
+    if name in suites or suite_ref.is_file(name):
         return _suite(name)
     try:
         return _method(registry.resolve("method", name))
@@ -45,7 +45,8 @@ def _suite(name: str) -> str:
     suite = suite_ref.load(name)
     card = suite.card
     lines = [
-        f"{name} (version {suite.version}): {registry.entries('suite')[name].summary}", "",
+        f"{suite.name} (version {suite.version}): "
+        f"{card.title if suite.definition else registry.entries('suite')[name].summary}", "",
         inspect.cleandoc(type(suite).__doc__ or ""), "",
         f"paper     {card.paper}", f"licence   {card.licence}", f"home      {card.home}",
     ]  # fmt: skip
@@ -55,6 +56,9 @@ def _suite(name: str) -> str:
         lines.append(f"{split:<9} under --root: {' or '.join(where)}")
     for option, does in suite.options.items():
         lines.append(f"option    {name}+{option}: {does}")
+    if suite.definition:
+        lines += [f"classes   {len(suite.classes)}: {', '.join(suite.classes)}"]
+        lines += [f"prompts   {len(suite.templates)}, e.g. {suite.templates[0].format(suite.classes[0])}"]
     counts = ", ".join(f"{split} {n:,}" for split, n in card.counts.items())
     lines += [f"images    {counts}"] if counts else []
     lines += [

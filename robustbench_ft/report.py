@@ -9,10 +9,12 @@ import numpy as np
 from tabulate import tabulate
 
 from . import stats
+from .data import Predictions
 from .errors import RbftError
 from .metrics import further_columns
 from .rows import BY_VAL, check_same_data, join, settings
-from .stats import Estimate, Matrix
+from .stats import Estimate
+from .stats.intervals import Examples
 from .store import Record
 
 MATRICES = ("id_matrix", "ood_matrix")
@@ -29,8 +31,8 @@ class Row:
     candidates: tuple[str, ...]  # which candidate each seed contributed
     seeds: tuple[int, ...]
     cells: Mapping[str, Estimate]
-    id_matrix: tuple[Matrix, ...]  # correctness on the ID test set, [S, n]
-    ood_matrix: tuple[Matrix, ...]  # on each shift
+    id_matrix: tuple[Examples, ...]  # correctness on the ID test set, [S, n]
+    ood_matrix: tuple[Examples, ...]  # on each shift
     fit_seconds: float  # mean over seeds
     sort_key: tuple[float, bool, str]  # learning rate, then setting
     diverged: bool
@@ -111,11 +113,10 @@ def _row(group: Sequence[Record], candidates: tuple[str, ...], setting: str) -> 
     meta = group[0].metrics
     shifts: list[str] = meta["splits"]["shifts"]
     correct = {
-        split: np.stack(
-            [r.predictions(c, split).correct.astype(np.float64) for r, c in zip(group, candidates, strict=True)]
-        )
+        split: _correct([r.predictions(c, split) for r, c in zip(group, candidates, strict=True)],
+                        meta.get("clusters", {}).get(split))
         for split in (meta["splits"]["val"], meta["splits"]["test"], *shifts)
-    }
+    }  # fmt: skip
     identity = correct[meta["splits"]["test"]]
     cells = {"ID val": stats.mean([correct[meta["splits"]["val"]]]), "ID": stats.mean([identity])} | {
         split: stats.mean([correct[split]]) for split in shifts
@@ -140,6 +141,12 @@ def _row(group: Sequence[Record], candidates: tuple[str, ...], setting: str) -> 
             for column in further_columns(meta)
         },
     )  # fmt: skip
+
+
+def _correct(runs: Sequence[Predictions], cluster: str | None) -> Examples:
+    """[S, n], with the clusters that the suite declares."""
+    codes = np.unique(runs[0].groups[cluster], return_inverse=True)[1].astype(np.int64) if cluster else None
+    return Examples(np.stack([run.correct.astype(np.float64) for run in runs]), codes)
 
 
 def _curve(group: Sequence[Record]) -> list[tuple[float, float, float]]:

@@ -66,7 +66,7 @@ class Suite(ABC):
     published_train: str = ""  # what papers trained on, where that is more than `train`
     published_selector: str | None = None  # the split that papers selected on, if any paper used the suite
     places: Mapping[str, tuple[str, ...]] = {}  # split -> paths under a root where people keep it
-    definition: str = ""  # digest of the file that defines the suite, where it is not a registered one
+    definition: str = ""  # digest of the file that defines the suite and of its data, where it is not a registered one
     group_names: Mapping[str, tuple[str, ...]] = {}  # group column -> names of its codes, where data have text there
     options: ClassVar[Mapping[str, str]] = {}  # what may follow the name, as in 'imagenet+objectnet' -> what it does
 

@@ -16,5 +16,9 @@ def read(path: Path, partial: bool = False) -> Suite:
     """
     form = read_form(path)
     folder = path if path.is_dir() else path.parent
-    made = type("FromFile", (CustomSuite,), {"form": form, "folder": folder, "version": form.version})
+    made = type(
+        "FromFile",
+        (CustomSuite,),
+        {"form": form, "folder": folder, "version": form.version, "__doc__": CustomSuite.__doc__},
+    )
     return made(form.name, None, (), partial)

@@ -24,7 +24,7 @@ WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 class CustomSuite(Suite):
-    """Your own images. Everything is listed and checked when the suite is built: nothing is written before."""
+    """Your own images, listed and checked whenever the suite is named: before anything is written."""
 
     form: ClassVar[Form]
     folder: ClassVar[Path]  # relative paths in the form start here
@@ -230,7 +230,9 @@ def _check_train(form: Form, train: Split, keys: Sequence[str]) -> None:
 
 
 def _check_groups(form: Form, split: Split) -> None:
-    """The columns that metric, clusters and `groups` name are there and filled in."""
+    """There are two images at least; the columns that metric, clusters and `groups` name are there and filled in."""
+    if len(split) < 2:
+        raise MissingDataError(f"{split.place} gives split '{split.name}' one image, which has no interval: add some")
     manifest = form.places.get(split.name, form.train).is_manifest
     for column in (*form.needed(split.name), *(form.groups if manifest else ())):
         if column not in split.groups:
@@ -243,6 +245,11 @@ def _check_groups(form: Form, split: Split) -> None:
         name = split.ids[int(np.argmax(split.groups[cluster] < 0))]
         raise RbftError(
             f"{split.place}: '{cluster}' of {name} is empty; fill it in: it says which images come together"
+        )
+    if cluster and len(np.unique(split.groups[cluster])) < 2:
+        raise RbftError(
+            f"{split.place}: '{cluster}' is the same for all of split '{split.name}', and one cluster has no interval; take "
+            "it out of clusters"
         )
     for column in form.needed(split.name):
         if (split.groups[column] < 0).all():

@@ -1,0 +1,136 @@
+"""A first `suite.toml` for a folder of splits: what lies there, with comments, for its owner to correct."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustbench_ft.errors import MissingDataError, RbftError
+
+from .form import FILE, ID, NAME, Columns, Place
+from .listing import class_folders, listed
+
+GUESSES = {
+    "train": ("train", "training", "id_train"),
+    "val": ("val", "valid", "validation", "id_val"),
+    "test": ("test", "testing", "id_test"),
+}
+HELD = {"val": "0.1", "test": "0.2"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A folder of class folders or a manifest that could be a split."""
+
+    name: str  # in the folder
+    classes: tuple[str, ...]
+    n: int
+
+    @property
+    def split(self) -> str:
+        return self.name.rsplit(".", 1)[0] if self.name.lower().endswith((".csv", ".json")) else self.name
+
+
+def write(folder: Path, train: str | None = None, name: str | None = None) -> Path:
+    """Write `folder/suite.toml`, which must not exist, and return its path."""
+    if not folder.is_dir():
+        raise MissingDataError(f"no folder {folder}: name the one that holds your train folder and your shifts")
+    file = folder / FILE
+    text = draft(folder, train, name)
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(text)
+    except FileExistsError as error:
+        raise RbftError(f"{file} exists and is not overwritten; edit it, or move it away") from error
+    except OSError as error:
+        raise RbftError(f"cannot write {file}: {error.strerror}; correct the folder's rights") from error
+    return file
+
+
+def draft(folder: Path, train: str | None = None, name: str | None = None) -> str:
+    """The text for a folder in which one split is called train, or as `train` says."""
+    seen = look(folder)
+    roles = {role: next((s for s in seen if s.split.lower() in names), None) for role, names in GUESSES.items()}
+    if train is not None:
+        roles["train"] = next((s for s in seen if train in (s.name, s.split)), None)
+    learned = roles["train"]
+    if learned is None:
+        there = ", ".join(s.name for s in seen) or "nothing that holds class folders, and no manifest"
+        raise MissingDataError(
+            f"{folder} has no split '{train or 'train'}' to learn from (there: {there}); rename a folder, or pass --train NAME"
+        )
+    shifts = [s for s in seen if s not in roles.values()]
+    if not shifts:
+        raise MissingDataError(
+            f"{folder} holds no shift beside {', '.join(s.name for s in seen)}: put each shifted test set into a folder of its "
+            "own, sorted by class"
+        )
+    for shift in shifts:
+        if not NAME.fullmatch(shift.split) or shift.split in ID:
+            raise RbftError(f"{folder / shift.name} cannot name a shift: rename it, with letters, digits, _, . and -")
+    lines = [
+        "# What every key means: docs/custom-suite.md. `rbft check suite` says whether this file and its images are sound.",
+        f"name = {_text(name or _word(folder))}",
+        "version = 1  # raise it when you change the images on purpose: numbers of two versions never meet",
+        'licence = "not stated"',
+        "",
+        _split_line("train", learned),
+    ]
+    for role in ("test", "val"):
+        found = roles[role]
+        share = f"{role} = {HELD[role]}  # held out of train: this share of each class; or a folder of its own"
+        lines.append(share if found is None else _split_line(role, found))
+    lines += ["", 'templates = "openai-7"  # or "openai-80", or your own: ["a photo of a {}"]']
+    lines += ['metric = "accuracy"  # or macro_f1, macro_recall; with manifests also worst_group:COLUMN']
+    lines += ["", "[shifts]  # where the model is tested and never trained"]
+    lines += [f"{_text(s.split)} = {_text(s.name)}  # {_size(s)}" for s in shifts]
+    lines += ["", "[classes]  # folder = what prompts call it; their order is the order of labels"]
+    lines += [f"{_text(key)} = {_text(key.replace('_', ' '))}" for key in learned.classes]
+    lines += ["", "[recipe]  # how long and how fast: choose on ID validation, e.g. with --set lr=1e-5 --set lr=3e-5"]
+    lines += ["lr = 1e-5", "epochs = 10", "batch = 64"]
+    return "\n".join(lines) + "\n"
+
+
+def look(folder: Path) -> list[Seen]:
+    """What could be a split: folders of class folders with images, and manifests with a path and a label column."""
+    found: list[Seen] = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or not (entry.is_dir() or Place(entry.name).is_manifest):
+            continue
+        if entry.is_dir() and not class_folders_or_none(entry):
+            continue
+        try:
+            images = listed(folder, Place(entry.name), Columns())
+        except RbftError as error:
+            if entry.is_dir():
+                raise
+            if "no column" not in str(error) and "no list of images" not in str(error):
+                raise
+            continue  # a table of something else
+        found.append(Seen(entry.name, tuple(sorted(set(images.labels))), len(images.paths)))
+    return found
+
+
+def class_folders_or_none(place: Path) -> Sequence[str]:
+    """Folders that hold images; none for a folder of anything else, e.g. of files that a manifest lists."""
+    try:
+        return class_folders(place)
+    except MissingDataError:
+        return ()
+
+
+def _split_line(role: str, seen: Seen) -> str:
+    return f"{role} = {_text(seen.name)}  # {_size(seen)}"
+
+
+def _size(seen: Seen) -> str:
+    return f"{seen.n:,} images of {len(seen.classes)} classes"
+
+
+def _word(folder: Path) -> str:
+    kept = "".join(c if NAME.fullmatch(f"a{c}") else "-" for c in folder.absolute().name.lower()).strip("-._")
+    return kept or "my-suite"
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
