@@ -1,18 +1,32 @@
-"""A folder for what can be computed again: drawn splits, zero-shot heads. Keyed by content; torch-free.
+"""A folder for what can be computed again: pixels, drawn splits, zero-shot heads. Keyed by content; torch-free.
 
-`RBFT_CACHE` moves it: the one variable read below the command line, as suites need the folder wherever they are used.
+`RBFT_CACHE` moves it and `RBFT_CACHE_LIMIT` says how large the pixels in it may grow: the only variables read below the
+command line, as suites need the folder wherever they are used.
 """
 
 import hashlib
+import json
 import os
+import re
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import filelock
 import numpy as np
 
 from .data import Bytes
 from .errors import RbftError
+
+LIMIT = 64 * 2**30  # bytes of pixels: ImageNet's validation set and its four shifts at 224 pixels take 21 GiB
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+LEFTOVER = 24 * 3600.0  # seconds after which a temporary file is nobody's
+ABOUT = ".json"  # beside an entry: what it is, for people
+WORKING = (".lock", ".partial", ABOUT)
 
 
 def root() -> Path:
@@ -73,3 +87,134 @@ def array(kind: str, key: str, make: Callable[[], Bytes]) -> Bytes:
     made = make()
     write(path, lambda temporary: np.save(temporary, made, allow_pickle=False))
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the cache."""
+
+    kind: str
+    path: Path
+    size: int  # bytes
+    used: float  # when it was last used, seconds since 1970
+    about: Mapping[str, Any]  # what it is, where that was noted
+
+    @property
+    def text(self) -> str:
+        """What it holds, in a few words."""
+        return str(self.about.get("what", self.path.stem))
+
+
+def touch(path: Path) -> None:
+    """Note that an entry is used now: what was used longest ago is forgotten first."""
+    with suppress(OSError):  # another user's cache
+        os.utime(path)
+
+
+def write_about(path: Path, about: Mapping[str, Any]) -> None:
+    """Note what an entry is."""
+    content = json.dumps(dict(about), sort_keys=True)
+
+    def save(temporary: Path) -> None:
+        temporary.write_text(content, encoding="utf-8")
+
+    write(path.with_suffix(ABOUT), save)
+
+
+def entries() -> list[Entry]:
+    """Every entry, by kind, the last used first."""
+    found: list[Entry] = []
+    for path in root().glob("*/*") if root().is_dir() else ():
+        if path.name.startswith(".") or path.suffix in WORKING or not path.is_file():
+            continue
+        with suppress(OSError):  # removed by another process meanwhile
+            state = path.stat()
+            found.append(Entry(path.parent.name, path, state.st_size, state.st_mtime, _about(path)))
+    return sorted(found, key=lambda entry: (entry.kind, -entry.used, entry.path))
+
+
+def _about(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.with_suffix(ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def forget(entry: Entry) -> None:
+    """Remove an entry. Readers that have it mapped keep it until they end."""
+    try:
+        for path in (entry.path, entry.path.with_suffix(ABOUT), entry.path.with_suffix(".lock")):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RbftError(f"cannot remove {entry.path}: {error.strerror}; correct its permissions") from error
+
+
+def shrink(limit: int, kinds: Collection[str]) -> list[Entry]:
+    """Forget what was used longest ago until these kinds take at most `limit` bytes; returns what is gone."""
+    gone: list[Entry] = []
+    held = sorted((entry for entry in entries() if entry.kind in kinds), key=lambda entry: entry.used)
+    size = sum(entry.size for entry in held)
+    for entry in held:
+        if size <= limit:
+            break
+        forget(entry)
+        gone.append(entry)
+        size -= entry.size
+    return gone
+
+
+def sweep() -> int:
+    """Remove what killed processes left behind; the bytes that were freed."""
+    paths = list(root().glob("*/*")) if root().is_dir() else []
+    return sum(_remove(path) for path in paths if _is_left_over(path))
+
+
+def _is_left_over(path: Path) -> bool:
+    if path.suffix == ".partial":
+        return not _is_filled(path)
+    if path.suffix == ABOUT:
+        return not any(path.with_suffix(suffix).exists() for suffix in (".npy", ".lock"))
+    with suppress(OSError):
+        return path.name.startswith(".") and time.time() - path.stat().st_mtime > LEFTOVER
+    return False
+
+
+def _is_filled(partial: Path) -> bool:
+    """Whether a process is at work on it now."""
+    try:
+        with filelock.FileLock(partial.with_suffix(".lock"), timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def _remove(path: Path) -> int:
+    try:
+        size = path.stat().st_size
+        path.unlink(missing_ok=True)
+    except OSError:
+        return 0
+    return size
+
+
+def limit() -> int:
+    """Bytes of pixels to keep: `RBFT_CACHE_LIMIT`, e.g. 20GiB, or 64 GiB."""
+    text = os.environ.get("RBFT_CACHE_LIMIT", "")
+    return parse_size(text, "RBFT_CACHE_LIMIT") if text else LIMIT
+
+
+def parse_size(text: str, name: str) -> int:
+    """'500MB', '20 GiB', '0' -> bytes; both spellings count in powers of 1024."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise RbftError(f"{name}: '{text}' is no size; write e.g. 500MiB or 20GiB")
+    return int(float(found.group(1)) * 1024 ** ("KMGT".find(found.group(2).upper()) + 1 if found.group(2) else 0))
+
+
+def size_text(size: float) -> str:
+    """'3.4 MiB'."""
+    unit = 0
+    while size >= 1024 and unit < len(UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.0f} {UNITS[unit]}" if unit == 0 or size >= 100 else f"{size:.1f} {UNITS[unit]}"

@@ -9,7 +9,8 @@ import click
 
 from . import __version__, cli_stats, registry
 from .cli_board import leaderboard
-from .cli_stats import FOLDER, PARTIAL, ROOT, WIDE
+from .cli_new import new
+from .cli_stats import FOLDER, PARTIAL, ROOT, WIDE, WORKERS
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def show(name: str) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (towers only).")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many.")
+@WORKERS
 @click.option(
     "--checkpoint-seconds",
     type=click.FloatRange(min=0),
@@ -164,6 +166,7 @@ def run(**options: Any) -> None:
         options["checkpoint_seconds"],
         options["save_model"],
         plan.suite_files(request, roots),
+        options["workers"] or 0,
     )
     try:
         folders = runner.run_cells(cells, workshop)
@@ -354,3 +357,4 @@ def _run_checks(found: "Iterator[Check]") -> None:
 for _command in cli_stats.COMMANDS:
     main.add_command(_command)
 main.add_command(leaderboard)
+main.add_command(new)

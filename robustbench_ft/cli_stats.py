@@ -20,6 +20,9 @@ ROOT = click.option(
 PARTIAL = click.option(
     "--allow-partial", is_flag=True, help="Run on data whose counts differ from the card; such runs make no claims."
 )
+WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads that decode images.  [default: as many as there are cores]"
+)
 FORMATS = click.Choice(["terminal", "markdown"])
 METRIC = click.Choice(["accuracy", "macro_f1", "nll", "brier"])
 

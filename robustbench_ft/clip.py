@@ -10,6 +10,8 @@ import logging
 import pickle
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -221,6 +223,13 @@ class Clip(nn.Module):
         normalise = cast(transforms.Normalize, steps[-1])
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalise.mean, normalise.std))
         return transforms.Compose(steps[:cut]), mean, std
+
+    def preprocess_key(self) -> str:
+        """Everything that shapes evaluation pixels before they are normalised, in words."""
+        config = asdict(PreprocessCfg(**self.config["preprocess_cfg"]))
+        shaping = {name: value for name, value in config.items() if name not in ("mean", "std")}
+        versions = {name: version(name) for name in ("open_clip_torch", "pillow", "torchvision")}
+        return json.dumps([shaping, versions], sort_keys=True)
 
     def save(self, folder: Path, note: Mapping[str, Any]) -> None:
         """A self-describing open_clip folder (`local-dir:`) plus `head.safetensors`; `note` joins its 'rbft' part."""

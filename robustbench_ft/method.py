@@ -41,6 +41,7 @@ class Run:
     log: Callable[[Mapping[str, Any]], None] = lambda line: None
     checkpoint_seconds: float = 30.0
     stopped: Callable[[], bool] = lambda: False  # asked after every step; True ends the fit in good order
+    workers: int = 0  # threads that decode images; 0: as many as there are cores
 
     def generator(self, stream: str, step: int = 0) -> torch.Generator:
         """A CPU generator for one named stream at one step: the same wherever and whenever it is asked for.

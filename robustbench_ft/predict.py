@@ -23,14 +23,16 @@ def predict(
     split: Split,
     advance: Advance = lambda n=1, note="": None,
     check: Callable[[], None] = lambda: None,
+    workers: int = 0,
 ) -> dict[str, Predictions]:
     """Predictions of each candidate (a single model is called 'final'), in split order, in all label spaces.
 
-    `check` is called before each piece of work and may raise; `advance` hears of every image and candidate done.
+    `check` is called before each piece of work and may raise; `advance` hears of every image and candidate done;
+    `workers` threads decode (0: as many as there are cores).
     """
     clip = model.clip if isinstance(model, Family) else model
     candidates = tuple(model.members) if isinstance(model, Family) else ("final",)
-    loader = Loader(clip, split)
+    loader = Loader(clip, split, workers)
     clip.eval()
     spaces = {"": LabelSpace(split.members, split.labels), **split.also}
     parts: dict[str, dict[str, list[Columns]]] = {name: {key: [] for key in spaces} for name in candidates}

@@ -43,6 +43,7 @@ class Workshop:
     checkpoint_seconds: float = 30.0
     save_model: bool = True
     files: Mapping[str, str] = field(default_factory=dict[str, str])  # suite name -> its suite.toml, where it has one
+    workers: int = 0  # threads that decode images; 0: as many as there are cores
 
 
 def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
@@ -93,8 +94,9 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     store.write_json(folder / "cell.json", cell.to_json())  # all that can be asked wrongly has been loaded by now
     log = _Log(folder / "log.jsonl")
     run = Run(
-        cell.seed, workshop.device, cell.precision, folder, workshop.progress, log, workshop.checkpoint_seconds, stopped
-    )
+        cell.seed, workshop.device, cell.precision, folder, workshop.progress, log, workshop.checkpoint_seconds, stopped,
+        workshop.workers,
+    )  # fmt: skip
     if workshop.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(workshop.device)
     began = time.monotonic()
@@ -112,6 +114,7 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     store.write_json(folder / "env.json", {
         **environment.describe(workshop.device),
         "data": {data.train.name: _data(suite, data.train), **digests},
+        **_labels(suite),
         "cost": {
             "fit_seconds": sum(s["seconds"] for s in stages) or fitted - began,
             "fit_images_per_second": _rate(sum(s["images"] for s in stages), sum(s["seconds"] for s in stages)),
@@ -143,7 +146,7 @@ def _evaluate(
     total = candidates * sum(len(split) for split in splits)
     with workshop.progress.bar("evaluate", total, "images") as advance:
         for split in splits:
-            for candidate, predictions in predict(model, split, advance, check).items():
+            for candidate, predictions in predict(model, split, advance, check, workshop.workers).items():
                 store.write_predictions(store.predictions_path(folder, candidate, split.name), predictions)
                 results.setdefault(candidate, {}).update(metrics.score_views(split.name, predictions))
             digests[split.name] = _data(suite, split)
@@ -241,10 +244,18 @@ def _data(suite: Suite, split: Split) -> Json:
     return found
 
 
+def _labels(suite: Suite) -> Json:
+    """What stored labels and groups stand for, where no registered suite says it."""
+    found: Json = {"classes": list(suite.classes)} if suite.definition else {}
+    if suite.group_names:
+        found["group_names"] = {name: list(texts) for name, texts in suite.group_names.items()}
+    return {"labels": found} if found else {}
+
+
 def _suite(cell: Cell, workshop: Workshop) -> Suite:
     suite = _load(workshop.files.get(cell.suite, cell.suite), workshop.root, cell.partial)
     if suite.definition != cell.suite_definition:
-        raise RbftError(f"the file of suite '{cell.suite}' has changed since the plan was made; run the command again")
+        raise RbftError(f"suite '{cell.suite}' has changed since the plan was made; run the command again")
     return suite
 
 

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from .clip import Clip
 from .errors import RbftError
-from .loader import Loader
+from .loader import Loader, Pending
 from .method import Run, TrainSet
 from .recipe import Recipe
 
 Terms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is minimised
 EVAL_CHUNK = 512
+AHEAD = 2  # batches of files decoded in advance
 CHECKPOINT = {
     "step", "diverged", "finished", "weights", "optimizer", "best", "best_step", "best_accuracy", "images", "seconds",
 }  # fmt: skip
@@ -65,19 +66,27 @@ class Source(Protocol):
 
 
 class Pixels:
-    """Batches of images, and validation through the image tower."""
+    """Batches of images, the next ones decoded while a step is computed, and validation through the image tower."""
 
-    def __init__(self, clip: Clip, data: TrainSet) -> None:
-        self.train, self.val = Loader(clip, data.train), Loader(clip, data.val)
+    def __init__(self, clip: Clip, data: TrainSet, workers: int = 0) -> None:
+        self.train, self.val = Loader(clip, data.train, workers), Loader(clip, data.val, workers)
         self.labels = torch.from_numpy(data.train.labels)
+        self.begun: dict[int, Pending] = {}  # step -> its batch
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, clip: Clip, indices: list[int], step: int, recipe: Recipe, run: Run) -> Batch:
-        pixels = self.train.augmented(indices, recipe.augment, run.generator("augment", step))
+        pending = self.begun.pop(step, None) or self._begin(indices, step, recipe, run)
+        self.begun = {later: batch for later, batch in self.begun.items() if later > step}
+        for later in range(step + 1, min(step + 1 + AHEAD, recipe.total_steps(len(self)))):
+            if later not in self.begun and self.train.native is None:
+                self.begun[later] = self._begin(indices_at(later, len(self), recipe, run), later, recipe, run)
         labels = self.labels[indices].to(clip.device)
-        return Batch(step, labels, self.train.normalise(pixels), clip.encode_image)
+        return Batch(step, labels, self.train.normalise(pending.result()), clip.encode_image)
+
+    def _begin(self, indices: list[int], step: int, recipe: Recipe, run: Run) -> Pending:
+        return self.train.ahead(indices, recipe.augment, run.generator("augment", step))
 
     def accuracy(self, clip: Clip) -> float:
         return accuracy(clip.classify, self.val.split.labels, _features(clip, self.val))
@@ -86,8 +95,9 @@ class Pixels:
 class Features:
     """Image features computed once with the evaluation transform: for stages that leave the image tower alone."""
 
-    def __init__(self, clip: Clip, data: TrainSet) -> None:
-        self.train, self.val = (_features(clip, Loader(clip, split)) for split in (data.train, data.val))
+    def __init__(self, clip: Clip, data: TrainSet, workers: int = 0) -> None:
+        self.train = _features(clip, Loader(clip, data.train, workers), keep=False)  # read once, and large
+        self.val = _features(clip, Loader(clip, data.val, workers))
         self.labels, self.val_labels = torch.from_numpy(data.train.labels), data.val.labels
 
     def __len__(self) -> int:
@@ -102,10 +112,10 @@ class Features:
 
 
 @torch.no_grad()
-def _features(clip: Clip, loader: Loader) -> Tensor:
+def _features(clip: Clip, loader: Loader, keep: bool = True) -> Tensor:
     training = clip.training
     clip.eval()
-    rows = [clip.encode_image(loader.normalise(pixels)) for _, pixels in loader.chunks(EVAL_CHUNK)]
+    rows = [clip.encode_image(loader.normalise(pixels)) for _, pixels in loader.chunks(EVAL_CHUNK, keep)]
     clip.train(training)
     return torch.cat(rows)
 
@@ -135,7 +145,7 @@ def train(
     is not finite ends the stage, and the log says so: the best checkpoint is kept, else the weights before that step,
     else, where these give no finite logits, those that the stage began with.
     """
-    source = Pixels(clip, data) if isinstance(data, TrainSet) else data
+    source = Pixels(clip, data, run.workers) if isinstance(data, TrainSet) else data
     state = _State(clip, recipe, source, run, stage)
     state.resume()
     run.log({"event": "start", "stage": stage, "step": state.step, "of": state.total, "parameters": state.n_trained})

@@ -1,21 +1,20 @@
 """Everything short of training, against the official implementations: features, heads, pixels, schedules, metrics."""
 
 import hashlib
-from typing import Any
 
 import golden
 import numpy as np
 import pytest
 import torch
+from crops import resized_crop
 from golden import TASK, VECTORS, Array, agrees, arrays, differs, read, statistics
 from torch import Tensor
-from torchvision.transforms import functional as vision
 
 from robustbench_ft import metrics
 from robustbench_ft.clip import Clip
 from robustbench_ft.data import FileImages, Predictions, Split
 from robustbench_ft.errors import RbftError
-from robustbench_ft.loader import CROPS, Loader, crop_box
+from robustbench_ft.loader import CROPS, Loader, keys_bicubic
 from robustbench_ft.predict import predict
 from robustbench_ft.recipe import Recipe
 
@@ -165,15 +164,27 @@ def test_evaluation_pixels_at_32_are_the_official_ones(photos: Split, clip: Clip
     agrees(f"pixels at 32, {name}, abs", OPEN_CLIP, error, tolerance)
 
 
-def test_training_crops_are_cut_before_they_are_resized(photos: Split, clip: Clip) -> None:
-    loader, index = Loader(clip, photos), photos.ids.index("jpeg_large")
-    image: Any = photos.images.read([index])[0]
-    [ours] = loader.augmented([index], "crop", torch.Generator().manual_seed(0))
-    draws = torch.rand(1, 23, generator=torch.Generator().manual_seed(0))[0].tolist()
-    left, top, width, height = crop_box(image.width, image.height, CROPS["crop"], draws)
-    bicubic = vision.InterpolationMode.BICUBIC
-    official = vision.resized_crop(image, top, left, height, width, [clip.image_size] * 2, bicubic)
-    assert np.array_equal(ours, vision.pil_to_tensor(official))
+def test_wise_ft_crops_are_pillows(photos: Split) -> None:
+    loader, errors = Loader(golden.model(image_size=224), photos), list[Array]()
+    for index in range(len(photos)):
+        [ours] = loader.augmented([index], "crop", torch.Generator().manual_seed(0))
+        errors.append(np.abs(ours.numpy() - resized_crop(photos, index, CROPS["crop"], 224)))
+    reference = "torchvision on Pillow images"
+    agrees("training crops, levels of 255, worst pixel", reference, golden.worst(float(e.max()) for e in errors), 2)
+    agrees("training crops, levels of 255, mean", reference, golden.worst(float(e.mean()) for e in errors), 0.05)
+
+
+def test_lipsum_crops_are_resized_as_tensorflow_does(photos: Split) -> None:
+    """Its evaluation crop, the central 7/8 of the shorter side, goes through the same bicubic without anti-aliasing."""
+    errors: list[float] = []
+    for index, name in enumerate(photos.ids):
+        pixels = np.array(photos.images.read([index])[0].convert("RGB"))
+        side = int(0.875 * min(pixels.shape[:2]))
+        top, left = ((n - side + 1) // 2 for n in pixels.shape[:2])
+        patch = torch.from_numpy(pixels[top : top + side, left : left + side]).permute(2, 0, 1)
+        ours = keys_bicubic(patch, 224)[:, ::32, ::32].permute(1, 2, 0)
+        errors.append(golden.apart(ours, arrays("preprocess")[f"lipsum_tf/grid/{name}"].clip(0, 255)))
+    agrees("crops resized without anti-aliasing, levels of 255", LIPSUM, golden.worst(errors), 0.53)  # half by rounding
 
 
 # -- learning rates ----------------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "data", "cache", "progress", "drawing", "embedded", "recipe", "places", "suite", "trees", "archives",
+    "errors", "data", "cache", "progress", "pixel_cache", "drawing", "embedded", "recipe", "places", "suite", "trees", "archives",
     "prompts", "custom", "model_ref", "registry", "suite_ref", "clip",
     "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows", "scores",
-    "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "board", "cli_board", "cli",
+    "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "board", "cli_board", "cli_new", "cli",
 )  # fmt: skip
 TORCH = {"clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "embedded"}
 REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")
