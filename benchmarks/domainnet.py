@@ -17,6 +17,7 @@ from robustbench_ft.recipe import R_LIP
 from robustbench_ft.suite import Card, Source, Suite
 
 HELD_OUT = 0.1  # of each class, the share that FTP's lists hold out of real_train
+HOME = "ai.bu.edu/M3SDA"
 FOLDERS = ("domainnet", "DomainNet", "domainnet_v1.0", "domain_net")
 LISTS = ("", "splits", "txt", "split_files")  # where people keep the split files, beside the domains' folders
 GENERATIONS = {  # lines of <domain>_<part>.txt
@@ -31,12 +32,23 @@ GENERATIONS = {  # lines of <domain>_<part>.txt
 }  # fmt: skip
 
 
-class Lines(NamedTuple):
-    """What split files say: paths below the domain's folder, labels, and what the files are called."""
+TRAIN_LISTS = (  # FTP and TPGM divide the train list in two
+    ("real_train.txt",), ("real_train_split.txt", "real_val_split.txt"),
+    ("real_train_100_percent_split.txt", "real_val_100_percent_split.txt"),
+)  # fmt: skip
+TRAINERS = ("train", "val", "train-all")
 
-    paths: tuple[str, ...]
+
+class Lines(NamedTuple):
+    """What the split files of one domain and part say."""
+
+    files: tuple[Path, ...]
+    paths: tuple[str, ...]  # below the domain's folder
     labels: Ints
-    source: str
+
+    @property
+    def text(self) -> str:
+        return " and ".join(map(str, self.files))
 
 
 class DomainNet(Suite):
@@ -59,7 +71,7 @@ class DomainNet(Suite):
         title="DomainNet",
         paper="Peng et al., Moment Matching for Multi-Source Domain Adaptation, ICCV 2019 (arXiv:1812.01754)",
         licence="fair use, non-commercial research and education",
-        home="ai.bu.edu/M3SDA",
+        home=HOME,
         counts={},  # two generations of split files exist: `count_problems`
         sources=(
             Source(
@@ -76,6 +88,7 @@ class DomainNet(Suite):
         self, name: str, root: Roots | Path | None = None, chosen: Collection[str] = (), partial: bool = False
     ) -> None:
         super().__init__(name, root, chosen, partial)
+        self._read: dict[tuple[str, str], tuple[Path, Lines]] = {}
         if "quickdraw" in self.chosen:
             self.shifts = (*self.shifts, "quickdraw")
 
@@ -89,18 +102,76 @@ class DomainNet(Suite):
         return openai_templates()
 
     def load(self, name: str) -> Split:
-        domain, part = ("real", "test" if name == "test" else "train") if name not in self.shifts else (name, "test")
-        place = self.place("train" if part == "train" else name)
-        lines = _lines(place, domain, part)
-        trees.check_files(place, lines.paths, Path(lines.source))
-        ids = [f"{domain}/{path.rpartition('.')[0]}" for path in lines.paths]
+        domain, part = _domain(name)
+        place, lines = self._lines(name)
+        if name == "test":
+            self._check_apart(lines)
+        trees.check_files(place, lines.paths, lines.files[0])
+        ids = [f"{domain}/{stem}" for stem in trees.stems(lines.paths)]
         keep = np.ones(len(ids), np.bool_)
-        if name in ("train", "val"):
+        if part == "train" and name != "train-all":
             held = trees.held_out(ids, lines.labels, HELD_OUT)
             keep = held if name == "val" else ~held
-        rows = np.flatnonzero(keep)
+        rows: list[int] = np.flatnonzero(keep).tolist()
         images = FileImages(place, tuple(lines.paths[k] for k in rows))
-        return Split(name, images, lines.labels[rows], tuple(ids[k] for k in rows), place=place, layout="split files")
+        layout = f"{self._generation() or 'unknown'} split files"
+        return Split(name, images, lines.labels[rows], tuple(ids[k] for k in rows), place=place, layout=layout)
+
+    def count_problems(self, split: Split) -> list[str]:
+        """Of the split files as a whole, before any image is held out."""
+        _, lines = self._lines(split.name)
+        known = _known(split.name)
+        found = [] if len(lines.paths) in known.values() else [
+            f"split '{split.name}' has {len(lines.paths):,} images, "
+            + ", ".join(f"the {generation} lists have {n:,}" for generation, n in known.items())
+        ]  # fmt: skip
+        absent = sorted({*range(len(folders()))} - {*lines.labels.tolist()})
+        if absent:
+            found.append(f"split '{split.name}' has no image of {len(absent)} classes ({folders()[absent[0]]}, ...)")
+        return found
+
+    def _lines(self, name: str) -> tuple[Path, Lines]:
+        """The domain's folder and its list, read once for all splits made of it."""
+        domain, part = _domain(name)
+        if (domain, part) not in self._read:
+            place = self.place("train" if name in TRAINERS else name)
+            self._read[domain, part] = place, _read(place, domain, part)
+        return self._read[domain, part]
+
+    def _generation(self) -> str:
+        """Of all split files together; empty if some have counts of no generation. Two generations share test images
+        with train images of the other, so they are not mixed."""
+        found: dict[str, str] = {}
+        possible = set(GENERATIONS)
+        for name in ("train", "test", *self.shifts):
+            try:
+                _, lines = self._lines(name)
+            except MissingDataError:
+                continue  # whoever needs it will say so
+            own = {generation for generation, n in _known(name).items() if n == len(lines.paths)}
+            if not own:
+                return ""
+            found |= {generation: lines.text for generation in own if len(own) == 1}
+            possible &= own
+        if not possible:
+            raise RbftError(
+                "split files of two generations: "
+                + ", ".join(f"{text} is {generation}" for generation, text in found.items())
+                + "; take all from one, with its images"
+            )
+        return min(possible)
+
+    def _check_apart(self, lines: Lines) -> None:
+        try:
+            _, train = self._lines("train")
+        except MissingDataError:
+            return
+        both = set(lines.paths) & set(train.paths)
+        if both:
+            raise RbftError(
+                f"{lines.text} names {len(both):,} images that {train.text} names as well, e.g. {min(both)}; get the "
+                "official split files again"
+            )
 
 
 @lru_cache
@@ -109,12 +180,52 @@ def folders() -> tuple[str, ...]:
     return tuple(json.loads(Path(__file__).with_name("domainnet_classes.json").read_text(encoding="utf-8")))
 
 
-def _lines(place: Path, domain: str, part: str) -> Lines:
-    source = next((p for f in LISTS if (p := place.parent / f / f"{domain}_{part}.txt").exists()), None)
-    if source is None:
-        raise MissingDataError(f"{place.parent} has no {domain}_{part}.txt; get the official split files")
-    paths, labels = trees.split_file(source, len(folders()))
-    stray = next((path for path in paths if not path.startswith(f"{domain}/")), None)
-    if stray:
-        raise RbftError(f"{source} names '{stray}', which is not under {domain}/; get the official split file again")
-    return Lines(tuple(path.partition("/")[2] for path in paths), labels, str(source))
+def _domain(name: str) -> tuple[str, str]:
+    """Domain and part of a split."""
+    return ("real", "test" if name == "test" else "train") if name in ("test", *TRAINERS) else (name, "test")
+
+
+def _known(name: str) -> dict[str, int]:
+    """Generation -> lines of the list that a split is made of."""
+    return {generation: counts["_".join(_domain(name))] for generation, counts in GENERATIONS.items()}
+
+
+def _files(place: Path, domain: str, part: str) -> tuple[Path, ...]:
+    """The list, or the two halves of it, beside the domain's folder."""
+    wanted = TRAIN_LISTS if part == "train" else ((f"{domain}_{part}.txt",),)
+    groups = [tuple(place.parent / folder / name for name in names) for names in wanted for folder in LISTS]
+    found = [group for group in groups if all(file.is_file() for file in group)]
+    if not found:
+        raise MissingDataError(
+            f"{place.parent} has no {wanted[0][0]}, nor have its {', '.join(filter(None, LISTS))}: labels come from "
+            f"the official split files, which DomainBed's tree lacks; get them from {HOME}"
+        )
+    for other in found[1:]:
+        for first, file in zip(found[0], other, strict=False):
+            if first.name == file.name and trees.read_text(first) != trees.read_text(file):
+                raise RbftError(f"{first} and {file} differ; move one of them away")
+    return found[0]
+
+
+def _read(place: Path, domain: str, part: str) -> Lines:
+    if (place / domain).is_dir():
+        raise MissingDataError(
+            f"{place} is one level too high: its folder '{domain}' holds the class folders; move it up"
+        )
+    files = _files(place, domain, part)
+    paths: list[str] = []
+    labels: list[int] = []
+    for file in files:
+        some, own = trees.split_file(file, len(folders()))
+        for path, label in zip(some, own.tolist(), strict=True):
+            name = folders()[label]
+            if not path.startswith(f"{domain}/"):
+                raise RbftError(f"{file} names '{path}', which is not under {domain}/; is it another domain's list?")
+            if path.split("/")[1] != name:
+                raise RbftError(
+                    f"{file} gives '{path}' label {label}, which is '{name}' in the official order; get the official "
+                    "split files, whose order no sorting gives"
+                )
+        paths += [path[len(domain) + 1 :] for path in some]
+        labels += own.tolist()
+    return Lines(files, tuple(paths), np.array(labels, np.int64))

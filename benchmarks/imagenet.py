@@ -295,7 +295,7 @@ def _check_wnids(name: str, place: Path) -> None:
 
 
 def _check_frame(images: FileImages) -> None:
-    """Pixels are cut off each side, so the red frame must be there: the outermost ones of three images are looked at."""
+    """Pixels are cut off each side, so the red frame must be there: looks at the outermost of three images."""
     for k in {0, len(images) // 2, len(images) - 1}:
         pixels = np.asarray(images.read([k])[0].convert("RGB"), np.int64)
         red, green, blue = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean(axis=0)
@@ -319,8 +319,8 @@ def _names(keys: Sequence[str], labels: Ints, place: Path, part: str) -> list[st
         found = NAMES[part].match(key, key.rfind("/") + 1)
         if found is None:
             raise RbftError(
-                f"{place}: '{key}' is no file name of ImageNet's {'train' if part == 'train' else 'validation'} set, so "
-                "it has no stable id; use data that keeps the official names"
+                f"{place}: '{key}' is no file name of ImageNet's {'train' if part == 'train' else 'validation'} set, "
+                "so it has no stable id; use data that keeps the official names"
             )
         name, wnid = found[1], found[2]
         if wnid is not None and every.get(wnid) != label:
@@ -359,4 +359,5 @@ def _take(files: Files, rows: Ints) -> Files:
 
 
 def _at(texts: Sequence[str], rows: Ints) -> list[str]:
-    return [texts[k] for k in rows.tolist()]
+    places: list[int] = rows.tolist()
+    return [texts[k] for k in places]
