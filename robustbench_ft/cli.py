@@ -9,6 +9,7 @@ import click
 
 from . import __version__, cli_stats, registry
 from .cli_board import leaderboard
+from .cli_data import data
 from .cli_new import new
 from .cli_stats import FOLDER, PARTIAL, ROOT, WIDE, WORKERS
 from .errors import PlanError, RbftError
@@ -357,4 +358,5 @@ def _run_checks(found: "Iterator[Check]") -> None:
 for _command in cli_stats.COMMANDS:
     main.add_command(_command)
 main.add_command(leaderboard)
+main.add_command(data)
 main.add_command(new)

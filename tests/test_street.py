@@ -12,9 +12,9 @@ REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "data", "cache", "progress", "pixel_cache", "drawing", "embedded", "recipe", "places", "suite", "trees", "archives",
-    "prompts", "custom", "model_ref", "registry", "suite_ref", "clip",
+    "prompts", "custom", "model_ref", "registry", "suite_ref", "doctor", "clip",
     "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows", "scores",
-    "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "board", "cli_board", "cli_new", "cli",
+    "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "board", "cli_board", "cli_data", "cli_new", "cli",
 )  # fmt: skip
 TORCH = {"clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "embedded"}
 REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")
