@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from . import cache, environment, metrics, store, suite_ref
+from . import cache, doctor, environment, metrics, store, suite_ref
 from . import clip as clips
 from .clip import Clip
 from .data import Split
@@ -114,6 +114,7 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     store.write_json(folder / "env.json", {
         **environment.describe(workshop.device),
         "data": {data.train.name: _data(suite, data.train), **digests},
+        "manifest": doctor.for_record(suite, [data.train, *map(suite.split, suite.evaluated(cell.protocol))]),
         **_labels(suite),
         "cost": {
             "fit_seconds": sum(s["seconds"] for s in stages) or fitted - began,
