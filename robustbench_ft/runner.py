@@ -87,6 +87,8 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     method = cell.build()
     task = Task(suite.classes, suite.templates)
     data = TrainSet(suite.split(suite.trainer(cell.protocol)), suite.split(suite.selector(cell.protocol)), task)
+    for name in suite.evaluated(cell.protocol):
+        suite.split(name)  # a shift with a fault is refused now, not after hours of fitting
     clip = clips.load(cell.model).to(workshop.device)
     clip.bf16 = cell.precision == "bf16"
     if reason := method.skip(clip):
