@@ -228,4 +228,5 @@ def _read(place: Path, domain: str, part: str) -> Lines:
                 )
         paths += [path[len(domain) + 1 :] for path in some]
         labels += own.tolist()
-    return Lines(files, tuple(paths), np.array(labels, np.int64))
+    order: list[int] = np.lexsort((np.array(paths), np.array(labels))).tolist()  # however the list was shuffled
+    return Lines(files, tuple(paths[k] for k in order), np.array(labels, np.int64)[order])
