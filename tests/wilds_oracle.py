@@ -1,0 +1,100 @@
+"""The `wilds` package as the tests' oracle, kept from doing what it must not do to a user (or to other tests)."""
+
+import importlib
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from robustbench_ft.data import Split
+
+CLASSES = {
+    "wilds-iwildcam": ("iwildcam_dataset", "IWildCamDataset"),
+    "wilds-fmow": ("fmow_dataset", "FMoWDataset"),
+    "wilds-camelyon17": ("camelyon17_dataset", "Camelyon17Dataset"),
+}
+
+
+@contextmanager
+def package() -> Iterator[None]:
+    """It can be imported: no thread that asks a registry, Pillow's bomb guard as it was, FMoW's timestamps readable."""
+    import pandas as pd
+
+    scatter: Any = types.ModuleType("torch_scatter")
+    scatter.scatter = scatter_mean
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setitem(sys.modules, "outdated", None)
+        patch.setitem(sys.modules, "torch_scatter", scatter)
+        patch.setenv("OUTDATED_IGNORE", "1")
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+        patch.setattr(pd, "to_datetime", partial(pd.to_datetime, format="ISO8601"))
+        yield
+
+
+def scatter_mean(src: torch.Tensor, index: torch.Tensor, dim_size: int, reduce: str) -> torch.Tensor:
+    """Stands in for torch_scatter, which users would have to compile; a group without examples gets 0."""
+    assert reduce == "mean"
+    n = torch.bincount(index, minlength=dim_size).clamp(min=1)
+    return torch.zeros(dim_size, dtype=src.dtype).index_add(0, index, src) / n
+
+
+class Oracle:
+    """One dataset object of the package; call it inside `package()`."""
+
+    def __init__(self, suite: str, root: Path) -> None:
+        module, name = CLASSES[suite]
+        self.data: Any = getattr(importlib.import_module(f"wilds.datasets.{module}"), name)(root_dir=str(root))
+        self.root = root / Path(self.data.data_dir).name
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        return np.asarray(self.data.get_subset(split).indices)
+
+    def labels(self, split: str) -> list[int]:
+        return self.data.y_array[self.rows(split)].tolist()
+
+    def column(self, split: str, name: str) -> NDArray[np.int64]:
+        place = self.data.metadata_fields.index(name)
+        return self.data.metadata_array[self.rows(split)][:, place].numpy()
+
+    def images(self, split: str) -> list[tuple[str, Image.Image]]:
+        """Path below the folder of the data, and what the package decodes from it."""
+        opened: list[str] = []
+        real, found = Image.open, list[tuple[str, Image.Image]]()
+
+        def spy(path: Any, *more: Any) -> Image.Image:
+            opened.append(Path(path).relative_to(self.root).as_posix())
+            return real(path, *more)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Image, "open", spy)
+            for row in self.rows(split):
+                with self.data.get_input(row) as image:
+                    image.load()
+                    found.append((opened[-1], image.convert("RGB")))
+        return found
+
+    def eval(self, split: str, prediction: NDArray[np.int64]) -> dict[str, float]:
+        rows = self.rows(split)
+        truth, metadata = self.data.y_array[rows], self.data.metadata_array[rows]
+        return self.data.eval(torch.from_numpy(prediction), truth, metadata)[0]
+
+
+def region_codes(data: Any, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """The package numbers regions in the order of its table: its code -> ours."""
+    return np.array([names.index(name) if name in names else -1 for name in data.metadata_map["region"]])
+
+
+def paths(split: Split) -> list[str]:
+    assert split.place is not None
+    return [Path(split.images.name(k)).relative_to(split.place).as_posix() for k in range(len(split))]
