@@ -143,22 +143,33 @@ def _about(path: Path) -> Mapping[str, Any]:
 
 def forget(entry: Entry) -> None:
     """Remove an entry. Readers that have it mapped keep it until they end."""
+    forget_one(entry.path)
+
+
+def forget_one(place: Path) -> None:
+    """As `forget`, by the entry's path."""
     try:
-        for path in (entry.path, entry.path.with_suffix(ABOUT), entry.path.with_suffix(".lock")):
+        for path in (place, place.with_suffix(ABOUT), place.with_suffix(".lock")):
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise RbftError(f"cannot remove {entry.path}: {error.strerror}; correct its permissions") from error
+        raise RbftError(f"cannot remove {place}: {error.strerror}; correct its permissions") from error
 
 
 def shrink(limit: int, kinds: Collection[str]) -> list[Entry]:
     """Forget what was used longest ago until these kinds take at most `limit` bytes; returns what is gone."""
+    gone = surplus([entry for entry in entries() if entry.kind in kinds], limit)
+    for entry in gone:
+        forget(entry)
+    return gone
+
+
+def surplus(held: Collection[Entry], limit: int) -> list[Entry]:
+    """Of these entries, those used longest ago without which they take at most `limit` bytes."""
     gone: list[Entry] = []
-    held = sorted((entry for entry in entries() if entry.kind in kinds), key=lambda entry: entry.used)
     size = sum(entry.size for entry in held)
-    for entry in held:
+    for entry in sorted(held, key=lambda entry: entry.used):
         if size <= limit:
             break
-        forget(entry)
         gone.append(entry)
         size -= entry.size
     return gone

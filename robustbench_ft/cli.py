@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import __version__, cli_stats, registry
+from . import __version__, cli_bench, cli_stats, registry
+from .cli_bench import set_threads
 from .cli_board import leaderboard
+from .cli_cache import cache_group
 from .cli_data import data
 from .cli_new import new
 from .cli_stats import FOLDER, PARTIAL, ROOT, WIDE, WORKERS
@@ -148,7 +150,7 @@ def run(**options: Any) -> None:
     from . import environment, places, plan, runner
     from .progress import choose
 
-    _set_threads(options["threads"])
+    set_threads(options["threads"])
     device = environment.choose_device(options["device"])
     request = _request(options, device)
     roots = places.choose(options["root"], os.environ)
@@ -174,13 +176,6 @@ def run(**options: Any) -> None:
     except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print_results(folders, options["out"])
-
-
-def _set_threads(n: int | None) -> None:
-    if n:
-        import torch
-
-        torch.set_num_threads(n)
 
 
 def _request(options: dict[str, Any], device: Any) -> "Request":
@@ -288,35 +283,6 @@ def report_command(runs: tuple[Path, ...], style: str, val: bool, against: str |
             click.echo(f"figure   {path}", err=True)
 
 
-@main.command(context_settings=WIDE)
-@click.option("--method", "methods", multiple=True, default=("ft", "lipsum", "flyp"), show_default=True)
-@click.option("--suite", default="shapes", show_default=True)
-@click.option("--model", default="embedded", show_default=True)
-@click.option("--pretrained", metavar="TAG")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--precision", default="auto", show_default=True)
-@click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="Per contestant and round.")
-@click.option("--threads", type=click.IntRange(min=1))
-def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
-    """Time a step of each method beside a bare loop, in turns in one process."""
-    from . import bench as benchmark
-    from . import environment, model_ref, suite_ref
-    from .progress import choose
-
-    _set_threads(options["threads"])
-    device = environment.choose_device(options["device"])
-    setting = benchmark.Setting(
-        suite_ref.load(suite),
-        model_ref.resolve(model, pretrained),
-        device,
-        environment.choose_precision(options["precision"], device),
-        options["batch"],
-        options["steps"],
-    )
-    click.echo(benchmark.measure(setting, methods, choose()))
-
-
 @main.group(context_settings=WIDE)
 def check() -> None:
     """Does a method or a suite keep its contract? For authors, built-in or not."""
@@ -358,5 +324,8 @@ def _run_checks(found: "Iterator[Check]") -> None:
 for _command in cli_stats.COMMANDS:
     main.add_command(_command)
 main.add_command(leaderboard)
+main.add_command(cache_group)
+for _command in cli_bench.COMMANDS:
+    main.add_command(_command)
 main.add_command(data)
 main.add_command(new)

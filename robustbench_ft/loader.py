@@ -97,23 +97,29 @@ class Loader:
         if self.native is not None:
             yield from self._in_turn(starts, lambda rows: Pending(self.read(rows), []))
             return
-        key = f"{self.split.images.stamp()}\0{self.transform_key}"
-        held = pixel_cache.stored(key, self.shape)
+        held = pixel_cache.stored(self.key, self.shape)
         if held is not None:
             yield from self._in_turn(starts, lambda rows: self._copied(held, rows))
             return
-        decoded = self._in_turn(starts, lambda rows: self._gather([lambda i=i: self._evaluated(i) for i in rows]))
         if not keep:
-            yield from decoded
+            yield from self.decoded(size)
             return
-        about = {
-            "what": f"{self.split.name}, {len(self.split):,} images of {self.size} pixels",
-            "place": str(self.split.place or ""),
-        }
-        with pixel_cache.filling(key, self.shape, about) as add:
-            for start, pixels in decoded:
+        what = f"{self.split.name}, {len(self.split):,} images of {self.size} pixels"
+        about = {"what": what, "place": str(self.split.place or "")}
+        with pixel_cache.filling(self.key, self.shape, about) as add:
+            for start, pixels in self.decoded(size):
                 add(pixels.numpy())
                 yield start, pixels
+
+    def decoded(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        """As `chunks`, without the cache."""
+        starts = range(0, len(self.split), size)
+        return self._in_turn(starts, lambda rows: self._gather([lambda i=i: self._evaluated(i) for i in rows]))
+
+    @cached_property
+    def key(self) -> str:
+        """Names the evaluation pixels of this split for this model."""
+        return f"{self.split.images.stamp()}\0{self.transform_key}"
 
     def _in_turn(self, starts: range, begin: "Callable[[range], Pending]") -> Iterator[tuple[int, Tensor]]:
         rows = [range(start, min(start + starts.step, len(self.split))) for start in starts]

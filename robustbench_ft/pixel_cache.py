@@ -25,20 +25,25 @@ SPARE = 2**30  # bytes that are left free on the disk
 Add = Callable[[Bytes], None]
 
 
+def path(key: str) -> Path:
+    """Where the entry for `key` lies, or would."""
+    return cache.entry(KIND, key, ".npy")
+
+
 def stored(key: str, shape: tuple[int, ...]) -> Bytes | None:
     """Pixels [N, 3, S, S] of an entry, mapped, or None. A damaged entry is removed."""
-    path = cache.entry(KIND, key, ".npy")
+    place = path(key)
     try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        pixels = np.load(place, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         return None
     except (ValueError, EOFError, OSError):
-        path.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
         return None
     if pixels.shape != shape or pixels.dtype != np.uint8:
-        path.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
         return None
-    cache.touch(path)
+    cache.touch(place)
     return pixels
 
 
@@ -48,16 +53,16 @@ def filling(key: str, shape: tuple[int, ...], about: Mapping[str, Any]) -> Gener
 
     Nothing is kept when the limit or the disk is too small, or while another process fills the same entry.
     """
-    path = cache.entry(KIND, key, ".npy")
-    lock = filelock.FileLock(path.with_suffix(".lock"))
+    place = path(key)
+    lock = filelock.FileLock(place.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except (filelock.Timeout, OSError, NotImplementedError):  # another process, or a file system without locks
         yield lambda rows: None
         return
     try:
-        wanted = not path.exists() and _has_room(path, int(np.prod(shape)))
-        filler = _Filler(path, shape, about) if wanted else None
+        wanted = not place.exists() and _has_room(place, int(np.prod(shape)))
+        filler = _Filler(place, shape, about) if wanted else None
         try:
             yield filler.add if filler else lambda rows: None
             if filler:

@@ -14,9 +14,9 @@ STREET = (
     "errors", "data", "cache", "progress", "pixel_cache", "drawing", "embedded", "recipe", "places", "suite", "trees", "archives",
     "prompts", "custom", "model_ref", "registry", "suite_ref", "doctor", "clip",
     "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows", "scores",
-    "compare", "report", "figure", "runner", "describe", "bench", "checks", "cli_stats", "board", "cli_board", "cli_data", "cli_new", "cli",
+    "compare", "report", "figure", "runner", "describe", "bench", "bench_loader", "checks", "cli_stats", "cli_cache", "cli_bench", "board", "cli_board", "cli_data", "cli_new", "cli",
 )  # fmt: skip
-TORCH = {"clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "embedded"}
+TORCH = {"clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "bench_loader", "embedded"}
 REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")
 PUBLIC = {"Batch", "Clip", "Family", "Method", "Run", "TrainSet"}
 SUITES_MAY = {"archives", "cache", "data", "drawing", "errors", "places", "prompts", "recipe", "suite", "trees"}
