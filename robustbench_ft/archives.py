@@ -202,11 +202,11 @@ def _members(shard: Path) -> dict[str, Any]:
             end = archive.offset + tarfile.BLOCKSIZE  # the empty block that closes a tar
     except (tarfile.TarError, OSError, EOFError) as error:
         raise RbftError(f"{shard} is not a whole tar file: {error}; get it again") from error
+    if end > shard.stat().st_size:
+        raise RbftError(f"{shard} is not a whole tar file: it ends before its last block; get it again")
     for key in images:
         if not labels.get(key, "").isdecimal():
             raise RbftError(f"{shard}: '{key}' has no .cls with a number beside it; get WebDataset shards with labels")
-    if end > shard.stat().st_size:
-        raise RbftError(f"{shard} is not a whole tar file: it ends before its last block; get it again")
     return {
         "key": np.array(list(images), np.str_), "label": np.array([int(labels[key]) for key in images], np.int64),
         "offset": np.array([place[0] for place in images.values()], np.int64),

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,15 @@ import coded
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+import tiny
 
 from robustbench_ft import suite_ref
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 UNMAPPED = 40_000  # what the pixels of ObjectNet images without an ImageNet class say
 FRAME = 2
+TEMPLATES, WORD = ("a photo of a {}", "a drawing of a {}"), re.compile(r"[a-z0-9]+")
 COUNTS = {"train": 1000, "val": 1000, "train-all": 2000, "test": 1000, "v2": 1000, "r": 400, "a": 200, "sketch": 1000,
           "objectnet": 113}  # fmt: skip
 FLAT = "ILSVRC/Data/CLS-LOC/val"
@@ -187,6 +191,14 @@ def write_tar(path: Path, leaves: Sequence[Leaf]) -> Path:
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     return path
+
+
+def write_model(folder: Path, suite: str) -> str:
+    """`--model` argument of the tiny CLIP that knows the words of a suite's classes and of `TEMPLATES`."""
+    words = {word for text in (*suite_ref.load(suite).classes, *TEMPLATES) for word in WORD.findall(text.lower())}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "WORDS", tuple(sorted(words)))
+        return f"local-dir:{tiny.write_model(folder)}"
 
 
 DOMAINS = ("real", "painting", "clipart", "infograph", "sketch", "quickdraw")
