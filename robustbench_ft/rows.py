@@ -213,8 +213,8 @@ def check_same_data(records: Sequence[Record]) -> None:
     for record in records:
         if record.cell.get("suite_definition") != records[0].cell.get("suite_definition"):
             raise RbftError(
-                f"{records[0].folder} and {record.folder} were run on two states of suite '{record.cell['suite']}' (its "
-                "suite.toml, or the images it names, changed in between): report them apart, or run the older again"
+                f"{records[0].folder} and {record.folder} were run on two states of suite '{record.cell['suite']}': "
+                "its suite.toml, or the images it names, changed in between; report them apart, or run the older again"
             )
         for split, entry in record.env["data"].items():
             digest, first = reference.setdefault(split, (entry["digest"], record))

@@ -1,14 +1,13 @@
 """A first `suite.toml` for a folder of splits: what lies there, with comments, for its owner to correct."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_ft.errors import MissingDataError, RbftError
 
 from .form import FILE, ID, NAME, Columns, Place
-from .listing import class_folders, listed
+from .listing import listed
 
 GUESSES = {
     "train": ("train", "training", "id_train"),
@@ -49,7 +48,10 @@ def write(folder: Path, train: str | None = None, name: str | None = None) -> Pa
 
 def draft(folder: Path, train: str | None = None, name: str | None = None) -> str:
     """The text for a folder in which one split is called train, or as `train` says."""
-    seen = look(folder)
+    seen, left = look(folder)
+    for split, reason in left.items():
+        if split.rsplit(".", 1)[0].lower() in sum(GUESSES.values(), (train or "",)):
+            raise MissingDataError(reason)
     roles = {role: next((s for s in seen if s.split.lower() in names), None) for role, names in GUESSES.items()}
     if train is not None:
         roles["train"] = next((s for s in seen if train in (s.name, s.split)), None)
@@ -57,19 +59,19 @@ def draft(folder: Path, train: str | None = None, name: str | None = None) -> st
     if learned is None:
         there = ", ".join(s.name for s in seen) or "nothing that holds class folders, and no manifest"
         raise MissingDataError(
-            f"{folder} has no split '{train or 'train'}' to learn from (there: {there}); rename a folder, or pass --train NAME"
+            f"{folder} has no split '{train or 'train'}' to learn from (there: {there}): rename one or pass --train"
         )
     shifts = [s for s in seen if s not in roles.values()]
     if not shifts:
         raise MissingDataError(
-            f"{folder} holds no shift beside {', '.join(s.name for s in seen)}: put each shifted test set into a folder of its "
-            "own, sorted by class"
+            f"{folder} holds no shift beside {', '.join(s.name for s in seen)}: put each shifted test set into a "
+            "folder of its own, sorted by class"
         )
     for shift in shifts:
         if not NAME.fullmatch(shift.split) or shift.split in ID:
             raise RbftError(f"{folder / shift.name} cannot name a shift: rename it, with letters, digits, _, . and -")
     lines = [
-        "# What every key means: docs/custom-suite.md. `rbft check suite` says whether this file and its images are sound.",
+        "# What the keys mean: docs/custom-suite.md. Whether file and images are sound: `rbft check suite`.",
         f"name = {_text(name or _word(folder))}",
         "version = 1  # raise it when you change the images on purpose: numbers of two versions never meet",
         'licence = "not stated"',
@@ -84,6 +86,7 @@ def draft(folder: Path, train: str | None = None, name: str | None = None) -> st
     lines += ['metric = "accuracy"  # or macro_f1, macro_recall; with manifests also worst_group:COLUMN']
     lines += ["", "[shifts]  # where the model is tested and never trained"]
     lines += [f"{_text(s.split)} = {_text(s.name)}  # {_size(s)}" for s in shifts]
+    lines += [f"# no split: {' '.join(reason.split())}" for reason in left.values()]
     lines += ["", "[classes]  # folder = what prompts call it; their order is the order of labels"]
     lines += [f"{_text(key)} = {_text(key.replace('_', ' '))}" for key in learned.classes]
     lines += ["", "[recipe]  # how long and how fast: choose on ID validation, e.g. with --set lr=1e-5 --set lr=3e-5"]
@@ -91,32 +94,20 @@ def draft(folder: Path, train: str | None = None, name: str | None = None) -> st
     return "\n".join(lines) + "\n"
 
 
-def look(folder: Path) -> list[Seen]:
-    """What could be a split: folders of class folders with images, and manifests with a path and a label column."""
+def look(folder: Path) -> tuple[list[Seen], dict[str, str]]:
+    """What could be a split (folders of class folders, manifests), and what could not -> why."""
     found: list[Seen] = []
+    left: dict[str, str] = {}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or not (entry.is_dir() or Place(entry.name).is_manifest):
-            continue
-        if entry.is_dir() and not class_folders_or_none(entry):
             continue
         try:
             images = listed(folder, Place(entry.name), Columns())
         except RbftError as error:
-            if entry.is_dir():
-                raise
-            if "no column" not in str(error) and "no list of images" not in str(error):
-                raise
-            continue  # a table of something else
-        found.append(Seen(entry.name, tuple(sorted(set(images.labels))), len(images.paths)))
-    return found
-
-
-def class_folders_or_none(place: Path) -> Sequence[str]:
-    """Folders that hold images; none for a folder of anything else, e.g. of files that a manifest lists."""
-    try:
-        return class_folders(place)
-    except MissingDataError:
-        return ()
+            left[entry.name] = str(error)
+        else:
+            found.append(Seen(entry.name, tuple(sorted(set(images.labels))), len(images.paths)))
+    return found, left
 
 
 def _split_line(role: str, seen: Seen) -> str:

@@ -45,7 +45,7 @@ class CustomSuite(Suite):
                 for split in ("val", "test") if split not in lists]  # fmt: skip
         self.card = Card(
             form.title or form.name, form.paper, form.licence, form.home,
-            counts={split: len(found) for split, found in self.made.items()},
+            counts={split: len(self.made[split]) for split in ("train", "val", *form.tested)},
             note="; ".join(filter(None, (form.note, *held))),
         )  # fmt: skip
         self.definition = _digest(self)
@@ -248,8 +248,8 @@ def _check_groups(form: Form, split: Split) -> None:
         )
     if cluster and len(np.unique(split.groups[cluster])) < 2:
         raise RbftError(
-            f"{split.place}: '{cluster}' is the same for all of split '{split.name}', and one cluster has no interval; take "
-            "it out of clusters"
+            f"{split.place}: '{cluster}' is the same for all of split '{split.name}', and one cluster has no interval; "
+            "take it out of clusters"
         )
     for column in form.needed(split.name):
         if (split.groups[column] < 0).all():
