@@ -24,11 +24,12 @@ from torchvision.transforms import v2
 
 from . import cache, pixel_cache
 from . import clip as clips
+from .augment import CROPS
 from .clip import Clip
 from .data import FileImages, Split
 from .environment import describe
 from .errors import RbftError
-from .loader import CROPS, Loader
+from .loader import Loader
 from .method import Run, TrainSet
 from .model_ref import ModelRef
 from .progress import Progress
@@ -125,12 +126,16 @@ class _Passes:
             v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(self.config.mean, self.config.std),
         ])  # fmt: skip
+        gpu: dict[str, Pass] = {}
+        if self.setting.device.type == "cuda":
+            gpu["training 'crop': rbft, GPU decode"] = self.training("crop", gpu_decode=True)
         return {
             "evaluation: torchvision": self.peer(whole, shuffle=False),
             "evaluation: rbft, decoding": self.evaluation(keep=False),
             "evaluation: rbft, from the cache": self.evaluation(keep=True),
             "training 'crop': torchvision": self.peer(smooth, shuffle=True),
             "training 'crop': rbft": self.training("crop"),
+            **gpu,
             "training 'crop-flip': torchvision": self.peer(sharp, shuffle=True),
             "training 'crop-flip': rbft": self.training("crop-flip"),
         }
@@ -152,13 +157,13 @@ class _Passes:
 
         return once
 
-    def training(self, augment: Augment) -> Pass:
+    def training(self, augment: Augment, gpu_decode: bool = False) -> Pass:
         task = Task(("a", "b"), ("{}",))
         recipe = Recipe(epochs=1, batch=self.setting.batch, augment=augment)
         run = Run(0, self.setting.device, workers=self.setting.workers)
 
         def once() -> int:
-            source = Pixels(self.clip, TrainSet(self.split, self.split, task), self.setting.workers)
+            source = Pixels(self.clip, TrainSet(self.split, self.split, task), self.setting.workers, gpu_decode)
             steps = range(recipe.total_steps(len(source)))
             batches = (source.batch(self.clip, indices_at(k, len(source), recipe, run), k, recipe, run) for k in steps)
             return sum(len(batch.images) for batch in batches)

@@ -131,6 +131,7 @@ def show(name: str) -> None:
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (towers only).")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many.")
 @WORKERS
+@click.option("--gpu-decode", is_flag=True, help="Decode training JPEGs on the GPU; evaluation pixels stay exact.")
 @click.option(
     "--checkpoint-seconds",
     type=click.FloatRange(min=0),
@@ -152,6 +153,10 @@ def run(**options: Any) -> None:
 
     set_threads(options["threads"])
     device = environment.choose_device(options["device"])
+    if options["gpu_decode"] and device.type != "cuda":
+        raise RbftError(
+            f"--gpu-decode needs a GPU, and the device is {device.type}; leave it out, or use --device cuda"
+        )
     request = _request(options, device)
     roots = places.choose(options["root"], os.environ)
     cells = plan.make(request, roots)
@@ -170,6 +175,7 @@ def run(**options: Any) -> None:
         options["save_model"],
         plan.suite_files(request, roots),
         options["workers"] or 0,
+        options["gpu_decode"],
     )
     try:
         folders = runner.run_cells(cells, workshop)

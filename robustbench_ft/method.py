@@ -42,6 +42,7 @@ class Run:
     checkpoint_seconds: float = 30.0
     stopped: Callable[[], bool] = lambda: False  # asked after every step; True ends the fit in good order
     workers: int = 0  # threads that decode images; 0: as many as there are cores
+    gpu_decode: bool = False  # decode training JPEGs on the GPU
 
     def generator(self, stream: str, step: int = 0) -> torch.Generator:
         """A CPU generator for one named stream at one step: the same wherever and whenever it is asked for.

@@ -44,6 +44,7 @@ class Workshop:
     save_model: bool = True
     files: Mapping[str, str] = field(default_factory=dict[str, str])  # suite name -> its suite.toml, where it has one
     workers: int = 0  # threads that decode images; 0: as many as there are cores
+    gpu_decode: bool = False  # decode training JPEGs on the GPU
 
 
 def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
@@ -96,8 +97,8 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     store.write_json(folder / "cell.json", cell.to_json())  # all that can be asked wrongly has been loaded by now
     log = _Log(folder / "log.jsonl")
     run = Run(
-        cell.seed, workshop.device, cell.precision, folder, workshop.progress, log, workshop.checkpoint_seconds, stopped,
-        workshop.workers,
+        cell.seed, workshop.device, cell.precision, folder, workshop.progress, log, workshop.checkpoint_seconds,
+        stopped, workshop.workers, workshop.gpu_decode,
     )  # fmt: skip
     if workshop.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(workshop.device)
@@ -115,6 +116,7 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     stages = log.stages()
     store.write_json(folder / "env.json", {
         **environment.describe(workshop.device),
+        **({"gpu_decode": True} if workshop.gpu_decode else {}),
         "data": {data.train.name: _data(suite, data.train), **digests},
         "manifest": doctor.for_record(suite, [data.train, *map(suite.split, suite.evaluated(cell.protocol))]),
         **_labels(suite),

@@ -68,8 +68,8 @@ class Source(Protocol):
 class Pixels:
     """Batches of images, the next ones decoded while a step is computed, and validation through the image tower."""
 
-    def __init__(self, clip: Clip, data: TrainSet, workers: int = 0) -> None:
-        self.train, self.val = Loader(clip, data.train, workers), Loader(clip, data.val, workers)
+    def __init__(self, clip: Clip, data: TrainSet, workers: int = 0, gpu_decode: bool = False) -> None:
+        self.train, self.val = Loader(clip, data.train, workers, gpu_decode), Loader(clip, data.val, workers)
         self.labels = torch.from_numpy(data.train.labels)
         self.begun: dict[int, Pending] = {}  # step -> its batch
 
@@ -145,7 +145,7 @@ def train(
     is not finite ends the stage, and the log says so: the best checkpoint is kept, else the weights before that step,
     else, where these give no finite logits, those that the stage began with.
     """
-    source = Pixels(clip, data, run.workers) if isinstance(data, TrainSet) else data
+    source = Pixels(clip, data, run.workers, run.gpu_decode) if isinstance(data, TrainSet) else data
     state = _State(clip, recipe, source, run, stage)
     state.resume()
     run.log({"event": "start", "stage": stage, "step": state.step, "of": state.total, "parameters": state.n_trained})

@@ -77,6 +77,7 @@ NAMES = {
     ),
     "banana": Case(f"{FT} --device banana", ("unknown device 'banana'; known: auto, cpu, cuda, cuda:N",)),
     "meta": Case(f"{FT} --device meta", ("device 'meta' is not supported; known: auto, cpu, cuda, cuda:N",)),
+    "gpu decode": Case(f"{FT} --gpu-decode --device cpu", ("--gpu-decode needs a GPU, and the device is cpu; leave",)),
     "fp8": Case(f"{FT} --precision fp8", ("unknown precision 'fp8'; known: auto, fp32, bf16",)),
     "show": Case("show lipsun", ("unknown method or suite 'lipsun': did you mean lipsum?",)),
     "several": Case(

@@ -20,13 +20,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from robustbench_ft import cache, model_ref, pixel_cache
 from robustbench_ft import clip as clips
+from robustbench_ft.augment import CROPS, smooth_bicubic
 from robustbench_ft.clip import Clip
 from robustbench_ft.data import FileImages, Split
 from robustbench_ft.errors import RbftError
-from robustbench_ft.loader import CROPS, Loader
+from robustbench_ft.loader import Loader
 from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.predict import predict
-from robustbench_ft.recipe import Recipe
+from robustbench_ft.recipe import Augment, Recipe
 from robustbench_ft.suite import Task
 from robustbench_ft.train import Pixels, indices_at
 
@@ -89,8 +90,8 @@ def test_large_jpegs_are_decoded_smaller_for_smoothed_crops_only(
 
 
 @pytest.mark.parametrize("augment", ["none", "shift", "crop", "crop-flip"])
-def test_batches_begun_ahead_are_those_that_would_be_read(clip: Clip, split: Split, augment: str) -> None:
-    recipe = Recipe(steps=7, batch=16, augment=augment)  # pyright: ignore[reportArgumentType]
+def test_batches_begun_ahead_are_those_that_would_be_read(clip: Clip, split: Split, augment: Augment) -> None:
+    recipe = Recipe(steps=7, batch=16, augment=augment)
     data, run = TrainSet(split, split, Task(("a", "b"), ("{}",))), Run(3, torch.device("cpu"))
     source, plain = Pixels(clip, data), Loader(clip, split, workers=2)
     for step in (0, 1, 2, 5, 6):  # also when steps are left out, as after a resume
@@ -101,6 +102,40 @@ def test_batches_begun_ahead_are_those_that_would_be_read(clip: Clip, split: Spl
         assert batch.labels.tolist() == [split.labels[i] for i in indices]
         assert set(source.begun) <= {step + 1, step + 2} & set(range(7))
     assert not source.begun
+
+
+def mixed(folder: Path) -> Split:
+    """A JPEG, a grey JPEG, a CMYK JPEG and a PNG."""
+    image = coded.picture(5, side=64)
+    for name, mode in (("rgb.jpg", "RGB"), ("grey.jpg", "L"), ("cmyk.jpg", "CMYK"), ("rgb.png", "RGB")):
+        image.convert(mode).save(folder / name)
+    names = ("rgb.jpg", "grey.jpg", "cmyk.jpg", "rgb.png")
+    return Split("mixed", FileImages(folder, names), np.zeros(4, np.int64), names)
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+@pytest.mark.parametrize("augment", ["crop", "crop-flip"])
+def test_files_decoded_together_on_a_device_are_those_decoded_one_by_one(
+    clip: Clip, augment: Augment, device: str, tmp_path: Path
+) -> None:
+    split = mixed(tmp_path)
+    alone = Loader(clip, split).augmented(range(4), augment, torch.Generator().manual_seed(2))
+    together = Loader(clip, split, gpu_decode=True)
+    together.device = torch.device(device)
+    found = together.augmented(range(4), augment, torch.Generator().manual_seed(2))
+    assert found.device.type == device
+    assert (found.cpu().int() - alone.int()).abs().max() <= (0 if device == "cpu" else 6)
+    broken = tmp_path / "rgb.jpg"
+    broken.write_bytes(broken.read_bytes()[:500])
+    with pytest.raises(RbftError, match=r"cannot decode .*rgb\.jpg"):
+        together.augmented(range(4), augment, torch.Generator())
+
+
+def test_smoothing_in_integers_is_smoothing_in_floats_to_a_level() -> None:
+    patch = torch.randint(0, 256, (3, 90, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert (smooth_bicubic(patch, 32, True).int() - smooth_bicubic(patch, 32, False).int()).abs().max() <= 1
 
 
 def test_a_file_that_cannot_be_decoded_ends_the_batch_with_its_path(clip: Clip, split: Split, tmp_path: Path) -> None:

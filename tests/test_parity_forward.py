@@ -11,10 +11,11 @@ from golden import TASK, VECTORS, Array, agrees, arrays, differs, read, statisti
 from torch import Tensor
 
 from robustbench_ft import metrics
+from robustbench_ft.augment import CROPS, keys_bicubic
 from robustbench_ft.clip import Clip
 from robustbench_ft.data import FileImages, Predictions, Split
 from robustbench_ft.errors import RbftError
-from robustbench_ft.loader import CROPS, Loader, keys_bicubic
+from robustbench_ft.loader import Loader
 from robustbench_ft.predict import predict
 from robustbench_ft.recipe import Recipe
 
