@@ -20,6 +20,7 @@ from wilds_cases import CASES, Case
 from wilds_oracle import Oracle, package, paths, region_codes
 
 from robustbench_ft import checks, metrics, registry, report, runner, store, suite_ref
+from robustbench_ft.board import audit, shelf
 from robustbench_ft.cli import main
 from robustbench_ft.data import Predictions, Split
 from robustbench_ft.errors import MissingDataError
@@ -304,6 +305,17 @@ def test_reports_name_the_official_metric(records: dict[str, list[store.Record]]
         assert shown[name] in report.markdown(table)
     done = CliRunner().invoke(main, ["compare", str(records["wilds-fmow"][0].folder.parents[3]), "--baseline", "ft"])
     assert done.exit_code == 0, done.output
+
+
+def test_boards_hold_and_verify_them(records: dict[str, list[store.Record]], forest: Path, tmp_path: Path) -> None:
+    runs = records["wilds-fmow"][0].folder.parents[3]
+    shelf.add([runs], tmp_path, {"origin": "rerun"})
+    assert not any(audit.audit_all(tmp_path, data=Roots((forest,))).values())
+    done = CliRunner().invoke(main, ["leaderboard", "build", "--root", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "test: worst-region accuracy" in (tmp_path / "wilds-fmow-v1.md").read_text()
+    assert "test: macro-F1" in (tmp_path / "wilds-iwildcam-v1.md").read_text()
+    assert "validation number" in (tmp_path / "wilds-camelyon17-v1.md").read_text()
 
 
 def test_camelyon17_selects_and_reports_on_the_whole_id_validation_set(

@@ -4,7 +4,7 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,9 @@ CLASSES = {
 
 
 @contextmanager
-def package() -> Iterator[None]:
+def package() -> Generator[None, None, None]:
     """It can be imported: no thread that asks a registry, Pillow's bomb guard as it was, FMoW's timestamps readable."""
-    import pandas as pd
-
+    pd: Any = importlib.import_module("pandas")
     scatter: Any = types.ModuleType("torch_scatter")
     scatter.scatter = scatter_mean
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():

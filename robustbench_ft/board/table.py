@@ -82,8 +82,9 @@ class Row:
 
     def further(self, column: Column) -> tuple[float, float | None]:
         """Mean over seeds and sd of a number beside accuracy."""
-        sd = self.result["sd"][column.metric][column.split]
-        return self.result["mean"][column.metric][column.split], sd
+        columns = self.claim["results"]["columns"]  # ID splits go by other names there
+        name = next(name for name, splits in columns.items() if splits == [column.split])
+        return self.result["mean"][column.metric][name], self.result["sd"][column.metric][name]
 
     def cost(self, name: str) -> float | None:
         """Mean over seeds; None where a run did not measure it."""
