@@ -18,7 +18,8 @@ from .look import BIT, KINDS
 from .scan import Copies, Seen
 
 OVERLAP = 0.05  # share of a split that may be in another one: official sets have less, a folder put twice has more
-AGAIN = "get it again, or run with --allow-partial (no claims)"
+AGAIN = "get it again"
+PARTIAL = "; get it again, or run with --allow-partial, which makes no claims"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Finding:
     step: str = ""  # what to do about it
     indices: tuple[int, ...] = ()  # the images it is about
     details: tuple[str, ...] = ()  # lines that are about no single image
+    words: Mapping[int, str] = field(default_factory=dict[int, str])  # on single images, by index
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,9 @@ def _unread(suite: Suite, name: str, error: RbftError) -> Finding:
         if where in suite.places:
             suite.place(where)
     except MissingDataError as absent:
-        # said once in full: whatever is cut from the same images is missing with them
-        return Finding(name, "missing", True, str(absent), f"see `rbft data where {suite.base}`")
-    return Finding(name, "cannot be read", True, str(error), "do what the line below says")
+        text = str(absent).removeprefix(f"suite '{suite.base}', split '{where}': ")
+        return Finding(name, "missing", True, text, "get it")
+    return Finding(name, "cannot be read", True, str(error), "see below")
 
 
 def _look(suite: Suite, splits: Mapping[str, Split], extent: Extent, progress: Progress) -> dict[str, Seen]:
@@ -194,9 +196,10 @@ def _counts(suite: Suite, split: Split) -> Iterator[Finding]:
         if "classes without" in text:
             least, most = suite.card.per_class[split.name]
             sizes = np.bincount(split.labels, minlength=n_classes(suite, split)).tolist()
-            details = tuple(f"{class_name(suite, split, k)}: {n} images, {least} to {most} expected"
+            span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+            details = tuple(f"{class_name(suite, split, k)}: {n:,} of {span}"
                             for k, n in enumerate(sizes) if not least <= n <= most)  # fmt: skip
-        yield Finding(split.name, "counts", True, text, AGAIN, details=details)
+        yield Finding(split.name, "counts", True, text + PARTIAL, AGAIN, details=details)
 
 
 def _files(split: Split, seen: Seen) -> Iterator[Finding]:
@@ -205,19 +208,25 @@ def _files(split: Split, seen: Seen) -> Iterator[Finding]:
         found = np.flatnonzero(seen.flags & BIT[kind.name])
         if len(found):
             noun = "file" if len(found) == 1 else "files"
+            every = kind.name in ("empty", "unreadable") or seen.looked.all()  # sizes tell the first two
+            among = "" if every else f" among {int(seen.looked.sum()):,} looked at"
             step = f"replace {len(found):,} {noun}" if kind.stops else ""
             yield Finding(
-                split.name, kind.name, kind.stops, f"{len(found):,} {kind.name}: {kind.meaning}",
+                split.name, kind.name, kind.stops, f"{len(found):,} {kind.name}{among}: {kind.meaning}",
                 step.replace("replace", "convert") if kind.name == "16-bit" else step, tuple(found.tolist()),
             )  # fmt: skip
 
 
 def _copies(suite: Suite, splits: Mapping[str, Split], copies: Sequence[Copies]) -> Iterator[Finding]:
     """Copies inside a split, and images of a split that are in an earlier one too."""
+    words: dict[str, dict[int, str]] = {name: {} for name in splits}
     inside: dict[str, list[int]] = {}
     torn: dict[str, list[int]] = {}
     shared: dict[tuple[str, str], list[int]] = {}
     for group in copies:
+        for name, k in group.members:
+            twin = group.members[0] if group.members[0] != (name, k) else group.members[1]
+            words[name][k] = f"as {splits[twin[0]].ids[twin[1]]}"
         for name in group.splits:
             mine = [k for split, k in group.members if split == name]
             if len(mine) > 1:
@@ -230,15 +239,17 @@ def _copies(suite: Suite, splits: Mapping[str, Split], copies: Sequence[Copies])
         text = f"{len(rows):,} images are in the split more than once, byte for byte"
         if name in torn:
             text += f"; {len(torn[name]):,} of them with different labels"
-        yield Finding(name, "copies", False, text, indices=tuple(rows))
+        yield Finding(name, "copies", False, text, indices=tuple(rows), words=words[name])
     learned = (suite.train, suite.val)
     for (name, other), rows in shared.items():
         share = len(rows) / min(len(splits[name]), len(splits[other]))
         text = f"{len(rows):,} of {len(splits[name]):,} images are in '{other}' too, byte for byte"
         if other in learned and name not in learned:
             text += ", where methods see them before the test"
-        step = f"see whether one folder stands for both '{other}' and '{name}'" if share > OVERLAP else ""
-        yield Finding(name, "shared images", share > OVERLAP, text, step, tuple(rows))
+        if share > OVERLAP:
+            text += f"; above {OVERLAP:.0%} one folder probably stands for both: correct the tree or --root"
+        step = "see below" if share > OVERLAP else ""
+        yield Finding(name, "shared images", share > OVERLAP, text, step, tuple(rows), words=words[name])
 
 
 def n_classes(suite: Suite, split: Split) -> int:

@@ -46,6 +46,7 @@ ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 ORIENTATION = 0x0112
 UPRIGHT = (None, 0, 1)
 CHEAP = 8  # JPEGs are decoded at an eighth of their size: every byte is read, few pixels are made
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")  # of files that were images
 FAILURES = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -56,6 +57,8 @@ def look(raw: bytes, name: str) -> tuple[int, str]:
     try:
         image: Any = Image.open(io.BytesIO(raw))
     except FAILURES as error:
+        if raw.startswith(BEGINNINGS):
+            return _broken(error)
         text = raw[:64].lstrip()[:1] in (b"<", b"{")
         return BIT["no image"], "it begins like a web page" if text else _reason(error)
     flags, words = 0, list[str]()
@@ -65,8 +68,7 @@ def look(raw: bytes, name: str) -> tuple[int, str]:
         image.load()
         frames = getattr(image, "n_frames", 1)
     except FAILURES as error:
-        cut = "truncated" in str(error) or "broken" in str(error) or isinstance(error, EOFError)
-        return BIT["truncated" if cut else "damaged"], _reason(error)
+        return _broken(error)
     if mode in WIDE_MODES:
         return BIT["16-bit"], f"mode {mode}"
     if mode in MODES:
@@ -111,6 +113,11 @@ def _orientation(image: Any) -> Any:
         return None
 
 
+def _broken(error: Exception) -> tuple[int, str]:
+    cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
+    return BIT["truncated" if cut else "damaged"], _reason(error)
+
+
 def _reason(error: Exception) -> str:
     text = (str(error).splitlines() or [type(error).__name__])[0]
-    return "no format that Pillow knows" if text.startswith("cannot identify image file") else text
+    return "its header makes no sense" if text.startswith("cannot identify image file") else text

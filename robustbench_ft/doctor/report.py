@@ -32,18 +32,19 @@ def row(found: Examination, line: Line) -> dict[str, str]:
 
 
 def sections(found: Examination, shown: int = SHOWN) -> Iterator[tuple[str, str, list[str]]]:
-    """(split, 'WRONG' or 'note', lines) of every finding, errors of a split first; long lists are cut."""
+    """(split, 'WRONG', 'missing', 'note' or 'DIFFERS', lines), errors of a split first; long lists are cut."""
     said = set[str]()
     for line in found.lines:
         for finding in sorted(found.of(line.split), key=lambda finding: not finding.stops):
-            text = finding.text
+            text, word = finding.text, "WRONG" if finding.stops else "note"
             if finding.kind == "missing":
-                if text in said:  # ID validation is cut from train
+                if text in said:  # ID validation is cut from train: said once
                     continue
+                word = finding.kind
                 said.add(text)
             listed = list(finding.details) + [_image(found, finding, k) for k in finding.indices[:shown]]
             more = len(finding.details) + len(finding.indices) - shown
-            yield line.split, "WRONG" if finding.stops else "note", [text, *_cut(listed, more, shown)]
+            yield line.split, word, [text, *_cut(listed, more, shown)]
     for difference in found.differences or ():
         listed = list(difference.ids[:shown])
         what = f"{len(difference.ids):,} {difference.what}" if difference.ids else difference.what
@@ -57,10 +58,13 @@ def _cut(listed: list[str], more: int, shown: int) -> list[str]:
 
 
 def _image(found: Examination, finding: Finding, index: int) -> str:
-    words = found.seen[finding.split].words.get(index, "")
-    split = found.splits[finding.split]
+    split, words = found.splits[finding.split], _words(found, finding, index)
     name = split.images.name(index) if split.images.array() is None else split.ids[index]
     return name + (f" ({words})" if words else "")
+
+
+def _words(found: Examination, finding: Finding, index: int) -> str:
+    return finding.words.get(index) or found.seen[finding.split].words.get(index, "")
 
 
 def footer(found: Examination) -> list[str]:
@@ -81,10 +85,13 @@ def footer(found: Examination) -> list[str]:
 
 def verdict(found: Examination, roots: str) -> str:
     """One sentence: what to do next. `roots` are the --root options as they were given."""
-    wrong = [line.split for line in found.lines if line.verdict in ("WRONG", "missing")]
-    if wrong:
-        of = f"{len(wrong)} of {len(found.lines)} splits would stop a run or make its numbers mean something else"
-        return f"not ready: {of} ({', '.join(wrong)})"
+    named = {
+        word: ", ".join(line.split for line in found.lines if line.verdict == word) for word in ("missing", "WRONG")
+    }
+    if any(named.values()):
+        get = f"get {named['missing']} (rbft data where {found.suite.base})" if named["missing"] else ""
+        mend = f"mend {named['WRONG']} (above)" if named["WRONG"] else ""
+        return f"not ready: {' and '.join(filter(None, (get, mend)))}, then check again"
     if found.differences:
         return "not the same data as the manifest's: numbers on the two are not comparable"
     notes = ", with notes" if any(line.verdict == "notes" for line in found.lines) else ""
@@ -113,7 +120,7 @@ def _split(found: Examination, line: Line) -> Json:
         "split": line.split, "verdict": line.verdict, "expected": line.expected, "looked": line.looked,
         "findings": [
             {"kind": f.kind, "stops": f.stops, "text": f.text, "next": f.step, "details": list(f.details),
-             "images": [_member(found, f.split, k) for k in f.indices]}
+             "images": [_member(found, f.split, k, _words(found, f, k)) for k in f.indices]}
             for f in found.of(line.split)
         ],
     }  # fmt: skip
@@ -126,10 +133,9 @@ def _split(found: Examination, line: Line) -> Json:
     return own
 
 
-def _member(found: Examination, name: str, index: int) -> Json:
+def _member(found: Examination, name: str, index: int, words: str = "") -> Json:
     split = found.splits[name]
     member: Json = {"split": name, "id": split.ids[index], "path": split.images.name(index)}
-    words = found.seen[name].words.get(index)
     return member | ({"words": words} if words else {})
 
 
@@ -141,7 +147,7 @@ def listing(found: Examination) -> str:
             start = f"{line.split}\t{'WRONG' if finding.stops else 'note'}\t{finding.kind}"
             lines += [f"{start}\t\t\t{text}" for text in finding.details]
             for k in finding.indices:
-                one = _member(found, finding.split, k)
+                one = _member(found, finding.split, k, _words(found, finding, k))
                 lines.append(f"{start}\t{one['id']}\t{one['path']}\t{one.get('words', '')}")
             if not finding.indices and not finding.details:
                 lines.append(f"{start}\t\t\t{finding.text}")
