@@ -4,9 +4,11 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
@@ -59,9 +61,7 @@ class RichProgressBar(Progress):
     """Live bars with rate and time left on a terminal."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True)
+        self.console = _console()
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)
@@ -79,6 +79,14 @@ class RichProgressBar(Progress):
         with bars:
             task = bars.add_task(label, total=total, completed=done, note="", rate="")
             yield _advance(bars, task, unit, done)
+
+
+@lru_cache
+def _console() -> "Console":
+    """One for all, so that a line said while a bar is drawn goes above it."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def _advance(bars: "RichProgress", task: "TaskID", unit: str, done: int) -> Advance:
