@@ -102,7 +102,7 @@ def show(name: str) -> None:
 
 @main.command(context_settings=WIDE)
 @click.option("--method", multiple=True, metavar="NAME", help="Method; repeat for several.")
-@click.option("--suite", multiple=True, metavar="NAME", help="Shift suite; repeat for several.")
+@click.option("--suite", multiple=True, metavar="NAME", help="Suite, or the path of a suite.toml; repeat for several.")
 @click.option(
     "--model",
     multiple=True,
@@ -173,7 +173,7 @@ def run(**options: Any) -> None:
         choose(),
         options["checkpoint_seconds"],
         options["save_model"],
-        plan.suite_files(request, roots),
+        plan.suite_files(request),
         options["workers"] or 0,
         options["gpu_decode"],
     )

@@ -167,10 +167,9 @@ def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]
     return tuple(cells)
 
 
-def suite_files(request: Request, root: Roots | Path | None = None) -> dict[str, str]:
+def suite_files(request: Request) -> dict[str, str]:
     """Name -> file, for suites that were given as a `suite.toml`."""
-    files = [text for text in request.suite if suite_ref.is_file(text)]
-    return {suite_ref.load(text, root, request.allow_partial).name: text for text in files}
+    return {suite_ref.name_of(text): text for text in request.suite if suite_ref.is_file(text)}
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -13,6 +13,11 @@ def is_file(text: str) -> bool:
     return text.endswith(".toml") or text.startswith(".") or "/" in text or "\\" in text
 
 
+def name_of(text: str) -> str:
+    """What a suite that is named by its file calls itself; no data are looked at."""
+    return custom.read_form(Path(text).expanduser()).name
+
+
 def load(text: str, root: Roots | Path | None = None, partial: bool = False) -> Suite:
     """The suite, which finds its data under `root`; with `partial`, counts may differ from its card."""
     if is_file(text):

@@ -5,7 +5,7 @@ from pathlib import Path
 from robustbench_ft.suite import Suite
 
 from .form import FILE as FILE
-from .form import read_form
+from .form import read_form as read_form
 from .suite import CustomSuite
 
 

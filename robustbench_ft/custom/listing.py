@@ -221,16 +221,16 @@ def check_files(lists: Mapping[str, Listed]) -> None:
     for split, found in lists.items():
         absent: list[str] = []
         for path in found.paths:
+            file = f"{found.root}{os.sep}{path}"  # a Path for each of a million images takes longer than the disk
             try:
-                state = os.stat(found.root / path)
+                state = os.stat(file)
             except OSError:
                 absent.append(path)
                 continue
-            key = state.st_dev, state.st_ino
-            other, known = owner.setdefault(key, (split, str(found.root / path)))
-            if (other, known) != (split, str(found.root / path)) and state.st_ino:
+            other, known = owner.setdefault((state.st_dev, state.st_ino), (split, file))
+            if (other != split or known != file) and state.st_ino:
                 where = f"twice in {split}" if other == split else f"in {other} and in {split}"
-                also = f" (as {found.root / path})" if known != str(found.root / path) else ""
+                also = f" (as {file})" if known != file else ""
                 raise RbftError(f"{known} is {where}{also}: an image counts once; remove it from one of them")
         if absent:
             raise MissingDataError(
