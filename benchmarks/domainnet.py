@@ -151,7 +151,8 @@ class DomainNet(Suite):
             own = {generation for generation, n in _known(name).items() if n == len(lines.paths)}
             if not own:
                 return ""
-            found |= {generation: lines.text for generation in own if len(own) == 1}
+            if len(own) == 1:
+                found.setdefault(min(own), lines.text)
             possible &= own
         if not possible:
             raise RbftError(

@@ -68,7 +68,8 @@ def write(root: Path, leaves: Iterable[Leaf]) -> Path:
 
 
 def copy(tree: Path, target: Path) -> Path:
-    """A copy to break: files are links to the same bytes, so replace them rather than write into them."""
+    """A copy to break: files are links to the same bytes, so replace them rather than write into them. Folders that are
+    links are left out."""
     for folder, _, files in os.walk(tree):
         here = target / Path(folder).relative_to(tree)
         here.mkdir(parents=True, exist_ok=True)
@@ -132,8 +133,8 @@ def imagenet(base: Path) -> Path:
 def kaggle(base: Path) -> Path:
     """Kaggle's flat validation folder, its table, and train in wnid folders."""
     root = base / "kaggle"
-    write(root / "ILSVRC/Data/CLS-LOC/train", train())
     (root / FLAT).mkdir(parents=True)
+    (root / FLAT).with_name("train").symlink_to(imagenet(base) / "imagenet/train")
     for one in val():
         (root / FLAT / f"{one.stem}.{one.suffix}").write_bytes(one.content)
     with (root / "LOC_val_solution.csv").open("w", newline="") as file:

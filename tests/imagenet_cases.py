@@ -20,25 +20,26 @@ HOUSE = f"{GOLDFISH}/art_0.jpg"
 
 @dataclass(frozen=True)
 class Case:
-    """`damage` is given a copy of one split's folder, TMP/broken; TREE stands for the whole tree, TMP for the test."""
+    """`damage` is given a copy of one split's folder, TMP/broken, or TMP itself where `split` is empty. `roots` are
+    values of --root, in which TREE stands for the whole tree and TMP for the test's folder."""
 
     split: str
     damage: Callable[[Path], object]
     text: str
     source: Callable[[Path], Path] | None = None
-    words: str = ""
+    roots: tuple[str, ...] = ()
     called: str = "broken"
 
-    def prepare(self, base: Path, tmp: Path) -> str:
-        """Options that name the roots."""
+    def prepare(self, base: Path, tmp: Path) -> list[str]:
+        """The broken data, and values of --root."""
         tree = forest.imagenet(base)
-        if not self.split:
+        if self.split:
+            folder = self.source(base) if self.source else tree / PLACES[self.split]
+            self.damage(forest.copy(folder, tmp / self.called))
+        else:
             self.damage(tmp)
-            return self.words.replace("TREE", str(tree))
-        folder = self.source(base) if self.source else tree / PLACES[self.split]
-        self.damage(forest.copy(folder, tmp / self.called))
-        words = self.words or f"--root imagenet/{self.split}=TMP/{self.called}"
-        return f"--root {tree} {words}"
+        named = (f"imagenet/{self.split}=TMP/{self.called}",) if self.split else ()
+        return [text.replace("TREE", str(tree)).replace("TMP", str(tmp)) for text in self.roots or ("TREE", *named)]
 
 
 def put(path: Path, content: bytes | str) -> Path:
@@ -112,16 +113,16 @@ def blank_frame(place: Path) -> None:
 
 
 ROOTS = {
-    "no such root": Case("", lambda tmp: None, "no such data folder: TMP/none; correct", words="--root TMP/none"),
-    "root is a file": Case("", lambda tmp: (tmp / "f").touch(), "TMP/f is a file: --root and", words="--root TMP/f"),
+    "no such root": Case("", lambda tmp: None, "no such data folder: TMP/none; correct", roots=("TMP/none",)),
+    "root is a file": Case("", lambda tmp: (tmp / "f").touch(), "TMP/f is a file: --root and", roots=("TMP/f",)),
     "root too high": Case("", beside("up", lambda place, tree: (place / "data").symlink_to(tree)),
-                          "it lies under TMP/up/data: pass --root TMP/up/data", words="--root TMP/up"),
+                          "it lies under TMP/up/data: pass --root TMP/up/data", roots=("TMP/up",)),
     "root too low": Case("", beside("low", links), "it lies under TMP/low: pass --root TMP/low",
-                         words="--root TMP/low/imagenet"),
+                         roots=("TMP/low/imagenet",)),
     "a split is absent": Case("", beside("part", lambda place, tree: links(place, tree, "sketch")),
-                              "split 'sketch': TMP/part has no sketch or imagenet-sketch or", words="--root TMP/part"),
+                              "split 'sketch': TMP/part has no sketch or imagenet-sketch or", roots=("TMP/part",)),
     "named folder is absent": Case("", lambda tmp: None, "imagenet/r is said to lie in TMP/none, which does not exist",
-                                   words="--root TREE --root imagenet/r=TMP/none"),
+                                   roots=("TREE", "imagenet/r=TMP/none")),
 }  # fmt: skip
 
 FOLDERS = {
@@ -164,7 +165,7 @@ FOLDERS = {
 def csv(damage: Callable[[Path], object], text: str) -> Case:
     """Of Kaggle's tree, as the folder of 'test'."""
     return Case("test", lambda place: (place.rename(place.parent / "ILSVRC"), damage(place.parent / "ILSVRC")), text,
-                forest.kaggle, f"--root imagenet/test=TMP/ILSVRC/{forest.FLAT}")  # fmt: skip
+                forest.kaggle, ("TREE", f"imagenet/test=TMP/ILSVRC/{forest.FLAT}"))  # fmt: skip
 
 
 def table(old: str, new: str) -> Callable[[Path], object]:
@@ -279,3 +280,7 @@ CASES = {
     for kind, cases in (("root", ROOTS), ("folders", FOLDERS), ("table", TABLES), ("parquet", PARQUET), ("tar", TARS))
     for name, case in cases.items()
 }
+SPOKEN = (  # of each kind one goes through the command line
+    "folders: val is flat", "folders: v2 by wnid", "folders: one image too few", "folders: no red frame",
+    "table: unknown wnid", "parquet: no file names", "tar: cut in the middle",
+)  # fmt: skip

@@ -9,11 +9,11 @@ import forest
 import numpy as np
 import pytest
 import torch
-from imagenet_cases import CASES, Case
+from imagenet_cases import CASES, SPOKEN, Case
 from test_bad_input import answer, invoke
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref, registry, report, runner, store, suite_ref
+from robustbench_ft import model_ref, places, registry, report, runner, store, suite_ref
 from robustbench_ft.board import shelf
 from robustbench_ft.checks import check_suite
 from robustbench_ft.data import Split
@@ -197,8 +197,8 @@ def test_folders_of_other_trees_are_found(base: Path, tmp_path: Path) -> None:
     tree, suite = forest.imagenet(base), registry.load("suite", "imagenet", Suite)
     here = {"train": "imagenet/train", "test": "imagenet/val", "v2": "ImageNetV2-matched-frequency", "r": "imagenet-r",
             "a": "imagenet-a", "sketch": "sketch", "objectnet": "objectnet-1.0/images"}  # fmt: skip
-    for split, places in suite.places.items():
-        for k, place in enumerate(places):
+    for split, known in suite.places.items():
+        for k, place in enumerate(known):
             root = tmp_path / f"{split}-{k}"
             (root / place).parent.mkdir(parents=True)
             (root / place).symlink_to(tree / here[split])
@@ -207,12 +207,21 @@ def test_folders_of_other_trees_are_found(base: Path, tmp_path: Path) -> None:
             assert found.ids == load(tree).split(split).ids
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
-def test_bad_data(case: Case, base: Path, tmp_path: Path) -> None:
-    words = f"run --suite imagenet+objectnet --method zero-shot {case.prepare(base, tmp_path)}"
-    [line] = answer(invoke(words, tmp_path))
-    assert case.text.replace("TMP", str(tmp_path)) in line
-    assert str(tmp_path) in line
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if case.split])
+def test_bad_data_are_one_line(case: Case, base: Path, tmp_path: Path) -> None:
+    suite = suite_ref.load("imagenet+objectnet", places.choose(case.prepare(base, tmp_path), {}))
+    with pytest.raises(RbftError) as caught:
+        suite.split(case.split)
+    assert case.text.replace("TMP", str(tmp_path)) in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*(name for name, case in CASES.items() if not case.split), *SPOKEN])
+def test_bad_data_leave_no_record(name: str, base: Path, tmp_path: Path) -> None:
+    roots = " ".join(f"--root {root}" for root in CASES[name].prepare(base, tmp_path))
+    [line] = answer(invoke(f"run --suite imagenet+objectnet --method zero-shot {roots}", tmp_path))
+    assert CASES[name].text.replace("TMP", str(tmp_path)) in line
     assert not list((tmp_path / "out").rglob("*"))
 
 
