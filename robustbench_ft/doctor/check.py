@@ -68,6 +68,11 @@ class Examination:
         """Runs would work and mean what they say."""
         return not any(finding.stops for finding in self.findings) and not self.differences
 
+    @property
+    def once(self) -> list[str]:
+        """Splits that hold every image once: what papers train on is made of others."""
+        return [name for name in self.splits if name == self.suite.train or name != self.suite.published_train]
+
     def of(self, split: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.split == split]
 

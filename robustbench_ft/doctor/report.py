@@ -70,7 +70,8 @@ def _words(found: Examination, finding: Finding, index: int) -> str:
 def footer(found: Examination) -> list[str]:
     """How far the look went, and the digest of it all."""
     lines: list[str] = []
-    looked, n = sum(line.looked for line in found.lines), sum(len(split) for split in found.splits.values())
+    own = [line for line in found.lines if line.found and line.split in found.once]
+    looked, n = sum(line.looked for line in own), sum(len(found.splits[line.split]) for line in own)
     if looked < n:
         lines.append(f"looked at {looked:,} of {n:,} images, spread over the classes; --all looks at every one")
     if found.copies is None:
