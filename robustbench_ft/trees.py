@@ -227,7 +227,8 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         raise RbftError(f"{path} cannot be read as a table: {reason}; get the official file again") from error
     if not len(table):
         raise RbftError(f"{path} has a header and no rows; get the official file again")
-    return {name: table.column(name).to_numpy(zero_copy_only=False).astype(np.str_) for name in chosen}
+    # not through `to_numpy`, which imports pandas where that is installed
+    return {name: np.array(table.column(name).to_pylist(), np.str_) for name in chosen}
 
 
 def read_text_line(path: Path) -> str:
@@ -245,8 +246,9 @@ def integers(path: Path, name: str, values: NDArray[np.str_]) -> Ints:
         numbers = values.astype(np.float64)
     except ValueError as error:
         raise RbftError(f"{path}, column {name}: {error}; whole numbers belong there") from error
-    if not np.array_equal(numbers, np.floor(numbers)):
-        row = int(np.argmax(numbers != np.floor(numbers)))
+    whole = (np.abs(numbers) < 2**53) & (numbers == np.floor(numbers))
+    if not whole.all():
+        row = int(np.argmin(whole))
         raise RbftError(f"{path}, column {name}, row {row + 1}: '{values[row]}' is not a whole number")
     return numbers.astype(np.int64)
 

@@ -84,10 +84,13 @@ def fmow(place: Path) -> None:
         for category in categories:
             k = len(rows)
             fraction = ".656" if k % 3 == 0 else ""  # both spellings of the official table
+            name = f"{CATEGORIES[category]}_{k}_rgb.jpg"
+            stamp = f"{year + k % 2}-{1 + k % 12:02}-0{1 + k % 9}T05:06:07{fraction}Z"
             rows.append({
-                "split": split, "img_filename": f"{CATEGORIES[category]}_{k}_rgb.jpg", "category": CATEGORIES[category],
+                "split": split, "img_filename": name, "img_path": f"/fmow/{split}/{name}", "spatial_reference": "WGS84",
+                "epsg": 4326, "category": CATEGORIES[category], "visible": True, "img_width": 224, "img_height": 224,
                 "country_code": countries[k % len(countries)], "cloud_cover": k % 7,
-                "timestamp": f"{year + k % 2}-{1 + k % 12:02}-0{1 + k % 9}T05:06:07{fraction}Z",
+                "timestamp": stamp, "lat": 1.5, "lon": k / 2,
             })  # fmt: skip
 
     add("train", 2002, range(62))

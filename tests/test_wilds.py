@@ -23,7 +23,7 @@ from robustbench_ft import checks, metrics, registry, report, runner, store, sui
 from robustbench_ft.board import audit, shelf
 from robustbench_ft.cli import main
 from robustbench_ft.data import Predictions, Split
-from robustbench_ft.errors import MissingDataError
+from robustbench_ft.errors import MissingDataError, RbftError
 from robustbench_ft.places import Roots
 from robustbench_ft.suite import Suite, Task
 
@@ -367,7 +367,7 @@ def test_the_release_file_is_not_needed_and_nothing_is_written(name: str, forest
 
 
 def test_nothing_of_the_package_reaches_a_user(forest: Path) -> None:
-    """No torch, no thread, no environment variable, Pillow's guard in place."""
+    """No torch, no pandas, no thread, no environment variable, Pillow's guard in place."""
     code = f"""
 import os, sys, threading
 from PIL import Image
@@ -377,11 +377,18 @@ for name in {list(FOLDERS)!r}:
     suite_ref.load(name, __import__("pathlib").Path({str(forest)!r}), True).check_ready()
 assert guard == Image.MAX_IMAGE_PIXELS and environment == dict(os.environ)
 assert [t.name for t in threading.enumerate() if not t.daemon] == ["MainThread"]
-assert not {{"wilds", "torch", "outdated"}} & {{*sys.modules}}
+assert not {{"wilds", "torch", "pandas", "outdated"}} & {{*sys.modules}}
 """
     done = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert Image.MAX_IMAGE_PIXELS is not None
+
+
+def test_published_protocol_is_the_one_of_wise_ft_and_flyp() -> None:
+    for name in ("wilds-iwildcam", "wilds-fmow"):
+        assert (load(name).trainer("as-published"), load(name).selector("as-published")) == ("train", "id_val")
+    with pytest.raises(RbftError, match="'wilds-camelyon17' has no published protocol to follow"):
+        load("wilds-camelyon17").selector("as-published")
 
 
 def test_counts_of_the_cards_add_up_to_the_published_totals() -> None:

@@ -171,6 +171,7 @@ CASES = {
     "negative-label": Case(CELLS, cell("tumor", "-1"), ("column tumor, row 5: -1 is outside 0..1",)),
     "label-that-is-no-number": Case(TRAPS, cell("y", "puma"), ("column y", "puma", "whole numbers belong there")),
     "half-a-label": Case(CELLS, cell("tumor", "0.5"), ("column tumor, row 5: '0.5' is not a whole number",)),
+    "endless-label": Case(TRAPS, cell("y", "inf"), ("column y, row 5: 'inf' is not a whole number",)),
     "empty-label": Case(TRAPS, cell("y", ""), ("column y", "whole numbers belong there")),
     "unknown-category": Case(
         MAPS, cell("category", "stadum", where=is_train), ("unknown category 'stadum': did you mean stadium",)
