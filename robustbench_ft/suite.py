@@ -84,6 +84,11 @@ class Suite(ABC):
         """The name without options."""
         return self.name.partition("+")[0]
 
+    @property
+    def reference(self) -> str:
+        """What `--suite` takes to mean it: its name, or the path of its file."""
+        return self.name
+
     def __init_subclass__(cls, **options: Any) -> None:
         """Seal every way into `load`, not only the one through `split`."""
         super().__init_subclass__(**options)
@@ -159,7 +164,7 @@ class Suite(ABC):
         if not self.partial and (problems := self.count_problems(split)):
             raise MissingDataError(
                 f"suite '{self.name}': {problems[0]}"
-                + (f" in {split.place}; `rbft data check {self.name}` tells more, --allow-partial runs on it"
+                + (f" in {split.place}; `rbft data check {self.reference}` tells more, --allow-partial runs on it"
                    if split.place else "")
             )  # fmt: skip
         n_classes = len(self.classes) if split.members is None else len(split.members)

@@ -86,9 +86,9 @@ def test_the_first_file_is_written_from_what_lies_there(shop: Path, drafted: str
 
 
 def test_the_pages_commands_run(page_runs: dict[str, str]) -> None:
-    assert [line.split()[1] for line in page_runs] == ["check", "show", "run", "report", "compare"]
+    assert [line.split()[1] for line in page_runs] == ["data", "show", "run", "report", "compare"]
     check, show, run, table, compared = page_runs.values()
-    assert "FAILED" not in check
+    assert "ready: rbft run --method lipsum --suite shop/suite.toml" in check
     assert "classes   3: ice cream, mug, umbrella" in show
     assert "metric    field: worst_group:camera (official)" in show
     assert "test is held out of train: 20% of each class" in show

@@ -15,10 +15,10 @@ def read(path: Path, partial: bool = False) -> Suite:
     The file makes a subclass whose class attributes are its declaration, so that the suite is built like any other.
     """
     form = read_form(path)
-    folder = path if path.is_dir() else path.parent
+    file = path / FILE if path.is_dir() else path
     made = type(
         "FromFile",
         (CustomSuite,),
-        {"form": form, "folder": folder, "version": form.version, "__doc__": CustomSuite.__doc__},
+        {"form": form, "file": file, "version": form.version, "__doc__": CustomSuite.__doc__},
     )
     return made(form.name, None, (), partial)

@@ -27,15 +27,15 @@ class CustomSuite(Suite):
     """Your own images, listed and checked whenever the suite is named: before anything is written."""
 
     form: ClassVar[Form]
-    folder: ClassVar[Path]  # relative paths in the form start here
+    file: ClassVar[Path]  # relative paths in the form start from its folder
 
     def __init__(
         self, name: str, root: Roots | Path | None = None, chosen: Collection[str] = (), partial: bool = False
     ) -> None:
         super().__init__(name, root, chosen, partial)
         form = self.form
-        lists = _lists(self.folder, form)
-        keys = _class_keys(self.folder, form, lists["train"])
+        lists = _lists(self.file.parent, form)
+        keys = _class_keys(self.file.parent, form, lists["train"])
         self.names = tuple(keys.values())
         self.group_names = _group_names(form, lists)
         self.made = _splits(form, lists, list(keys), self.group_names)
@@ -49,6 +49,10 @@ class CustomSuite(Suite):
             note="; ".join(filter(None, (form.note, *held))),
         )  # fmt: skip
         self.definition = _digest(self)
+
+    @property
+    def reference(self) -> str:
+        return str(self.file)
 
     @property
     def classes(self) -> tuple[str, ...]:

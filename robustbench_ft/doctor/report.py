@@ -96,7 +96,7 @@ def verdict(found: Examination, roots: str) -> str:
     if found.differences:
         return "not the same data as the manifest's: numbers on the two are not comparable"
     notes = ", with notes" if any(line.verdict == "notes" for line in found.lines) else ""
-    return f"ready{notes}: rbft run --method lipsum --suite {found.suite.name}{roots}"
+    return f"ready{notes}: rbft run --method lipsum --suite {found.suite.reference}{roots}"
 
 
 def as_json(found: Examination) -> Json:
