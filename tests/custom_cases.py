@@ -142,6 +142,9 @@ KEYS = {
         f'{BASE}[metric]\nnight = "worst_group:camera"',
         ("split 'night' is a folder and has no column 'camera': list its",),
     ),
+    "groups of folders": Case(
+        toml('groups = ["camera"]'), ("groups names columns (camera) and no split that is evaluated is a manifest",)
+    ),
     "clusters of an unknown split": Case(
         f'{BASE}[clusters]\ndawn = "camera"', ("clusters: unknown split 'dawn': known:",)
     ),

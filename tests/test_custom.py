@@ -12,8 +12,8 @@ from robustbench_ft import checks, custom, metrics, plan
 from robustbench_ft.cli import main
 from robustbench_ft.custom.form import METRICS, WORST
 from robustbench_ft.data import FileImages
-from robustbench_ft.errors import PlanError, RbftError
-from robustbench_ft.suite import Suite
+from robustbench_ft.errors import PlanError, RbftError, SealedError
+from robustbench_ft.suite import Suite, sealed
 
 
 def test_metrics_of_the_file_are_those_that_exist() -> None:
@@ -190,6 +190,28 @@ def test_the_recipe_is_the_default_but_for_what_is_given(pets: Read) -> None:
     assert (given.steps, given.epochs, given.lr) == (7, 0, 1.0)
     assert plan.dataclasses.replace(given, steps=0, epochs=plain.epochs, lr=plain.lr) == plain
     assert plain.total_steps(640) == 10 * plain.epochs
+
+
+def test_names_mean_the_same_on_every_system(pets: Read, tmp_path: Path) -> None:
+    """Some systems store an accent apart from its letter."""
+    apart, whole = "cafe\u0301", "caf\u00e9"
+    for split, spelt in (("learn", apart), ("dawn", whole)):
+        for k, name in enumerate((spelt, "tea") * 5):
+            coded.write(tmp_path / split / name / f"{spelt}{k}.png", k % 2)
+    suite = pets('name = "cups"\ntrain = "../learn"\n[shifts]\ndawn = "../dawn"\n')
+    assert suite.classes == (whole, "tea")
+    assert {i.split("/")[1] for name in ("train", "dawn") for i in suite.split(name).ids} == {whole, "tea"}
+    images = suite.split("train").images
+    assert [coded.label_of(image) for image in images.read(range(len(images)))] == suite.split("train").labels.tolist()
+
+
+def test_no_way_leads_from_fit_to_a_shift(pets: Read) -> None:
+    suite = pets()
+    with sealed():
+        assert len(suite.split("train")) + len(suite.split("val")) > 0
+        for attempt in (lambda: suite.split("night"), lambda: suite.load("test"), pets):
+            with pytest.raises(SealedError, match="is sealed during fit, which sees train and val only"):
+                attempt()
 
 
 def test_it_keeps_the_contract_of_suites(pets: Read, tmp_path: Path) -> None:

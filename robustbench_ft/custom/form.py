@@ -288,6 +288,11 @@ def _bad_columns(form: Form) -> list[str]:
     for metric in dict.fromkeys(metrics):
         if metric not in METRICS and not (metric.startswith(WORST) and metric.removeprefix(WORST)):
             found.append(f"metric: {unknown('metric', metric, (*METRICS, f'{WORST}COLUMN'))}")
+    if form.groups and not any(form.places.get(split, form.train).is_manifest for split in splits):
+        found.append(
+            f"groups names columns ({', '.join(form.groups)}) and no split that is evaluated is a manifest: list images in "
+            "one with these columns, or drop groups"
+        )
     for split in splits:
         source = form.places.get(split, form.train)
         needed = form.needed(split)

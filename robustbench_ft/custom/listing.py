@@ -5,6 +5,7 @@ import io
 import json
 import os
 import posixpath
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -89,7 +90,7 @@ def _folders(place: Path) -> Listed:
         if not files:
             raise MissingDataError(f"{place / name} holds no image: put some there or remove the folder")
         paths += [f"{name}/{file}" for file in files]
-        labels += [name] * len(files)
+        labels += [composed(name)] * len(files)
     if not paths:
         raise MissingDataError(f"{place} holds no class folder: make one for each class and put its images there")
     return Listed(place, place, tuple(paths), tuple(labels), {}, "class folders")
@@ -184,7 +185,7 @@ def _manifest(source: Path, root: Path, rows: Sequence[Row], place: Place, colum
             f"{some(sorted({row[name] for row in rows}))}"
         )
     paths = [_path(source, row[columns.path]) for row in kept]
-    labels = [row[columns.label] for row in kept]
+    labels = [composed(row[columns.label]) for row in kept]
     for path, label in zip(paths, labels, strict=True):
         if not label:
             raise RbftError(f"{source} gives {path} no label; fill in '{columns.label}'")
@@ -237,6 +238,11 @@ def check_files(lists: Mapping[str, Listed]) -> None:
                 f"{found.source} names {len(absent):,} image{'s' * (len(absent) > 1)} not under {found.root}: "
                 f"{some(absent)}; correct the paths or put the files there"
             )
+
+
+def composed(text: str) -> str:
+    """Accents as one character: some systems take the names of files apart, and ids and labels are compared."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def some(names: Iterable[str]) -> str:

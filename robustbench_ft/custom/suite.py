@@ -17,7 +17,7 @@ from robustbench_ft.suite import Card, Suite
 from robustbench_ft.trees import held_out
 
 from .form import Form
-from .listing import Listed, check_files, listed, some, text_of
+from .listing import Listed, check_files, composed, listed, some, text_of
 
 OWN = "own-classes"
 WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -34,21 +34,21 @@ class CustomSuite(Suite):
     ) -> None:
         super().__init__(name, root, chosen, partial)
         form = self.form
+        for split in form.places:
+            self._check_seal(split)  # what is listed here can be read: nobody builds the suite while a method is fitted
         lists = _lists(self.file.parent, form)
         keys = _class_keys(self.file.parent, form, lists["train"])
         self.names = tuple(keys.values())
         self.group_names = _group_names(form, lists)
-        self.made = _splits(form, lists, list(keys), self.group_names)
+        self._made, held = _splits(form, lists, list(keys), self.group_names)
         self.shifts, self.extra, self.recipe = tuple(form.shifts), tuple(form.extra), form.recipe
         self.metrics, self.clusters, self.shift_groups = form.metrics, form.cluster_columns, form.shift_groups
-        held = [f"{split} is held out of train: {self.made[split].layout.partition(': ')[2]}"
-                for split in ("val", "test") if split not in lists]  # fmt: skip
         self.card = Card(
             form.title or form.name, form.paper, form.licence, form.home,
-            counts={split: len(self.made[split]) for split in ("train", "val", *form.tested)},
-            note="; ".join(filter(None, (form.note, *held))),
+            counts={split: len(self._made[split]) for split in ("train", "val", *form.tested)},
+            note="; ".join(filter(None, (form.note, *(f"{split} is {how}" for split, how in held.items())))),
         )  # fmt: skip
-        self.definition = _digest(self)
+        self.definition = _digest(self, self._made)
 
     @property
     def reference(self) -> str:
@@ -63,7 +63,7 @@ class CustomSuite(Suite):
         return self.form.prompts
 
     def load(self, name: str) -> Split:
-        return self.made[name]
+        return self._made[name]
 
 
 def _lists(folder: Path, form: Form) -> dict[str, Listed]:
@@ -110,7 +110,7 @@ def _class_keys(folder: Path, form: Form, train: Listed) -> dict[str, str]:
             )
     if len(keys) < 2:
         raise RbftError(f"{source} has {len(keys)} class: a suite needs two at least")
-    return dict(keys)
+    return {composed(key): name for key, name in keys.items()}
 
 
 def _readable(form: Form, key: str) -> str:
@@ -172,10 +172,12 @@ def _columns(form: Form) -> tuple[str, ...]:
 
 def _splits(
     form: Form, lists: Mapping[str, Listed], keys: Sequence[str], names: Mapping[str, Sequence[str]]
-) -> dict[str, Split]:
+) -> tuple[dict[str, Split], dict[str, str]]:
+    """All splits, and of those that are held out of train, how."""
     whole: dict[str, Split] = {}
+    held: dict[str, str] = {}
     for split, found in lists.items():
-        ids = tuple(f"{split}/{path}" for path in found.paths)
+        ids = tuple(composed(f"{split}/{path}") for path in found.paths)
         images = FileImages(found.root, found.paths)
         whole[split] = Split(
             split, images, _labels(found, keys), ids, _groups(form, split, found, names), place=found.source,
@@ -192,11 +194,12 @@ def _splits(
                     f"{split}: {train.place} has one image a class, none to hold out: add some or give {split} a place"
                 )
             part = f"{share:.0%} of each class" if share < 1 else f"{share:.0f} images of each class"
-            layout = f"{lists['train'].layout}, held out of train: {part}, by id"
+            held[split] = f"held out of train: {part}, by id"
+            layout = f"{train.layout}, {held[split]}"
             made |= {split: _part(train, split, chosen, layout), "train": _part(train, "train", ~chosen, train.layout)}
     for split in ("val", *form.tested):
         _check_groups(form, made[split])
-    return _with_own_classes(form, made)
+    return _with_own_classes(form, made), dict(sorted(held.items(), reverse=True))
 
 
 def _part(split: Split, name: str, chosen: Any, layout: str) -> Split:
@@ -283,7 +286,7 @@ def _with_own_classes(form: Form, made: Mapping[str, Split]) -> dict[str, Split]
     return found
 
 
-def _digest(suite: CustomSuite) -> str:
+def _digest(suite: CustomSuite, splits: Mapping[str, Split]) -> str:
     """Of all that can move a number and is in no other field of a cell: classes, prompts, metrics, and the data.
 
     Names of files and folders outside the ids, titles and licences are not in it, so a suite can be moved.
@@ -293,9 +296,9 @@ def _digest(suite: CustomSuite) -> str:
         "clusters": dict(suite.clusters), "shifts": suite.shifts, "extra": suite.extra,
         "shift_groups": {name: list(members) for name, members in suite.shift_groups.items()},
         "group_names": dict(suite.group_names),
-        "splits": {name: split.digest for name, split in suite.made.items()},
+        "splits": {name: split.digest for name, split in splits.items()},
         "groups": {f"{name}/{column}": values.tolist()
-                   for name, split in suite.made.items() for column, values in split.groups.items()},
-        "also": {name: sorted(split.also) for name, split in suite.made.items()},
+                   for name, split in splits.items() for column, values in split.groups.items()},
+        "also": {name: sorted(split.also) for name, split in splits.items()},
     }  # fmt: skip
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
