@@ -193,7 +193,7 @@ def test_wrong_counts_name_every_class_that_is_short(tree: Path) -> None:
     done = examine(tree)
     assert verdicts(done) == {"train": "ok", "val": "ok", "test": "WRONG", "cartoon": "ok", "train-all": "ok"}
     total, by_class = done.of("test")
-    assert total.text.startswith("split 'test' has 17 images, its card says 24")
+    assert total.text.startswith("has 17 images, its card says 24; get it again")
     assert by_class.details == ("green page: 5 of 6", "red drawing: 0 of 6")
 
 

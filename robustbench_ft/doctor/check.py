@@ -204,7 +204,8 @@ def _counts(suite: Suite, split: Split) -> Iterator[Finding]:
             span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
             details = tuple(f"{class_name(suite, split, k)}: {n:,} of {span}"
                             for k, n in enumerate(sizes) if not least <= n <= most)  # fmt: skip
-        yield Finding(split.name, "counts", True, text + PARTIAL, AGAIN, details=details)
+        told = text.removeprefix(f"split '{split.name}' ") + PARTIAL
+        yield Finding(split.name, "counts", True, told, AGAIN, details=details)
 
 
 def _files(split: Split, seen: Seen) -> Iterator[Finding]:

@@ -42,8 +42,8 @@ def sections(found: Examination, shown: int = SHOWN) -> Iterator[tuple[str, str,
                     continue
                 word = finding.kind
                 said.add(text)
-            listed = list(finding.details) + [_image(found, finding, k) for k in finding.indices[:shown]]
-            more = len(finding.details) + len(finding.indices) - shown
+            listed = [_image(found, finding, k) for k in finding.indices[:shown]]
+            more = len(finding.details) + len(finding.indices) - shown  # the text itself names a few of the details
             yield line.split, word, [text, *_cut(listed, more, shown)]
     for difference in found.differences or ():
         listed = list(difference.ids[:shown])
