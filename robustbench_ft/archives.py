@@ -17,6 +17,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -174,9 +175,10 @@ def _index(shard: Path, path: Path) -> Mapping[str, Any]:
     """Key, label, offset and size of each image of one tar; from the cache when it was indexed before."""
     if path.exists():
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file:
+                stored = np.load(file, allow_pickle=False)
                 return {name: stored[name] for name in ("key", "label", "offset", "size")}
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile):
             path.unlink(missing_ok=True)
     found = _members(shard)
     cache.write(path, lambda temporary: np.savez(temporary, **found))
