@@ -143,7 +143,7 @@ KEYS = {
         ("split 'night' is a folder and has no column 'camera': list its",),
     ),
     "groups of folders": Case(
-        toml('groups = ["camera"]'), ("groups names columns (camera) and no split that is evaluated is a manifest",)
+        toml('groups = ["camera"]'), ("groups names columns (camera) but no evaluated split is a manifest",)
     ),
     "clusters of an unknown split": Case(
         f'{BASE}[clusters]\ndawn = "camera"', ("clusters: unknown split 'dawn': known:",)

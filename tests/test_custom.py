@@ -79,6 +79,30 @@ def test_whatever_can_move_a_number_makes_other_cells(
     assert cell.digest != plan.dataclasses.replace(cell, suite_definition=before).digest
 
 
+def test_a_run_on_other_images_is_not_called_done(tiny_model: str, tmp_path: Path) -> None:
+    for split in ("train", "night"):
+        for k in range(8):
+            coded.write(tmp_path / "pages" / split / ("red_page", "blue_page")[k % 2] / f"{split}{k}.png", k % 2)
+    toml = 'name = "pages"\ntrain = "train"\ntemplates = "a photo of a {}"\n[shifts]\nnight = "night"\n'
+    (tmp_path / "pages" / "suite.toml").write_text(toml)
+    words = ["run", "--method", "zero-shot", "--suite", f"{tmp_path}/pages", "--model", tiny_model]
+    words += ["--out", str(tmp_path / "runs"), "--no-save-model"]
+
+    def finished() -> tuple[int, str]:
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 0, done.output
+        return len(list((tmp_path / "runs").rglob("done"))), done.stderr
+
+    assert finished()[0] == 1
+    again, said = finished()
+    assert again == 1
+    assert "done before" in said
+    coded.write(tmp_path / "pages" / "night" / "red_page" / "new.png", 0)
+    more, said = finished()
+    assert more == 2
+    assert "done before" not in said
+
+
 def test_words_for_readers_move_nothing(pets: Read) -> None:
     before = pets()
     after = pets('title = "Our pets"\nlicence = "CC0"\nnote = "small"\n' + BASE)

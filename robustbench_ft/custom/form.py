@@ -290,8 +290,8 @@ def _bad_columns(form: Form) -> list[str]:
             found.append(f"metric: {unknown('metric', metric, (*METRICS, f'{WORST}COLUMN'))}")
     if form.groups and not any(form.places.get(split, form.train).is_manifest for split in splits):
         found.append(
-            f"groups names columns ({', '.join(form.groups)}) and no split that is evaluated is a manifest: list images in "
-            "one with these columns, or drop groups"
+            f"groups names columns ({', '.join(form.groups)}) but no evaluated split is a manifest: list images "
+            "in one with these columns, or drop groups"
         )
     for split in splits:
         source = form.places.get(split, form.train)
