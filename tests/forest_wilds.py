@@ -128,7 +128,7 @@ def camelyon17(place: Path) -> None:
         slide = 10 * hospital + k % 3
         rows.append({
             "patient": f"{4 * hospital + k % 3:03}", "node": k % 3 + 1, "x_coord": 3328 + 32 * k,
-            "y_coord": 21792 - k, "tumor": (k // 5 + k) % 2, "slide": slide, "center": hospital,
+            "y_coord": 21792 - k, "tumor": k // 5 % 2, "slide": slide, "center": hospital,
             "split": int(k % 4 == 0),
         })  # fmt: skip
     rows = shuffled(rows)

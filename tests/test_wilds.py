@@ -83,7 +83,20 @@ def records(
     """zero-shot, ft and lipsum on each suite, two seeds, from the command line."""
     out = tmp_path_factory.mktemp("runs")
     words = ["run", *(w for name in FOLDERS for w in ("--suite", name)), "--root", str(forest), "--out", str(out)]
-    words += ["--method", "zero-shot", "--method", "ft", "--method", "lipsum", "--seeds", "0-1", "--precision", "fp32"]
+    words += [
+        "--method",
+        "zero-shot",
+        "--method",
+        "ft",
+        "--method",
+        "lipsum",
+        "--method",
+        "flyp",
+        "--seeds",
+        "0-1",
+        "--precision",
+        "fp32",
+    ]
     words += ["--model", wordy_model, "--set", "steps=2", "--set", "batch=8", "--set", "validate_every=1"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
@@ -116,6 +129,7 @@ def test_files_and_labels_are_those_of_the_package(
     split, oracle = load(suite, forest).split(name), oracles[suite]
     theirs = oracle.images(name)
     assert len(split) == len(theirs) > 0
+    assert len(set(split.labels)) > 1
     assert paths(split) == [path for path, _ in theirs]
     assert split.labels.tolist() == oracle.labels(name)
     assert [coded.label_of(image) for image in split.images.read(range(len(split)))] == split.labels.tolist()
@@ -266,7 +280,7 @@ def test_stored_predictions_have_the_official_score(
     for name, found in records.items():
         suite = load(name, forest)
         assert {(r.cell["method"], int(r.cell["seed"])) for r in found} >= {
-            ("zero-shot", 0), ("ft", 0), ("ft", 1), ("lipsum", 0), ("lipsum", 1)
+            ("zero-shot", 0), ("ft", 0), ("ft", 1), ("lipsum", 0), ("lipsum", 1),
         }  # fmt: skip
         for record in found:
             assert record.metrics["official"] == {split: suite.metric_of(split) for split in suite.splits}

@@ -110,6 +110,10 @@ def one_level_down(place: Path) -> list[str]:
     return ["--root", str(place.parent)]
 
 
+def named_too_high(place: Path) -> list[str]:
+    return ["--root", str(place.parent), "--root", f"wilds-fmow/train={place.parent}"]
+
+
 def packed(place: Path) -> None:
     """Downloaded, never unpacked."""
     for entry in place.iterdir():
@@ -153,6 +157,7 @@ CASES = {
     ),
     "root-that-is-a-file": Case(MAPS, lambda place: ["--root", str(place / "rgb_metadata.csv")], ("is a file",)),
     "unpacked-twice": Case(MAPS, one_level_down, ("it lies one level down; pass --root",)),
+    "named-place-too-high": Case(MAPS, named_too_high, ("it lies one level down; pass --root",)),
     "never-unpacked": Case(TRAPS, packed, ("has no metadata.csv; unpack", "archive.tar.gz")),
     "no-table": Case(CELLS, no_table, ("has no metadata.csv; put the official file there",)),
     "folder-for-a-table": Case(TRAPS, folder_for_table, ("metadata.csv", "Is a directory")),
