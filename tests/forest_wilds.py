@@ -27,6 +27,12 @@ EDGES = (  # the first and last moments of splits
 ELSEWHERE = "XKX"  # a country that the mapping lacks: region 'Other'
 
 
+def plant_all(root: Path) -> Path:
+    for suite in FOLDERS:
+        plant(root, suite)
+    return root
+
+
 def plant(root: Path, suite: str) -> Path:
     """The tree of one suite under `root`; returns its folder."""
     place = root / FOLDERS[suite]

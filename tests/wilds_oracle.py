@@ -16,12 +16,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from robustbench_ft import suite_ref
 from robustbench_ft.data import Split
+from robustbench_ft.suite import Suite
 
 CLASSES = {
     "wilds-iwildcam": ("iwildcam_dataset", "IWildCamDataset"),
     "wilds-fmow": ("fmow_dataset", "FMoWDataset"),
     "wilds-camelyon17": ("camelyon17_dataset", "Camelyon17Dataset"),
+}
+
+SPLITS = {
+    "wilds-iwildcam": ("train", "val", "test", "id_val", "id_test"),
+    "wilds-fmow": ("train", "val", "test", "id_val", "id_test"),
+    "wilds-camelyon17": ("train", "val", "test", "id_val"),
 }
 
 
@@ -97,3 +105,25 @@ def region_codes(data: Any, names: tuple[str, ...]) -> NDArray[np.int64]:
 def paths(split: Split) -> list[str]:
     assert split.place is not None
     return [Path(split.images.name(k)).relative_to(split.place).as_posix() for k in range(len(split))]
+
+
+def load(name: str, root: Path | None = None, partial: bool = True) -> Suite:
+    return suite_ref.load(name, root, partial)
+
+
+def agree(suite: Suite, split: str, ours: dict[str, float], theirs: dict[str, float]) -> None:
+    """All that the package prints of a split, and that the official metric is one of these numbers."""
+    same = {
+        "wilds-iwildcam": {"accuracy": "acc_avg", "macro_f1": "F1-macro_all", "macro_recall": "recall-macro_all"},
+        "wilds-fmow": {
+            "accuracy": "acc_avg", "worst_group:region": "acc_worst_region", "worst_group:year": "acc_worst_year",
+        },
+        "wilds-camelyon17": {"accuracy": "acc_avg", "worst_group:slide": "acc_wg"},
+    }[suite.name]  # fmt: skip
+    for name, other in same.items():
+        assert ours[name] == pytest.approx(theirs[other], rel=1e-6), (name, ours[name], theirs[other])
+    assert suite.metric_of(split) in same
+    official = {"wilds-iwildcam": "macro_f1", "wilds-camelyon17": "accuracy"}.get(
+        suite.name, "worst_group:region" if split in ("val", "test") else "accuracy"
+    )
+    assert suite.metric_of(split) == official or split == "train"
