@@ -73,6 +73,8 @@ class DomainNet(Suite):
         licence="fair use, non-commercial research and education",
         home=HOME,
         counts={},  # two generations of split files exist: `count_problems`
+        note="two generations of split files exist, told apart by their counts and named in the record: numbers on the "
+        "cleaned and on the pre-cleaning test sets are not the same measurement",
         sources=(
             Source(
                 ("train", "test", *shifts, "quickdraw"), "DomainNet, one archive and two split files for each domain",

@@ -48,23 +48,25 @@ class ImageNet(Suite):
     options = {"objectnet": "adds ObjectNet (113 classes, test use only) to the shifts"}  # noqa: RUF012
     places = {  # noqa: RUF012
         "train": (
-            "imagenet/train", "ILSVRC2012/train", "imagenet/ILSVRC2012/train", "ILSVRC/Data/CLS-LOC/train",
-            "imagenet/ILSVRC/Data/CLS-LOC/train", "ImageNet/train", "imagenet-1k/train", "imagenet-1k/data",
-            "imagenet-1k-wds", "ILSVRC2012_img_train",
+            "imagenet/train", "imagenet/images/train", "ILSVRC2012/train", "imagenet/ILSVRC2012/train",
+            "ILSVRC/Data/CLS-LOC/train", "imagenet/ILSVRC/Data/CLS-LOC/train", "ImageNet/train", "imagenet-1k/train",
+            "imagenet-1k/data", "imagenet-1k-wds", "ILSVRC2012_img_train",
         ),
-        "test": (
-            "imagenet/val", "imagenet/val_in_folder", "ILSVRC2012/val_dirs", "ILSVRC2012/val",
+        "test": (  # a sorted folder before the flat one it was made from
+            "imagenet/val_in_folder", "imagenet/val", "imagenet/images/val", "ILSVRC2012/val_dirs", "ILSVRC2012/val",
             "imagenet/ILSVRC2012/val", "ILSVRC/Data/CLS-LOC/val", "imagenet/ILSVRC/Data/CLS-LOC/val", "ImageNet/val",
             "imagenet-1k/val", "imagenet-1k/data", "imagenet-1k-wds", "ILSVRC2012_img_val",
         ),
         "v2": (
             "ImageNetV2-matched-frequency", "imagenetv2-matched-frequency-format-val", "imagenetv2-matched-frequency",
-            "imagenetv2", "imagenet-v2",
+            "imagenetv2/imagenetv2-matched-frequency-format-val", "imagenetv2", "imagenet-v2",
         ),
-        "r": ("imagenet-r", "imagenet-rendition"),
-        "a": ("imagenet-a", "imagenet-adversarial"),
-        "sketch": ("sketch", "imagenet-sketch", "ImageNet-Sketch/sketch", "ImageNet-Sketch"),
-        "objectnet": ("objectnet-1.0/images", "objectnet/images", "ObjectNet/images", "objectnet-1.0", "objectnet"),
+        "r": ("imagenet-r", "imagenet-rendition/imagenet-r", "imagenet-rendition"),
+        "a": ("imagenet-a", "imagenet-adversarial/imagenet-a", "imagenet-adversarial"),
+        "sketch": ("sketch", "imagenet-sketch/images", "imagenet-sketch", "ImageNet-Sketch/sketch", "ImageNet-Sketch"),
+        "objectnet": (
+            "objectnet-1.0/images", "objectnet/images", "ObjectNet/images", "objectnet-1.0", "objectnet",
+        ),
     }  # fmt: skip
     card = Card(
         title="ImageNet and its shifts",
@@ -137,14 +139,14 @@ class ImageNet(Suite):
             subset = _numbered(place)
         elif name in ("r", "a"):
             _check_wnids(name, place)
-        layout = "numbered" if name == "v2" else "wnid"
-        found = trees.class_folders(place, subset, kind=layout, partial=self.partial)
+        kind, layout = ("number", "numbered folders") if name == "v2" else ("wnid", "wnid folders")
+        found = trees.class_folders(place, subset, kind=kind, partial=self.partial)
         labels = found.labels.tolist()
         stems = [stem.partition("/") for stem in trees.stems(found.paths)]
         # V2's folders may be written 7 or 007; Sketch and R both hold n01443537/sketch_0
         folders = map(str, labels) if name == "v2" else [folder for folder, _, _ in stems]
         ids = [f"{name}/{folder}/{stem}" for folder, (_, _, stem) in zip(folders, stems, strict=True)]
-        split = _ordered(place, f"{layout} folders", ids, found.labels, found.paths).split(name)
+        split = _ordered(place, layout, ids, found.labels, found.paths).split(name)
         if name not in ("r", "a"):
             return split
         members = tuple((every[wnid],) for wnid in subset)

@@ -1,5 +1,6 @@
 """ImageNet and its shifts: in every layout an image has the label that its pixels carry, and one id."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import forest
 import numpy as np
 import pytest
 import torch
-from imagenet_cases import CASES, SPOKEN, Case
+from imagenet_cases import CASES, SPOKEN, Case, put
 from test_bad_input import answer, invoke
 
 from robustbench_ft import clip as clips
@@ -78,13 +79,32 @@ def test_every_image_has_the_label_that_its_pixels_carry(layout: str, name: str,
         assert split.layout == ("wnid folders" if layout == "kaggle" and name != "test" else LAYOUTS[layout][1])
 
 
-@pytest.mark.parametrize("name", ["test", "v2", "r", "objectnet"])
-def test_the_loader_keeps_image_and_label_together(name: str, base: Path, tiny_model: str) -> None:
-    split = load(forest.imagenet(base)).split(name)
+@pytest.mark.parametrize(
+    ("layout", "name"), [*(("folders", name) for name in ("test", "v2", "r", "objectnet")), ("kaggle", "test"),
+                         ("parquet", "train"), ("tars", "val")],
+)  # fmt: skip
+def test_the_loader_keeps_image_and_label_together(layout: str, name: str, base: Path, tiny_model: str) -> None:
+    split = load(LAYOUTS[layout][0](base)).split(name)
     pixels = Loader(clips.load(model_ref.resolve(tiny_model, None)), split).read(range(len(split)))
     found = coded.labels(pixels.permute(0, 2, 3, 1).numpy())
     members = split.members or [(k,) for k in range(1000)]
     assert all(k in members[own] for k, own in zip(found.tolist(), split.labels.tolist(), strict=True))
+
+
+def test_an_image_that_cannot_be_decoded_is_named(base: Path, tmp_path: Path) -> None:
+    """By its path, or by its archive and the name in it; nothing is skipped."""
+    folder = forest.copy(forest.imagenet(base) / "imagenet-a", tmp_path / "imagenet-a")
+    path = min(folder.glob("*/*.jpg"))
+    put(path, path.read_bytes()[:300])
+    with pytest.raises(
+        RbftError, match=rf"cannot decode {re.escape(str(path))}: .*; replace the file, nothing is skipped"
+    ):
+        load(tmp_path).split("a").images.read([0])
+    cut = [replace(one, content=one.content[:300]) for one in forest.val()[:3]]
+    shard = forest.write_tar(tmp_path / "validation.tar", cut)
+    split = suite_ref.load("imagenet", places.choose([f"imagenet/test={tmp_path}"], {}), partial=True).split("test")
+    with pytest.raises(RbftError, match=rf"cannot decode {shard}:{cut[1].stem}: .*; replace the file"):
+        split.images.read([1])
 
 
 @pytest.mark.parametrize("name", ID)
