@@ -68,6 +68,16 @@ def test_a_fault_is_named_and_stops_what_a_run_would_refuse(kind: str) -> None:
     assert bool(flags & STOPS) == refused(raw)
 
 
+def test_words_say_what_the_kind_does_not() -> None:
+    words = {kind: look(FAULTS[kind](), "fault.jpg")[1] for kind in FAULTS}
+    assert words["wrong suffix"] == "PNG inside"
+    assert words["animated"] == "2 frames, GIF inside"
+    assert words["turned"] == "orientation 6"
+    assert words["16-bit"] == "mode I;16"
+    assert words["no image"] == "it begins like a web page"
+    assert words["greyscale"] == words["empty"] == ""
+
+
 def refused(raw: bytes) -> bool:
     try:
         decode(raw, "fault.jpg")
@@ -164,6 +174,35 @@ def test_copies_across_splits_are_found_in_full(packing: str, extent: Extent, tr
     assert [done.splits["test"].ids[k] for k in finding.indices] == ["test/fern/test-03"]
     assert set(finding.words.values()) == {f"as {learned}"}
     assert done.ready
+
+
+@pytest.mark.parametrize("packing", ["folders", "tar", "parquet"])
+def test_images_tell_size_and_parts_of_their_bytes(packing: str, tree: Path) -> None:
+    raws = {p.stem: p.read_bytes() for p in (tree / "clinic" / "test").glob("*/*") if p.parent.name == "fern"}
+    if packing != "folders":
+        clinic.pack(tree / "clinic" / "test", packing)
+    split = suite_ref.load("clinic", tree).split("test")
+    rows = np.flatnonzero(split.labels == CLASSES.index("fern")).tolist()
+    assert len(rows) == len(raws)
+    for k in rows:
+        raw = raws[split.ids[k].rpartition("/")[2]]
+        assert (split.images.raw(k), split.images.size(k)) == (raw, len(raw))
+        assert split.images.part(k, 5, 9) == raw[5:14]
+        assert split.images.part(k, len(raw) - 3, 9) == raw[-3:]
+
+
+def test_files_of_one_size_are_not_read_whole_when_their_middles_differ(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(3):
+        image(tree, "test", 0, k).write_bytes(bytes([k]) * 500)
+    image(tree, "cartoon", 0, 0).write_bytes(bytes([2]) * 500)
+    read: list[str] = []
+    raw = FileImages.raw
+    monkeypatch.setattr(FileImages, "raw", lambda self, k: (read.append(self.name(k)), raw(self, k))[1])
+    done = examine(tree, GLANCE)
+    assert sorted(read) == sorted(map(str, (image(tree, "test", 0, 2), image(tree, "cartoon", 0, 0))))
+    assert [group.splits for group in done.copies or ()] == [("test", "cartoon")]
 
 
 def test_a_folder_in_anothers_place_stops(tree: Path) -> None:
