@@ -120,7 +120,7 @@ ROOTS = {
     "root too low": Case("", beside("low", links), "it lies under TMP/low: pass --root TMP/low",
                          roots=("TMP/low/imagenet",)),
     "a split is absent": Case("", beside("part", lambda place, tree: links(place, tree, "sketch")),
-                              "split 'sketch': TMP/part has no sketch or imagenet-sketch or", roots=("TMP/part",)),
+                              "split 'sketch': TMP/part has no sketch or imagenet-sketch/images or", roots=("TMP/part",)),
     "named folder is absent": Case("", lambda tmp: None, "imagenet/r is said to lie in TMP/none, which does not exist",
                                    roots=("TREE", "imagenet/r=TMP/none")),
 }  # fmt: skip
@@ -131,7 +131,7 @@ FOLDERS = {
     "v2 by wnid": Case("v2", by_wnid, "TMP/broken is sorted into wnid folders (e.g. n01440764) by another tool"),
     "v2 lacks a folder": Case("v2", lambda p: shutil.rmtree(p / "10"), "lacks 1 number folder (10) of 1,000"),
     "v2 twice": Case("v2", lambda p: (p / "07").mkdir(), "TMP/broken holds '07' and '7'; unpack the archive again"),
-    "v2 has too many": Case("v2", lambda p: (p / "1000").mkdir(), "1 folder (1000) that name no number of this set; move"),
+    "v2 has too many": Case("v2", lambda p: (p / "1000").mkdir(), "1 folder (1000) that name no number of this set"),
     "v2, another variant": Case("v2", lambda p: None, "is V2's threshold set; the suite takes the matched-frequency on",
                                 called="imagenetv2-threshold0.7-format-val"),
     "class missing": Case("r", lambda p: shutil.rmtree(p / GOLDFISH), "TMP/broken lacks 1 wnid folder (n01443537) of "),

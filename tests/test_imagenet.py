@@ -218,13 +218,15 @@ def test_folders_of_other_trees_are_found(base: Path, tmp_path: Path) -> None:
     here = {"train": "imagenet/train", "test": "imagenet/val", "v2": "ImageNetV2-matched-frequency", "r": "imagenet-r",
             "a": "imagenet-a", "sketch": "sketch", "objectnet": "objectnet-1.0/images"}  # fmt: skip
     for split, known in suite.places.items():
+        root = tmp_path
         for k, place in enumerate(known):
             root = tmp_path / f"{split}-{k}"
             (root / place).parent.mkdir(parents=True)
             (root / place).symlink_to(tree / here[split])
-            found = load(root).split(split)
-            assert found.place == root / place
-            assert found.ids == load(tree).split(split).ids
+            assert load(root).place(split) == root / place
+        found, original = load(root).split(split), load(tree).split(split)  # the last of its places
+        assert found.ids == original.ids
+        assert found.digest == original.digest
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if case.split])
