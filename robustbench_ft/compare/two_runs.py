@@ -94,7 +94,10 @@ def _changes(a: Record, b: Record) -> Iterator[Change]:
 
 
 def _env(record: Record) -> dict[str, Any]:
-    return {name: value for name, value in record.env.items() if name not in IGNORED}
+    found = {name: value for name, value in record.env.items() if name not in IGNORED}
+    if "manifest" in found:  # when the data were checked says nothing of the data
+        found["manifest"] = found["manifest"].get("digest")
+    return found
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -33,22 +33,29 @@ def row(found: Examination, line: Line) -> dict[str, str]:
 
 def sections(found: Examination, shown: int = SHOWN) -> Iterator[tuple[str, str, list[str]]]:
     """(split, 'WRONG', 'missing', 'note' or 'DIFFERS', lines), errors of a split first; long lists are cut."""
-    said = set[str]()
+    said = set[tuple[str, str]]()
     for line in found.lines:
         for finding in sorted(found.of(line.split), key=lambda finding: not finding.stops):
-            text, word = finding.text, "WRONG" if finding.stops else "note"
-            if finding.kind == "missing":
-                if text in said:  # ID validation is cut from train: said once
+            word = "missing" if finding.kind == "missing" else "WRONG" if finding.stops else "note"
+            splits = line.split
+            if not finding.indices and not finding.details:  # said once of all splits that share a table or a folder
+                if (word, finding.text) in said:
                     continue
-                word = finding.kind
-                said.add(text)
+                said.add((word, finding.text))
+                splits = _sharing(found, finding.text)
             listed = [_image(found, finding, k) for k in finding.indices[:shown]]
             more = len(finding.details) + len(finding.indices) - shown  # the text itself names a few of the details
-            yield line.split, word, [text, *_cut(listed, more, shown)]
+            yield splits, word, [finding.text, *_cut(listed, more, shown)]
     for difference in found.differences or ():
         listed = list(difference.ids[:shown])
         what = f"{len(difference.ids):,} {difference.what}" if difference.ids else difference.what
         yield difference.split, "DIFFERS", [what, *_cut(listed, len(difference.ids) - shown, shown)]
+
+
+def _sharing(found: Examination, text: str) -> str:
+    """The splits of which this is said."""
+    own = [line.split for line in found.lines if any(finding.text == text for finding in found.of(line.split))]
+    return ", ".join(own) if len(own) < len(found.lines) or len(own) == 1 else "all"
 
 
 def _cut(listed: list[str], more: int, shown: int) -> list[str]:
