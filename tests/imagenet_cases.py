@@ -114,13 +114,13 @@ def blank_frame(place: Path) -> None:
 
 ROOTS = {
     "no such root": Case("", lambda tmp: None, "no such data folder: TMP/none; correct", roots=("TMP/none",)),
-    "root is a file": Case("", lambda tmp: (tmp / "f").touch(), "TMP/f is a file: --root and", roots=("TMP/f",)),
+    "root is a file": Case("", lambda tmp: (tmp / "f").touch(), "TMP/f is a file: --root", roots=("TMP/f",)),
     "root too high": Case("", beside("up", lambda place, tree: (place / "data").symlink_to(tree)),
                           "it lies under TMP/up/data: pass --root TMP/up/data", roots=("TMP/up",)),
     "root too low": Case("", beside("low", links), "it lies under TMP/low: pass --root TMP/low",
                          roots=("TMP/low/imagenet",)),
     "a split is absent": Case("", beside("part", lambda place, tree: links(place, tree, "sketch")),
-                              "split 'sketch': TMP/part has no sketch or imagenet-sketch/images or", roots=("TMP/part",)),
+                              "split 'sketch': TMP/part has no sketch or imagenet-sketch/images", roots=("TMP/part",)),
     "named folder is absent": Case("", lambda tmp: None, "imagenet/r is said to lie in TMP/none, which does not exist",
                                    roots=("TREE", "imagenet/r=TMP/none")),
 }  # fmt: skip

@@ -39,6 +39,9 @@ def test_a_part_of_the_classes_is_read_only_when_asked_for(tmp_path: Path) -> No
     with pytest.raises(MissingDataError, match=r"lacks 4 class folders \(dog, emu, fox, \.\.\.\) of 5; .*partial"):
         trees.class_folders(tmp_path, classes)
     assert trees.class_folders(tmp_path, classes, partial=True).labels.tolist() == [0]
+    tree(tmp_path, "fox/a.jpg")
+    assert trees.class_folders(tmp_path, classes, partial=True).labels.tolist() == [0, 3]  # not the third folder's rank
+    (tmp_path / "fox/a.jpg").unlink()
     (tmp_path / "cat/a.jpg").unlink()
     with pytest.raises(MissingDataError, match="holds no image of any class; unpack the archive into it"):
         trees.class_folders(tmp_path, classes, partial=True)
