@@ -1,6 +1,7 @@
 """Splits scored in several sets of classes, by their official metrics, from the forward pass to the board."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_partial_data_are_refused_marked_and_barred(
 ) -> None:
     runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
     card = Spaced.card
-    monkeypatch.setattr("spaced.Spaced.card", type(card)(**{**vars(card), "counts": {**card.counts, "dim": 31}}))
+    monkeypatch.setattr("spaced.Spaced.card", replace(card, counts={**card.counts, "dim": 31}))
     words = ["run", "--suite", "spaced", "--model", tiny_model, "--method", "zero-shot", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 2
