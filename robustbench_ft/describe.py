@@ -13,7 +13,7 @@ from .recipe import EMBEDDED, EMBEDDED_LR_GRID, Recipe
 def describe(name: str) -> str:
     """The text for a method or a suite of this name or alias."""
     methods, suites = registry.entries("method"), registry.entries("suite")
-    if name in suites or suite_ref.is_file(name):
+    if name.partition("+")[0] in suites or suite_ref.is_file(name):
         return _suite(name)
     try:
         return _method(registry.resolve("method", name))
@@ -46,7 +46,7 @@ def _suite(name: str) -> str:
     card = suite.card
     lines = [
         f"{suite.name} (version {suite.version}): "
-        f"{card.title if suite.definition else registry.entries('suite')[name].summary}", "",
+        f"{card.title if suite.definition else registry.entries('suite')[suite.base].summary}", "",
         inspect.cleandoc(type(suite).__doc__ or ""), "",
         f"paper     {card.paper}", f"licence   {card.licence}", f"home      {card.home}",
     ]  # fmt: skip

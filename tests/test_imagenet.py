@@ -1,5 +1,6 @@
 """ImageNet and its shifts: in every layout an image has the label that its pixels carry, and one id."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from robustbench_ft.suite import Suite
 
 VECTORS = np.load(Path(__file__).parent / "vectors" / "imagenet_masks.npz")
 ID = ("train", "val", "train-all", "test")
+ONE = ("imagenet", "clean")  # what one table may hold
 SHIFTS = ("v2", "r", "a", "sketch", "objectnet")
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "folders": (forest.imagenet, "wnid folders"),
@@ -306,6 +308,24 @@ def test_reports_show_the_other_label_spaces(runs: Path) -> None:
     text = "".join(report.markdown(table) for table in tables)
     for view in ("r@1000-way: accuracy", "a@1000-way: accuracy", "test@objectnet-classes: accuracy"):
         assert view in text
+
+
+def test_effective_robustness_is_shown_where_a_line_explains_enough(runs: Path, tmp_path: Path) -> None:
+    """At the ID accuracy of an untrained model ImageNet-A's line does not."""
+    clean = [r.folder for r in store.find_records([runs]) if (r.cell["suite"], r.cell["protocol"]) == ONE]
+    done = invoke(f"compare {' '.join(map(str, clean))} --baseline ft --json {tmp_path / 'all.json'}", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "Effective robustness, points" in done.output
+    text = json.dumps(json.loads((tmp_path / "all.json").read_text())).partition('"effective_robustness": ')[2]
+    found, _ = json.JSONDecoder().raw_decode(text)
+    assert {row: set(cells) for row, cells in found["rows"].items()} == dict.fromkeys(
+        ("ft", "lipsum"), {"v2", "r", "sketch"}
+    )
+    assert found["lines"]["r"][0]["identity"] == "test@r-classes"
+    boards = tmp_path / "boards"
+    shelf.add([runs], boards, {"origin": "rerun"})
+    assert invoke(f"leaderboard build --root {boards}", tmp_path).exit_code == 0
+    assert "points above the line" in (boards / "site" / "imagenet-v1.html").read_text()
 
 
 def test_partial_data_are_marked(base: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

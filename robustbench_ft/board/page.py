@@ -181,14 +181,17 @@ def _scores(board: Board, key: str) -> Table:
 
 def _effective(board: Board, key: str) -> list[Table]:
     """Where a line of standard models is shipped for a shift."""
-    shifts = [shift for shift in board.shifts if board.rows and shift in (board.rows[0].effective or {})]
+    shifts = [shift for shift in board.shifts if any(shift in (row.effective or {}) for row in board.rows)]
     if not shifts:
         return []
     lines: list[Line] = []
     for row in board.rows:
         cells = [_named(row)]
         for shift in shifts:
-            found = (row.effective or {})[shift]
+            found = (row.effective or {}).get(shift)
+            if found is None:
+                cells.append(Cell(text.NONE))
+                continue
             half = found.measured.half_width if found.measured else 0.0
             far = ", extrapolated" if found.extrapolated else ""
             cells.append(Cell(f"{100 * found.value:+.1f} ± {100 * half:.1f}{far}", found.value))

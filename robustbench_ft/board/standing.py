@@ -121,7 +121,7 @@ def _compared(
         replace(
             row, letters=letters.get(row.key, ""), rank=ranks.get(row.name), against=gaps.get(row.key),
             p_adjusted=adjusted.get(row.key), gain=_gain(row, curve, wanted, origins),
-            effective={s: _effective(row, axis, s) for s, axis in lines.items() if axis.identity in row.known_splits},
+            effective=_effective(row, lines),
         )
         for row in rows
     ]  # fmt: skip
@@ -186,10 +186,16 @@ def _gain(
     return matched_id_gain(point, curve, paired)
 
 
-def _effective(row: Row, axis: stats_lines.Axis, shift: str) -> EffectiveRobustness:
-    identity = row.correct(axis.identity)
-    line = axis.at(float(identity.scores.mean())).line
-    return measured_effective_robustness(line, identity, row.correct(shift))
+def _effective(row: Row, axes: Mapping[str, stats_lines.Axis]) -> dict[str, EffectiveRobustness]:
+    """By shift, where its ID accuracy is stored and its line explains enough."""
+    found: dict[str, EffectiveRobustness] = {}
+    for shift, axis in axes.items():
+        if axis.identity in row.known_splits:
+            identity = row.correct(axis.identity)
+            line = axis.at(float(identity.scores.mean())).line
+            if line.explains:
+                found[shift] = measured_effective_robustness(line, identity, row.correct(shift))
+    return found
 
 
 def _settings(one: Stored, group: Sequence[Stored]) -> list[str]:

@@ -152,7 +152,8 @@ def _effective(arena: Arena, row: Row, used: Mapping[str, Axis]) -> dict[str, Ef
         identity, ood = examples_of(arena, row.runs, (axis.identity,)), arena.samples[row.name].get(split)
         if identity and isinstance(ood, Examples):
             line = axis.at(float(identity[0].scores.mean())).line
-            found[split] = measured_effective_robustness(line, identity[0], ood)
+            if line.explains:
+                found[split] = measured_effective_robustness(line, identity[0], ood)
     return found
 
 
@@ -200,8 +201,8 @@ def sections(found: Beyond) -> list[Text]:
         )
         made.append(Text(
             "Effective robustness, points", header, body,
-            f"95 % intervals over seeds and examples; ! extrapolates beyond the line's models. {lines} points of "
-            "standard models themselves.",
+            f"95 % intervals over seeds and examples; ! extrapolates beyond the line's models, {MISSING}: the line "
+            f"explains less than half of their variance. {lines} points of standard models themselves.",
         ))  # fmt: skip
     return made
 

@@ -43,6 +43,11 @@ class Line:
     er_sd: float  # of the fit set's own effective robustness, ddof 2: is a gain inside the baseline's scatter?
 
     @property
+    def explains(self) -> bool:
+        """Enough of its models to judge another by it."""
+        return self.r2 >= 0.5
+
+    @property
     def covariance(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Of (intercept, slope)."""
         s2, cross = self.residual_sd**2, -(self.residual_sd**2) * self.centre / self.spread
@@ -76,7 +81,7 @@ class EffectiveRobustness:
 
 def effective_robustness(line: Line, identity: float, ood: float) -> EffectiveRobustness:
     """Of accuracies in (0, 1)."""
-    if line.r2 < 0.5:
+    if not line.explains:
         raise RbftError(f"the line explains R2 = {line.r2:.2f} of its standard models: no effective robustness from it")
     x = float(logit(np.asarray(identity)))
     centre = line.intercept + line.slope * x
