@@ -28,6 +28,7 @@ done
 rbft report "$out/grid/shapes" --val --format markdown --figure docs/results/frontier.png >docs/results/frontier.md
 rbft report "$out/grid/shapes" --format json >docs/results/frontier.json
 rbft bench --threads 1 --method ft --method wise-ft --method lipsum --method lp-ft --method flyp >docs/results/bench.md
+rbft bench-loader --rounds 9 >docs/results/loader.md
 "${BIN:-.venv/bin}/python" -m robustbench_ft.drawing docs/domains.png --columns 14
 "${BIN:-.venv/bin}/python" docs/fill.py
 rbft leaderboard add "$out/study" --replace --by robustbench_ft

@@ -130,9 +130,9 @@ def keys_bicubic(patch: Tensor, size: int) -> Tensor:
     (iy, wy), (ix, wx) = (_taps(n, size, patch.device) for n in (height, width))
     rows = patch.permute(1, 2, 0).reshape(height, -1).float()  # [h, w * 3]
     rows = F.embedding_bag(iy, rows, per_sample_weights=wy, mode="sum")  # [S, w * 3]: weighted sums of four rows
-    columns = rows.view(size, width, channels).transpose(0, 1).reshape(width, -1)  # [w, S * 3]
-    columns = F.embedding_bag(ix, columns, per_sample_weights=wx, mode="sum")  # [S, S * 3]
-    return columns.view(size, size, channels).permute(2, 1, 0).round_().clamp_(0, 255).to(torch.uint8)
+    columns = rows.t().reshape(width, -1)  # [w, 3 * S]
+    columns = F.embedding_bag(ix, columns, per_sample_weights=wx, mode="sum")  # [S, 3 * S]
+    return columns.round_().clamp_(0, 255).to(torch.uint8).view(size, channels, size).permute(1, 2, 0)
 
 
 @lru_cache(maxsize=4096)
