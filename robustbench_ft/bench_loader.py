@@ -200,7 +200,8 @@ def _table(setting: Setting, split: Split, rounds: Sequence[Mapping[str, float]]
         f"{len(split):,} {files}, {statistics.mean(sizes) / 1000:.0f} kB on average; batches of {setting.batch} at "
         f"{setting.model.label}'s size, {setting.workers} workers each, files in the page cache: medians over "
         f"{len(rounds)} rounds; behind a ratio its range. 'crop' is the augmentation of WiSE-FT and FLYP, the same on "
-        "both sides; 'crop-flip' is Lipsum-FT's, resized by rbft with TensorFlow's kernel and by torchvision with its own.",
+        "both sides; 'crop-flip' is Lipsum-FT's, resized by rbft with TensorFlow's kernel and by torchvision with its "
+        "own.",
         "",
         "| loader | images/s | / torchvision |",
         "|---|---:|---:|",
