@@ -22,7 +22,7 @@ class LpFT(FT):
         self.start(clip, data)
         clip.train_only("head")
         probe = replace(self.resolved, lr=self.head_lr)
-        train(clip, Features(clip, data, run.workers), self.objective(clip, run), probe, run, stage="linear-probe")
+        train(clip, Features(clip, data, run), self.objective(clip, run), probe, run, stage="linear-probe")
         clip.train_only("image", "head")
         return train(clip, data, self.objective(clip, run), self.resolved, run)
 

@@ -22,6 +22,7 @@ from .progress import choose
 
 KIND = "pixels"
 SPARE = 2**30  # bytes that are left free on the disk
+LARGE = 2**30  # bytes: who finds so much on the disk wants to have been told
 Add = Callable[[Bytes], None]
 
 
@@ -130,4 +131,6 @@ def _has_room(path: Path, need: int) -> bool:
         )
         return False
     cache.shrink(limit - need, (KIND,))
+    if need >= LARGE:
+        choose().say(f"  cache: keeping {cache.size_text(need)} of pixels in {path.parent} for later (`rbft cache ls`)")
     return True

@@ -21,6 +21,7 @@ from .clip import Clip
 from .errors import RbftError
 from .loader import Loader, Pending
 from .method import Run, TrainSet
+from .progress import Advance
 from .recipe import Recipe
 
 Terms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is minimised
@@ -95,9 +96,11 @@ class Pixels:
 class Features:
     """Image features computed once with the evaluation transform: for stages that leave the image tower alone."""
 
-    def __init__(self, clip: Clip, data: TrainSet, workers: int = 0) -> None:
-        self.train = _features(clip, Loader(clip, data.train, workers), keep=False)  # read once, and large
-        self.val = _features(clip, Loader(clip, data.val, workers))
+    def __init__(self, clip: Clip, data: TrainSet, run: Run) -> None:
+        with run.progress.bar("features", len(data.train) + len(data.val), "images") as advance:
+            # those of train are read once, and are many: their pixels are not kept
+            self.train = _features(clip, Loader(clip, data.train, run.workers), keep=False, advance=advance)
+            self.val = _features(clip, Loader(clip, data.val, run.workers), advance=advance)
         self.labels, self.val_labels = torch.from_numpy(data.train.labels), data.val.labels
 
     def __len__(self) -> int:
@@ -112,10 +115,15 @@ class Features:
 
 
 @torch.no_grad()
-def _features(clip: Clip, loader: Loader, keep: bool = True) -> Tensor:
+def _features(
+    clip: Clip, loader: Loader, keep: bool = True, advance: Advance = lambda n=1, note="": None
+) -> Tensor:  # fmt: skip
     training = clip.training
     clip.eval()
-    rows = [clip.encode_image(loader.normalise(pixels)) for _, pixels in loader.chunks(EVAL_CHUNK, keep)]
+    rows: list[Tensor] = []
+    for _, pixels in loader.chunks(EVAL_CHUNK, keep):
+        rows.append(clip.encode_image(loader.normalise(pixels)))
+        advance(len(pixels))
     clip.train(training)
     return torch.cat(rows)
 

@@ -279,6 +279,17 @@ def test_pixels_beyond_the_limit_are_not_kept(
     assert not kept()
 
 
+def test_large_entries_are_announced(
+    clip: Clip, split: Split, own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole(Loader(clip, split))
+    assert "keeping" not in capsys.readouterr().err
+    cache.forget(kept()[0])
+    monkeypatch.setattr(pixel_cache, "LARGE", 1)
+    whole(Loader(clip, split))
+    assert f"cache: keeping 120 KiB of pixels in {own_cache / 'pixels'} for later" in capsys.readouterr().err
+
+
 def test_what_was_used_longest_ago_makes_room(clip: Clip, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each entry takes 120 KiB and a header."""
     monkeypatch.setenv("RBFT_CACHE_LIMIT", "250KiB")
