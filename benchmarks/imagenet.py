@@ -95,7 +95,7 @@ class ImageNet(Suite):
             ),
             Source(
                 ("v2",), "ImageNetV2 matched-frequency", "Hugging Face: vaishaal/ImageNetV2 (modestyachts/ImageNetV2)",
-                "about 1.2 GB", "MIT", unpack="imagenetv2-matched-frequency-format-val/<0..999>/*.jpeg as it unpacks",
+                "1.26 GB", "MIT", unpack="imagenetv2-matched-frequency-format-val/<0..999>/*.jpeg as it unpacks",
             ),
             Source(("r",), "ImageNet-R", "github hendrycks/imagenet-r (imagenet-r.tar)", "about 2 GB", "MIT",
                    unpack="imagenet-r/<wnid>/*.jpg"),
@@ -104,7 +104,7 @@ class ImageNet(Suite):
             Source(("sketch",), "ImageNet-Sketch", "github HaohanWang/ImageNet-Sketch (links to Drive and Kaggle)",
                    "7.8 GB", "MIT", mirrors=("Hugging Face: songweig/imagenet_sketch",),
                    unpack="sketch/<wnid>/*.JPEG"),
-            Source(("objectnet",), "ObjectNet 1.0", "objectnet.dev (password-protected zip)", "about 200 GB",
+            Source(("objectnet",), "ObjectNet 1.0", "objectnet.dev (password-protected zip)", "see objectnet.dev",
                    "ObjectNet licence", "it may never be used for training",
                    unpack="objectnet-1.0/images/<folder>/*.png with the red frame left on"),
         ),

@@ -18,6 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+SHOWN = 3  # places that a message names
 NEAR = 200  # folders looked into for a root that is one level too high
 
 
@@ -87,10 +88,12 @@ def find(roots: Roots, suite: str, split: str, candidates: Sequence[str], home: 
         if not exists(chosen):
             raise MissingDataError(f"{name} is said to lie in {chosen}, which does not exist; correct --root or config")
         return chosen
-    wanted = " or ".join(candidates)
+    wanted = " or ".join(candidates[:SHOWN])
+    if len(candidates) > SHOWN:
+        wanted += f" (nor {len(candidates) - SHOWN} other places that `rbft data where {suite}` lists)"
     if not roots.folders:
         raise MissingDataError(
-            f"suite '{suite}' needs data from {home}: pass --root DIR (or set RBFT_DATA) with {wanted}, or "
+            f"suite '{suite}' needs data from {home}: pass --root DIR (or set RBFT_DATA) with {candidates[0]}, or "
             f"--root {name}=DIR; see `rbft data where {suite}`"
         )
     for root in roots.folders:
