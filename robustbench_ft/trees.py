@@ -200,13 +200,14 @@ def check_files(root: Path, paths: Sequence[str], source: Path) -> None:
         )
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, mend: str = "get the file again", find: str = "put the file there") -> str:
+    """A file in UTF-8; `mend` and `find` are what to do about one that is not, or that cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RbftError(f"{path} is not UTF-8 text (byte {error.start}); get the file again") from error
+        raise RbftError(f"{path} is not UTF-8 text (byte {error.start}); {mend}") from error
     except OSError as error:
-        raise MissingDataError(f"cannot read {path}: {error.strerror}; put the file there") from error
+        raise MissingDataError(f"cannot read {path}: {error.strerror}; {find}") from error
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> dict[str, NDArray[np.str_]]:

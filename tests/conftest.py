@@ -1,9 +1,11 @@
 """Fixtures: a cache of the test run's own, the tiny model, and the tests' shelves as an installed plugin would be."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import clinic
 import pytest
 import tiny
 
@@ -41,3 +43,21 @@ def shelves(shelf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     registry.entries.cache_clear()
     yield
     registry.entries.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def clinic_shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On the path, the suite `clinic` is registered."""
+    return clinic.write_shelf(tmp_path_factory.mktemp("clinic-site"))
+
+
+@pytest.fixture(scope="session")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of the suite `clinic`, without a fault."""
+    return clinic.write_tree(tmp_path_factory.mktemp("healthy"))
+
+
+@pytest.fixture
+def tree(healthy: Path, tmp_path: Path) -> Path:
+    """A copy to hurt."""
+    return Path(shutil.copytree(healthy, tmp_path / "data"))

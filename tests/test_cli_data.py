@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import clinic
 import pytest
 from click.testing import CliRunner, Result
 from clinic import CLASSES, FAULTS
@@ -20,22 +19,12 @@ CHECK = "data check clinic --root TMP/data"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def shelf(clinic_shelf: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(clinic.write_shelf(tmp_path_factory.mktemp("site")))
+        patch.syspath_prepend(clinic_shelf)
         registry.entries.cache_clear()
         yield
     registry.entries.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clinic.write_tree(tmp_path_factory.mktemp("healthy"))
-
-
-@pytest.fixture
-def tree(healthy: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(healthy, tmp_path / "data"))
 
 
 def invoke(words: str, tmp_path: Path, code: int) -> Result:

@@ -25,23 +25,12 @@ GLANCE = Extent(0, 2)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def shelf(clinic_shelf: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(clinic.write_shelf(tmp_path_factory.mktemp("site")))
+        patch.syspath_prepend(clinic_shelf)
         registry.entries.cache_clear()
         yield
     registry.entries.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clinic.write_tree(tmp_path_factory.mktemp("healthy"))
-
-
-@pytest.fixture
-def tree(healthy: Path, tmp_path: Path) -> Path:
-    """A copy to hurt."""
-    return Path(shutil.copytree(healthy, tmp_path / "data"))
 
 
 def examine(root: Path, extent: Extent = WHOLE, against: Path | None = None) -> Examination:

@@ -24,9 +24,10 @@ def test_every_command_it_shows_exists() -> None:
         assert command in main.commands
 
 
-def test_every_file_it_links_exists() -> None:
-    for link in re.findall(r"\]\((docs/[^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))], ids=lambda p: p.name)
+def test_every_file_a_page_links_exists(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
 
 
 def test_its_method_in_25_lines_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

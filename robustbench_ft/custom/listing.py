@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.trees import CLUTTER, SUFFIXES, image_files
+from robustbench_ft.trees import CLUTTER, SUFFIXES, image_files, read_text
 
 from .form import Columns, Place
 
@@ -157,12 +157,8 @@ def _pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RbftError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise MissingDataError(f"cannot read {path}: {error.strerror}; correct the path or its permissions") from error
+    """A text file of the user's own."""
+    return read_text(path, "save it as UTF-8", "correct the path or its permissions")
 
 
 def _manifest(source: Path, root: Path, rows: Sequence[Row], place: Place, columns: Columns) -> Listed:
