@@ -87,9 +87,8 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     suite = _suite(cell, workshop)
     method = cell.build()
     task = Task(suite.classes, suite.templates)
+    _find(suite, cell, workshop.progress)
     data = TrainSet(suite.split(suite.trainer(cell.protocol)), suite.split(suite.selector(cell.protocol)), task)
-    for name in suite.evaluated(cell.protocol):
-        suite.split(name)  # a shift with a fault is refused now, not after hours of fitting
     clip = clips.load(cell.model).to(workshop.device)
     clip.bf16 = cell.precision == "bf16"
     if reason := method.skip(clip):
@@ -133,6 +132,16 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     store.write_bytes(folder / "done", b"")
     for checkpoint in folder.glob("resume-*.pt"):
         checkpoint.unlink()
+
+
+def _find(suite: Suite, cell: Cell, progress: Progress) -> None:
+    """Load every split: a shift with a fault is refused now, not after hours of fitting."""
+    names = tuple(dict.fromkeys((suite.trainer(cell.protocol), *suite.evaluated(cell.protocol))))
+    slow = suite.places and not suite.is_loaded(names)
+    with (progress if slow else Progress()).bar("find images", len(names), "splits") as advance:
+        for name in names:
+            suite.split(name)
+            advance(1, name)
 
 
 def _evaluate(

@@ -147,6 +147,10 @@ class Suite(ABC):
             self._loaded[name] = self._checked(name)
         return self._loaded[name]
 
+    def is_loaded(self, names: Sequence[str]) -> bool:
+        """Whether these splits are at hand."""
+        return all(name in self._loaded for name in names)
+
     def _check_seal(self, name: str) -> None:
         if _fits and name not in (self.train, self.val):
             raise SealedError(
