@@ -74,12 +74,21 @@ class Loader:
         draws = torch.rand(len(indices), augmentation.DRAWS, generator=generator).tolist()
         if self.gpu_decode and self.encoded and not self.border:
             return self._on_gpu(indices, augment, draws)
-        return self._gather([lambda i=i, d=d: self._crop(i, augment, d) for i, d in zip(indices, draws, strict=True)])
+        tasks = [lambda i=i, d=d: self._crop(i, augment, d) for i, d in zip(indices, draws, strict=True)]
+        return self._gather(tasks, ready=self.device.type == "cpu")
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 [n, 3, S, S] -> float [n, 3, S, S] on the device, as ToTensor and Normalize do."""
-        images = pixels.to(self.device, non_blocking=True).float().div_(255)
-        return images.sub_(self.mean.to(self.device)).div_(self.std.to(self.device))
+        return self._scaled(pixels.to(self.device, non_blocking=True).float())
+
+    def normalised(self, pending: "Pending") -> Tensor:
+        """`normalise` of a batch on its way, once it is there."""
+        pixels = pending.result()
+        return self.normalise(pixels) if pending.ready is None else pending.ready
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """In place."""
+        return images.div_(255).sub_(self.mean.to(self.device)).div_(self.std.to(self.device))
 
     def chunks(self, size: int, keep: bool = True) -> Generator[tuple[int, Tensor], None, None]:
         """(start, evaluation pixels) over the whole split; the next chunk is read while this one is used.
@@ -123,14 +132,20 @@ class Loader:
                 pending.append(begin(rows[k + 1]))
             yield part.start, pixels
 
-    def _gather(self, tasks: Sequence[Callable[[], Tensor]]) -> "Pending":
-        """Run tasks in the pool; each writes its image into its place in the batch."""
+    def _gather(self, tasks: Sequence[Callable[[], Tensor]], ready: bool = False) -> "Pending":
+        """Run tasks in the pool; each writes its image into its place in the batch.
+
+        With `ready` it is normalised there too: what a GPU does in no time would keep the main thread of a CPU busy.
+        """
         pixels = torch.empty(len(tasks), *self.shape[1:], dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        images = torch.empty(pixels.shape) if ready else None
 
         def place(k: int, task: Callable[[], Tensor]) -> None:
             pixels[k] = task()
+            if images is not None:
+                self._scaled(images[k].copy_(pixels[k]))
 
-        return Pending(pixels, [self.pool.submit(place, k, task) for k, task in enumerate(tasks)])
+        return Pending(pixels, [self.pool.submit(place, k, task) for k, task in enumerate(tasks)], ready=images)
 
     def _copied(self, held: Bytes, rows: Sequence[int]) -> "Pending":
         pixels = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8, pin_memory=self.device.type == "cuda")
@@ -170,9 +185,10 @@ class Pending:
     """A batch on its way."""
 
     def __init__(
-        self, pixels: Tensor, tasks: "list[Future[None]]", last: Callable[[Tensor], Tensor] = lambda pixels: pixels
-    ) -> None:
-        self.pixels, self.tasks, self.last = pixels, tasks, last
+        self, pixels: Tensor, tasks: "list[Future[None]]", last: Callable[[Tensor], Tensor] = lambda pixels: pixels,
+        ready: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self.pixels, self.tasks, self.last, self.ready = pixels, tasks, last, ready
 
     def result(self) -> Tensor:
         """uint8 [n, 3, S, S], once all of it is there. Raises what the first failing image raised."""

@@ -84,7 +84,7 @@ class Pixels:
             if later not in self.begun and self.train.native is None:
                 self.begun[later] = self._begin(indices_at(later, len(self), recipe, run), later, recipe, run)
         labels = self.labels[indices].to(clip.device)
-        return Batch(step, labels, self.train.normalise(pending.result()), clip.encode_image)
+        return Batch(step, labels, self.train.normalised(pending), clip.encode_image)
 
     def _begin(self, indices: list[int], step: int, recipe: Recipe, run: Run) -> Pending:
         return self.train.ahead(indices, recipe.augment, run.generator("augment", step))
