@@ -63,7 +63,7 @@ def crops_on(
     On a GPU nvJPEG decodes, whose pixels may differ from libjpeg's by a few levels.
     """
     plain = [k for k, raw in enumerate(raws) if _is_plain_jpeg_file(raw)]
-    files = [torch.frombuffer(bytearray(raws[k]), dtype=torch.uint8) for k in plain]
+    files = [_stored(raws[k]) for k in plain]
     try:
         decoded = cast(list[Tensor], decode_jpeg(files, ImageReadMode.RGB, device=device)) if files else []
     except RuntimeError:
@@ -85,7 +85,11 @@ def _is_plain_jpeg(image: Image.Image) -> bool:
 
 
 def _decoded(raw: bytes) -> Tensor:
-    return cast(Tensor, decode_jpeg(torch.frombuffer(bytearray(raw), dtype=torch.uint8), ImageReadMode.RGB))
+    return cast(Tensor, decode_jpeg(_stored(raw), ImageReadMode.RGB))
+
+
+def _stored(raw: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8)  # of a copy: tensors are writable, bytes are not
 
 
 def _reduced(image: Image.Image, box: Box, scale: int) -> Tensor:

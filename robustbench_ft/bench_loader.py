@@ -81,7 +81,7 @@ def _measure(setting: Setting, progress: Progress) -> str:
                 for name, contestant in contestants.items():
                     rounds[-1][name] = _rate(contestant, setting.device)
                     advance(1, f"{name}, {'warm-up' if not number else f'round {number}'}")
-        cache.forget_one(pixel_cache.path(Loader(clip, split).key))
+        cache.forget(pixel_cache.path(Loader(clip, split).key))
         return _table(setting, split, rounds[1:])
 
 

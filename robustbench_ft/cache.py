@@ -111,20 +111,24 @@ def touch(path: Path) -> None:
         os.utime(path)
 
 
-def write_about(path: Path, about: Mapping[str, Any]) -> None:
-    """Note what an entry is."""
-    content = json.dumps(dict(about), sort_keys=True)
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write`, of what is in memory."""
 
     def save(temporary: Path) -> None:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_bytes(content)
 
-    write(path.with_suffix(ABOUT), save)
+    write(path, save)
+
+
+def write_about(path: Path, about: Mapping[str, Any]) -> None:
+    """Note what an entry is."""
+    write_bytes(path.with_suffix(ABOUT), json.dumps(dict(about), sort_keys=True).encode())
 
 
 def entries() -> list[Entry]:
     """Every entry, by kind, the last used first."""
     found: list[Entry] = []
-    for path in root().glob("*/*") if root().is_dir() else ():
+    for path in _files():
         if path.name.startswith(".") or path.suffix in WORKING or not path.is_file():
             continue
         with suppress(OSError):  # removed by another process meanwhile
@@ -141,13 +145,8 @@ def _about(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def forget(entry: Entry) -> None:
-    """Remove an entry. Readers that have it mapped keep it until they end."""
-    forget_one(entry.path)
-
-
-def forget_one(place: Path) -> None:
-    """As `forget`, by the entry's path."""
+def forget(place: Path) -> None:
+    """Remove the entry at this path. Readers that have it mapped keep it until they end."""
     try:
         for path in (place, place.with_suffix(ABOUT), place.with_suffix(".lock")):
             path.unlink(missing_ok=True)
@@ -155,12 +154,10 @@ def forget_one(place: Path) -> None:
         raise RbftError(f"cannot remove {place}: {error.strerror}; correct its permissions") from error
 
 
-def shrink(limit: int, kinds: Collection[str]) -> list[Entry]:
-    """Forget what was used longest ago until these kinds take at most `limit` bytes; returns what is gone."""
-    gone = surplus([entry for entry in entries() if entry.kind in kinds], limit)
-    for entry in gone:
-        forget(entry)
-    return gone
+def shrink(limit: int, kinds: Collection[str]) -> None:
+    """Forget what was used longest ago until the entries of these kinds take at most `limit` bytes."""
+    for entry in surplus([entry for entry in entries() if entry.kind in kinds], limit):
+        forget(entry.path)
 
 
 def surplus(held: Collection[Entry], limit: int) -> list[Entry]:
@@ -177,8 +174,12 @@ def surplus(held: Collection[Entry], limit: int) -> list[Entry]:
 
 def sweep() -> int:
     """Remove what killed processes left behind; the bytes that were freed."""
-    paths = list(root().glob("*/*")) if root().is_dir() else []
-    return sum(_remove(path) for path in paths if _is_left_over(path))
+    return sum(_remove(path) for path in _files() if _is_left_over(path))
+
+
+def _files() -> list[Path]:
+    """Everything in the folders of all kinds."""
+    return list(root().glob("*/*")) if root().is_dir() else []
 
 
 def _is_left_over(path: Path) -> bool:

@@ -73,7 +73,7 @@ def prune(every: bool, kinds: tuple[str, ...], older: float | None, size: str | 
     freed = sum(entry.size for entry in gone)
     if not dry_run:
         for entry in gone:
-            cache.forget(entry)
+            cache.forget(entry.path)
         freed += cache.sweep()
     click.echo(f"{'would remove' if dry_run else 'removed'} {len(gone)} entries, {cache.size_text(freed)}")
 

@@ -113,24 +113,21 @@ class FileImages:
         return os.path.join(self.root, self.paths[index])  # of a million images, joining Paths would take a minute
 
     def raw(self, index: int) -> bytes:
-        return self._part(index, 0, -1)
+        return self.part(index, 0, -1)
 
     def size(self, index: int) -> int:
         try:
             return os.stat(self.name(index)).st_size
         except OSError as error:
-            raise RbftError(f"cannot read {self.name(index)}: {error.strerror}; put the file back") from error
+            raise _unreadable(self.name(index), error) from error
 
     def part(self, index: int, start: int, n: int) -> bytes:
-        return self._part(index, start, n)
-
-    def _part(self, index: int, start: int, n: int) -> bytes:
         try:
             with open(self.name(index), "rb", buffering=0) as file:
                 file.seek(start)
                 return file.read(n)
         except OSError as error:
-            raise RbftError(f"cannot read {self.name(index)}: {error.strerror}; put the file back") from error
+            raise _unreadable(self.name(index), error) from error
 
     def array(self) -> Bytes | None:
         return None
@@ -155,7 +152,7 @@ class FileImages:
                 try:
                     some.append(f"{line(name)}\n")
                 except OSError as error:
-                    raise RbftError(f"cannot read {name}: {error.strerror}; put the file back") from error
+                    raise _unreadable(name, error) from error
             return "".join(some).encode()
 
         digest = hashlib.sha256(f"border {self.border}\n".encode())
@@ -163,6 +160,10 @@ class FileImages:
             for part in pool.map(lines, range(0, len(self), LOOKS)):
                 digest.update(part)
         return digest.hexdigest()
+
+
+def _unreadable(name: str, error: OSError) -> RbftError:
+    return RbftError(f"cannot read {name}: {error.strerror}; put the file back")
 
 
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # converting these to RGB clips every level above 255

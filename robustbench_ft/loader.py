@@ -39,7 +39,7 @@ class Loader:
         self.split, self.size, self.device = split, clip.image_size, clip.device
         self.transform, self.mean, self.std = clip.preprocess()
         self.shape = (len(split), 3, self.size, self.size)
-        self.transform_key = clip.preprocess_key()
+        self.words = clip.preprocess_key  # asked for where pixels are kept
         pixels = split.images.array()
         # A stored array of the model's own size is what the transform (resize, centre crop) would return.
         self.native = pixels if pixels is not None and pixels.shape[1:3] == (self.size, self.size) else None
@@ -121,7 +121,7 @@ class Loader:
     @cached_property
     def key(self) -> str:
         """Names the evaluation pixels of this split for this model."""
-        return f"{self.split.images.stamp()}\0{self.transform_key}"
+        return f"{self.split.images.stamp()}\0{self.words()}"
 
     def _in_turn(self, starts: range, begin: "Callable[[Sequence[int]], Pending]") -> Iterator[tuple[int, Tensor]]:
         rows = [range(start, min(start + starts.step, len(self.split))) for start in starts]

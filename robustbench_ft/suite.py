@@ -171,9 +171,9 @@ class Suite(ABC):
                 + (f" in {split.place}; `rbft data check {self.reference}` tells more, --allow-partial runs on it"
                    if split.place else "")
             )  # fmt: skip
-        n_classes = len(self.classes) if split.members is None else len(split.members)
-        if len(split) and not 0 <= split.labels.min() <= split.labels.max() < n_classes:
-            raise RbftError(f"suite '{self.name}': split '{name}' has a label outside 0..{n_classes - 1}")
+        last = self.n_classes(split) - 1
+        if len(split) and not 0 <= split.labels.min() <= split.labels.max() <= last:
+            raise RbftError(f"suite '{self.name}': split '{name}' has a label outside 0..{last}")
         return split
 
     def count_problems(self, split: Split) -> list[str]:
@@ -182,21 +182,30 @@ class Suite(ABC):
         expected = self.card.counts.get(split.name, len(split))
         if len(split) != expected:
             found.append(f"split '{split.name}' has {len(split):,} images, its card says {expected:,}")
-        if split.name in self.card.per_class:
+        if odd := self.odd_classes(split):
             least, most = self.card.per_class[split.name]
-            n_classes = len(self.classes) if split.members is None else len(split.members)
-            sizes = np.bincount(split.labels, minlength=n_classes)
-            odd = [int(k) for k in np.flatnonzero((sizes < least) | (sizes > most))]
-            if odd:
-                shown = ", ".join(f"{self._class_name(split, k)}: {sizes[k]}" for k in odd[:3])
-                span = f"{least}" if least == most else f"{least} to {most:,}"
-                found.append(
-                    f"split '{split.name}' has {len(odd)} classes without their {span} images ({shown}"
-                    f"{', ...' if len(odd) > 3 else ''})"
-                )
+            shown = ", ".join(f"{self.class_name(split, k)}: {n}" for k, n in list(odd.items())[:3])
+            span = f"{least}" if least == most else f"{least} to {most:,}"
+            found.append(
+                f"split '{split.name}' has {len(odd)} classes without their {span} images ({shown}"
+                f"{', ...' if len(odd) > 3 else ''})"
+            )
         return found
 
-    def _class_name(self, split: Split, label: int) -> str:
+    def odd_classes(self, split: Split) -> dict[int, int]:
+        """Label -> number of images, of the classes that have fewer or more than the card says."""
+        if split.name not in self.card.per_class:
+            return {}
+        least, most = self.card.per_class[split.name]
+        sizes = np.bincount(split.labels, minlength=self.n_classes(split)).tolist()
+        return {label: n for label, n in enumerate(sizes) if not least <= n <= most}
+
+    def n_classes(self, split: Split) -> int:
+        """Of the split's own label space."""
+        return len(self.classes) if split.members is None else len(split.members)
+
+    def class_name(self, split: Split, label: int) -> str:
+        """As prompts call it; a class of the split's own is named for its members."""
         members: Sequence[int] = (label,) if split.members is None else split.members[label]
         return " or ".join(self.classes[k] for k in members)
 

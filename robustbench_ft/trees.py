@@ -62,19 +62,19 @@ def class_folders(
             )
     if not folders and loose:
         raise MissingDataError(
-            f"{place} holds {_some(loose, 'loose image')} and no folders: sort them into {kind} folders"
+            f"{place} holds {some(loose, 'loose image')} and no folders: sort them into {kind} folders"
         )
     if unknown and (not others or len(unknown) == len(folders)):
         raise MissingDataError(
-            f"{place} holds {_some(unknown, 'folder')} that name no {kind} of this set; move them away"
+            f"{place} holds {some(unknown, 'folder')} that name no {kind} of this set; move them away"
         )
     if loose:
-        raise MissingDataError(f"{place} holds {_some(loose, 'image')} outside the {kind} folders; sort or remove them")
+        raise MissingDataError(f"{place} holds {some(loose, 'image')} outside the {kind} folders; sort or remove them")
     present = {name for name in folders if name in classes}
     missing = [name for name in classes if name not in present]
     if missing and not partial:
         raise MissingDataError(
-            f"{place} lacks {_some(missing, f'{kind} folder')} of {len(classes):,}; unpack the archive again, or pass "
+            f"{place} lacks {some(missing, f'{kind} folder')} of {len(classes):,}; unpack the archive again, or pass "
             "--allow-partial"
         )
     paths: list[str] = []
@@ -93,7 +93,7 @@ def class_folders(
 def image_files(folder: Path) -> list[str]:
     """Names of the images in a folder that holds nothing else, sorted; hidden files do not count."""
     files: list[str] = []
-    for entry in _scan(folder):
+    for entry in scan(folder):
         if _is_folder(entry):
             raise MissingDataError(f"{entry.path} is a folder where only images belong; move it away")
         if not _is_file(entry):
@@ -120,7 +120,7 @@ def _folders(place: Path, ignore: Collection[str]) -> tuple[list[str], list[str]
         raise MissingDataError(f"{place} is not a folder; name the folder with the images")
     folders: list[str] = []
     loose: list[str] = []
-    for entry in _scan(place):
+    for entry in scan(place):
         if entry.name in ignore:
             continue
         if _is_folder(entry):
@@ -134,10 +134,11 @@ def _folders(place: Path, ignore: Collection[str]) -> tuple[list[str], list[str]
 
 def names_in(folder: Path) -> list[str]:
     """What lies directly in a folder, sorted, without hidden files and clutter."""
-    return sorted(entry.name for entry in _scan(folder))
+    return sorted(entry.name for entry in scan(folder))
 
 
-def _scan(folder: Path) -> list["os.DirEntry[str]"]:
+def scan(folder: Path) -> list["os.DirEntry[str]"]:
+    """What lies directly in a folder, without hidden files and clutter."""
     try:
         with os.scandir(folder) as entries:
             return [e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER]
@@ -160,7 +161,7 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
 
 
 def _has_class(folder: Path, classes: Mapping[str, int]) -> bool:
-    return any(entry.name in classes for entry in _scan(folder))
+    return any(entry.name in classes for entry in scan(folder))
 
 
 def split_file(path: Path, n_classes: int) -> tuple[tuple[str, ...], Ints]:
@@ -190,12 +191,12 @@ def check_files(root: Path, paths: Sequence[str], source: Path) -> None:
     for path in paths:
         folder, _, name = path.rpartition("/")
         if folder not in present:
-            present[folder] = {entry.name for entry in _scan(root / folder)} if (root / folder).is_dir() else set()
+            present[folder] = {entry.name for entry in scan(root / folder)} if (root / folder).is_dir() else set()
         if name not in present[folder]:
             absent.append(path)
     if absent:
         raise MissingDataError(
-            f"{source} names {_some(absent, 'image')} that {'is' if len(absent) == 1 else 'are'} not under {root}; "
+            f"{source} names {some(absent, 'image')} that {'is' if len(absent) == 1 else 'are'} not under {root}; "
             "unpack the archive again"
         )
 
@@ -217,7 +218,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         names = csv.read_csv(pa.BufferReader(header.encode())).column_names
         lacking = [name for name in columns if name not in names]
         if lacking:
-            raise RbftError(f"{path} has no column {_some(lacking)}; its columns: {', '.join(names)}")
+            raise RbftError(f"{path} has no column {some(lacking)}; its columns: {', '.join(names)}")
         chosen = [name for name in (*columns, *optional) if name in names]
         options = csv.ConvertOptions(
             include_columns=chosen, column_types=dict.fromkeys(chosen, pa.string()), strings_can_be_null=False
@@ -276,7 +277,7 @@ def _check_unique(path: Path, names: Sequence[str]) -> None:
         raise RbftError(f"{path} names '{twice}' twice; get the official file again")
 
 
-def _some(names: Sequence[str], noun: str = "") -> str:
+def some(names: Sequence[str], noun: str = "") -> str:
     """'3 folders (a, b, c)', '120 images (a, b, c, ...)', or the bare names."""
     shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"{len(names):,} {noun}{'' if len(names) == 1 else 's'} ({shown})" if noun else shown

@@ -162,7 +162,7 @@ def test_kept_pixels_are_those_of_the_files(clip: Clip, split: Split, monkeypatc
 def test_predictions_are_the_same_with_and_without_it(clip: Clip, split: Split, own_cache: Path) -> None:
     found = [predict(clip, split)["final"] for _ in range(2)]
     assert kept()
-    cache.forget(kept()[0])
+    cache.forget(kept()[0].path)
     assert not kept()
     found.append(predict(clip, split, workers=1)["final"])
     for other in found[1:]:
@@ -284,7 +284,7 @@ def test_large_entries_are_announced(
 ) -> None:
     whole(Loader(clip, split))
     assert "keeping" not in capsys.readouterr().err
-    cache.forget(kept()[0])
+    cache.forget(kept()[0].path)
     monkeypatch.setattr(pixel_cache, "LARGE", 1)
     whole(Loader(clip, split))
     assert f"cache: keeping 120 KiB of pixels in {own_cache / 'pixels'} for later" in capsys.readouterr().err

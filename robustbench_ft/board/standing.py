@@ -30,7 +30,6 @@ from robustbench_ft.stats.robustness import (
     EffectiveRobustness,
     Point,
     matched_id_gain,
-    measured_effective_robustness,
     rising,
 )  # fmt: skip
 from robustbench_ft.store import Json
@@ -191,10 +190,9 @@ def _effective(row: Row, axes: Mapping[str, stats_lines.Axis]) -> dict[str, Effe
     found: dict[str, EffectiveRobustness] = {}
     for shift, axis in axes.items():
         if axis.identity in row.known_splits:
-            identity = row.correct(axis.identity)
-            line = axis.at(float(identity.scores.mean())).line
-            if line.explains:
-                found[shift] = measured_effective_robustness(line, identity, row.correct(shift))
+            effective = axis.robustness(row.correct(axis.identity), row.correct(shift))
+            if effective is not None:
+                found[shift] = effective
     return found
 
 

@@ -16,7 +16,6 @@ from robustbench_ft.stats.robustness import (
     matched_id,
     matched_id_gain,
     matched_id_gap,
-    measured_effective_robustness,
     rising,
 )  # fmt: skip
 
@@ -150,10 +149,9 @@ def _effective(arena: Arena, row: Row, used: Mapping[str, Axis]) -> dict[str, Ef
     found: dict[str, EffectiveRobustness] = {}
     for split, axis in used.items():
         identity, ood = examples_of(arena, row.runs, (axis.identity,)), arena.samples[row.name].get(split)
-        if identity and isinstance(ood, Examples):
-            line = axis.at(float(identity[0].scores.mean())).line
-            if line.explains:
-                found[split] = measured_effective_robustness(line, identity[0], ood)
+        effective = axis.robustness(identity[0], ood) if identity and isinstance(ood, Examples) else None
+        if effective is not None:
+            found[split] = effective
     return found
 
 

@@ -6,17 +6,16 @@ import json
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.trees import CLUTTER, SUFFIXES, image_files, read_text
+from robustbench_ft.trees import SUFFIXES, image_files, is_image, read_text, scan, some
 
 from .form import Columns, Place
 
-SHOWN = 3
 Row = Mapping[str, str]
 
 
@@ -55,15 +54,10 @@ def listed(folder: Path, place: Place, columns: Columns) -> Listed:
 def class_folders(place: Path) -> list[str]:
     """Names of the folders under `place`, sorted; anything else there is an error that names it."""
     names: list[str] = []
-    try:
-        with os.scandir(place) as entries:
-            seen = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER]
-    except OSError as error:
-        raise MissingDataError(f"cannot list {place}: {error.strerror}; correct its permissions") from error
-    for entry in seen:
+    for entry in scan(place):
         if _is_folder(entry):
             names.append(entry.name)
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+        elif is_image(entry.name):
             raise MissingDataError(
                 f"{entry.path} lies outside the class folders: move it into that of its class, or list the images in a "
                 "manifest"
@@ -239,9 +233,3 @@ def check_files(lists: Mapping[str, Listed]) -> None:
 def composed(text: str) -> str:
     """Accents as one character: some systems take the names of files apart, and ids and labels are compared."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few."""
-    names = list(names)
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -200,10 +200,9 @@ def _counts(suite: Suite, split: Split) -> Iterator[Finding]:
         details: tuple[str, ...] = ()
         if "classes without" in text:
             least, most = suite.card.per_class[split.name]
-            sizes = np.bincount(split.labels, minlength=n_classes(suite, split)).tolist()
             span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-            details = tuple(f"{class_name(suite, split, k)}: {n:,} of {span}"
-                            for k, n in enumerate(sizes) if not least <= n <= most)  # fmt: skip
+            details = tuple(f"{suite.class_name(split, k)}: {n:,} of {span}"
+                            for k, n in suite.odd_classes(split).items())  # fmt: skip
         told = text.removeprefix(f"split '{split.name}' ") + PARTIAL
         yield Finding(split.name, "counts", True, told, AGAIN, details=details)
 
@@ -258,23 +257,13 @@ def _copies(suite: Suite, splits: Mapping[str, Split], copies: Sequence[Copies])
         yield Finding(name, "shared images", share > OVERLAP, text, step, tuple(rows), words=words[name])
 
 
-def n_classes(suite: Suite, split: Split) -> int:
-    """Of the split's own label space."""
-    return len(suite.classes) if split.members is None else len(split.members)
-
-
-def class_name(suite: Suite, split: Split, label: int) -> str:
-    """As prompts call it; a class of the split's own is named for its members."""
-    return " or ".join(suite.classes[k] for k in ((label,) if split.members is None else split.members[label]))
-
-
 def _line(suite: Suite, name: str, split: Split | None, seen: Seen | None, findings: Sequence[Finding]) -> Line:
     own = [finding for finding in findings if finding.split == name]
     verdict = "WRONG" if any(f.stops for f in own) else "notes" if own else "ok"
     if any(finding.kind == "missing" for finding in own):
         verdict = "missing"
     looked = int(seen.looked.sum()) if seen else 0
-    classes = n_classes(suite, split) if split else len(suite.classes)
+    classes = suite.n_classes(split) if split else len(suite.classes)
     return Line(name, verdict, suite.card.counts.get(name), classes, split, split.place if split else None, looked)
 
 
@@ -285,10 +274,10 @@ def _remember(suite: Suite, seen: Mapping[str, Seen], lines: Sequence[Line]) -> 
         if line.found is None:
             continue
         try:
-            manifest.entry(suite, line.found)
+            place = manifest.entry(suite, line.found)
         except RbftError:  # a file has gone: the line says so, and there is nothing whole to keep
             continue
-        manifest.remember(suite, line.found, seen[line.split], line.verdict)
+        manifest.remember(place, suite, line.found, seen[line.split], line.verdict)
         digests[line.split] = line.found.digest
     wanted = dict.fromkeys((suite.train, *suite.splits))
     return manifest.digest({name: digests[name] for name in wanted}) if wanted.keys() <= digests.keys() else None

@@ -147,20 +147,18 @@ def entry(suite: Suite, split: Split) -> Path:
     return cache.entry("manifest", key, ".parquet")
 
 
-def remember(suite: Suite, split: Split, seen: Seen, verdict: str) -> Path:
+def remember(path: Path, suite: Suite, split: Split, seen: Seen, verdict: str) -> None:
     """Keep a split's manifest and what was found; a look at fewer images that finds no worse replaces none at all."""
-    path, before = entry(suite, split), recall(suite, split)
+    before = recall(path)
     looked = int(seen.looked.sum())
     if before and before["looked"] > looked and VERDICTS.index(before["verdict"]) >= VERDICTS.index(verdict):
-        return path
-    content = to_bytes(suite, {split.name: split}, {split.name: seen}, {"looked": looked, "verdict": verdict})
-    cache.write(path, lambda temporary: (temporary.write_bytes(content), None)[1])
-    return path
+        return
+    extra: Json = {"looked": looked, "verdict": verdict}
+    cache.write_bytes(path, to_bytes(suite, {split.name: split}, {split.name: seen}, extra))
 
 
-def recall(suite: Suite, split: Split) -> Json | None:
-    """`looked` and `verdict` of the last check of these very files; None where there was none."""
-    path = entry(suite, split)
+def recall(path: Path) -> Json | None:
+    """`looked` and `verdict` of the last check of the files that an entry is for; None where there was none."""
     if not path.exists():
         return None
     try:
@@ -173,7 +171,7 @@ def recall(suite: Suite, split: Split) -> Json | None:
 
 def for_record(suite: Suite, splits: Sequence[Split]) -> Json:
     """What env.json says of all data of a run: one digest, and what the last check of these very files found."""
-    found = [recall(suite, split) for split in splits]
+    found = [recall(entry(suite, split)) for split in splits]
     checks = [one for one in found if one is not None]
     whole = len(checks) == len(splits)
     looked, n = sum(one["looked"] for one in checks), sum(len(split) for split in splits)

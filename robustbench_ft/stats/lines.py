@@ -20,7 +20,8 @@ import numpy as np
 
 from robustbench_ft.errors import RbftError
 
-from .robustness import Line, fit_line
+from .intervals import Examples
+from .robustness import EffectiveRobustness, Line, fit_line, measured_effective_robustness
 
 PATH = Path(__file__).with_name("lines.json")
 PIVOT = 0.9186  # ImageNet-A was filtered against a ResNet-50 of this ID accuracy: a kink
@@ -92,6 +93,11 @@ class Axis:
     def at(self, accuracy: float) -> NamedLine:
         """The line for this ID accuracy: ImageNet-A's is broken at the model it was filtered against."""
         return self.lines[0] if len(self.lines) == 1 or accuracy > PIVOT else self.lines[1]
+
+    def robustness(self, identity: Examples, ood: Examples) -> EffectiveRobustness | None:
+        """Of correctness [S, n] on the ID set and on the shift; None where the line there explains too little."""
+        line = self.at(float(identity.scores.mean())).line
+        return measured_effective_robustness(line, identity, ood) if line.explains else None
 
 
 def axes(suite: str, shifts: Sequence[str]) -> dict[str, Axis]:
