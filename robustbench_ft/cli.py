@@ -17,7 +17,7 @@ from .cli_stats import FOLDER, PARTIAL, ROOT, WIDE, WORKERS
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from .checks import Check
     from .plan import Request
@@ -210,7 +210,7 @@ def _print_results(folders: list[Path], out: Path) -> None:
 
     for table in report.tables([store.Record(folder) for folder in folders]):
         _print_table(table)
-        picture = out / table.suite / f"{Path(table.model).name.replace(':', '-')}-scatter.png"
+        picture = out / table.arena.suite / f"{table.arena.records[0].folder.parents[1].name}-scatter.png"
         figure.scatter(table, picture)
         click.echo(f"figure   {picture}")
     for folder in dict.fromkeys(folder.parent for folder in folders):
@@ -226,35 +226,36 @@ def _print_table(table: "Table", val: bool = False) -> None:
     from . import report
 
     console = Console(width=None if sys.stdout.isatty() else 240)
-    head = report.header(table, val)
-    whole = _rich(table, head, val)
+    head = table.header(val)
+    whole = _rich(table, range(len(head)), val)
     if Measurement.get(console, console.options.update(width=1000), whole).maximum <= console.width:
         console.print(whole)
     else:
-        console.print(_rich(table, [name for name in head if name not in table.shifts], val))
-        console.print(_rich(table, ["method", *table.shifts], val))
+        singles = [k for k, name in enumerate(("method", "seeds", *table.columns(val))) if name in table.arena.shifts]
+        console.print(_rich(table, [k for k in range(len(head)) if k not in singles], val))
+        console.print(_rich(table, [0, *singles], val))
     console.print(report.footnote(table), highlight=False, style="dim")
     if table.further:
         more = RichTable()
-        for column in ("method", *table.further):
-            more.add_column(column, justify="left" if column == "method" else "right")
-        for row in table.rows:
-            more.add_row(*report.further_line(table, row))
+        for k, name in enumerate(("method", *(column.title for column in table.further))):
+            more.add_column(name, justify="right" if k else "left")
+        for line in table.lines:
+            more.add_row(*table.further_texts(line))
         console.print(more)
         console.print(report.FURTHER, highlight=False, style="dim")
 
 
-def _rich(table: "Table", columns: list[str], val: bool) -> Any:
+def _rich(table: "Table", columns: "Sequence[int]", val: bool) -> Any:
     from rich.table import Table as RichTable
-
-    from . import report
+    from rich.text import Text
 
     shown = RichTable(title=table.title, title_justify="left")
-    for column in columns:
-        shown.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
-    for row in table.rows:
-        texts = dict(zip(report.header(table, val), report.line(table, row, val), strict=True))
-        shown.add_row(*(texts[column] for column in columns))
+    head = table.header(val)
+    for k in columns:
+        shown.add_column(head[k], justify="right" if k else "left", no_wrap=True)
+    for line in table.lines:
+        texts = table.texts(line, val)
+        shown.add_row(*(Text(texts[k]) for k in columns))  # intervals may hold brackets, which are no markup
     return shown
 
 
@@ -284,7 +285,7 @@ def report_command(runs: tuple[Path, ...], style: str, val: bool, against: str |
             click.echo(report.against(table, against))
     if picture:
         for k, table in enumerate(found):
-            path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.suite}-{k}")
+            path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.arena.suite}-{k}")
             figure.scatter(table, path)
             click.echo(f"figure   {path}", err=True)
 

@@ -104,9 +104,9 @@ def _rescore(
 @leaderboard.command(context_settings=WIDE)
 @ROOT
 @click.option("--suite", metavar="NAME", help="Only the pages of this suite, and no index.")
-@click.option("--baseline", default="ft", show_default=True, metavar="ROW", help="Differences are shown to this row.")
+@click.option("--baseline", metavar="ROW", help="Differences are shown to this row.  [default: named by board.toml]")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 when a page is stale or missing.")
-def build(root: Path, suite: str | None, baseline: str, check: bool) -> None:
+def build(root: Path, suite: str | None, baseline: str | None, check: bool) -> None:
     """Make Markdown, LaTeX, CSV, JSON and a static HTML site from the claims. Equal claims give equal bytes."""
     from .board import build as builder
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from . import registry, suite_ref
 from .errors import RbftError, unknown
 from .method import Method
-from .recipe import EMBEDDED, EMBEDDED_LR_GRID, Recipe
+from .recipe import EMBEDDED, EMBEDDED_LR_GRID, recipe_text
 
 
 def describe(name: str) -> str:
@@ -33,7 +33,7 @@ def _method(entry: registry.Entry) -> str:
     if not kind.trains:
         lines.append("trains nothing: no recipe, no seeds")
     for suite, published in kind.published.items():
-        lines.append(f"own recipe on {suite}: {recipe_text(published)}")
+        lines.append(f"own recipe on {suite}: {recipe_text(dataclasses.asdict(published))}")
     if kind.trains:
         others = "other suites" if kind.published else "every suite"
         lines.append(f"on {others}, the suite's recipe (see `rbft show SUITE`)")
@@ -67,7 +67,7 @@ def _suite(name: str) -> str:
     ]
     lines += [f"also      {', '.join(suite.extra)} (in no mean)"] if suite.extra else []
     lines += [f"metric    {split}: {metric} (official)" for split, metric in suite.metrics.items()]
-    lines.append(f"recipe    {recipe_text(suite.recipe)}")
+    lines.append(f"recipe    {recipe_text(dataclasses.asdict(suite.recipe))}")
     if dataclasses.replace(suite.recipe, steps=0, validate_every=0) == dataclasses.replace(
         EMBEDDED, steps=0, validate_every=0
     ):
@@ -75,12 +75,3 @@ def _suite(name: str) -> str:
             f"lr grid   {', '.join(f'{lr:g}' for lr in EMBEDDED_LR_GRID)} (declared; chosen on ID validation only)"
         )
     return "\n".join(lines)
-
-
-def recipe_text(recipe: Recipe) -> str:
-    """The fields that differ from an empty recipe, in one line."""
-    empty = Recipe()
-    changed = (
-        f for f in dataclasses.fields(recipe) if getattr(recipe, f.name) != getattr(empty, f.name) or f.name == "lr"
-    )
-    return ", ".join(f"{f.name} {getattr(recipe, f.name)}" for f in changed)

@@ -5,8 +5,9 @@ mlfoundations/wise-ft@58b7a4b; FLYP: locuslab/FLYP@215d5bb).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Schedule = Literal["lipsum", "wise-ft"]
 Head = Literal["unit", "scaled"]
@@ -88,6 +89,13 @@ def problems(recipe: Recipe) -> list[str]:
     if not recipe.steps and not recipe.epochs:
         found.append("one of steps and epochs must be above 0")
     return found
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """The fields of a stored recipe that differ from an empty one, in one line; the learning rate always."""
+    empty = Recipe()
+    changed = {k: v for k, v in recipe.items() if k == "lr" or v != getattr(empty, k, None)}
+    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in changed.items())
 
 
 R_LIP = Recipe(

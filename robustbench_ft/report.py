@@ -1,4 +1,4 @@
-"""Tables from records: one row per method and setting, with intervals over seeds and examples. Torch-free."""
+"""Tables of records: a line per row, with intervals over seeds and examples. Presents what `compare` computes."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,208 +6,145 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
-from . import stats
-from .data import Predictions
-from .errors import RbftError
-from .metrics import further_columns
-from .rows import BY_VAL, check_same_data, join, settings
+from .compare import tables as compare_tables
+from .compare.claims import Line, difference_of, find_row, line_of
+from .compare.load import Arena, arena_of, sample_of
+from .compare.text import MISSING, grid, p_text, points, recipes_line, sizes_line, span
+from .metrics import Column, further_columns, official_of
+from .rows import Row, arenas, curve_runs
 from .stats import Estimate
-from .stats.intervals import Examples
+from .stats import mean as interval
 from .store import Record
 
-MATRICES = ("id_matrix", "ood_matrix")
-FURTHER = "Official metrics that are not accuracy, and other label spaces, in %: means over seeds, no intervals."
+FURTHER = "Beside the official metrics: accuracy, splits in no mean, other label spaces, in %: means over seeds, no intervals."
+OOD = "mean OOD"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a table. Cells are accuracies in [0, 1] with their intervals, by column name."""
-
-    name: str
-    method: str
-    setting: str  # what distinguishes it from other rows of the method
-    candidates: tuple[str, ...]  # which candidate each seed contributed
-    seeds: tuple[int, ...]
-    cells: Mapping[str, Estimate]
-    id_matrix: tuple[Examples, ...]  # correctness on the ID test set, [S, n]
-    ood_matrix: tuple[Examples, ...]  # on each shift
-    fit_seconds: float  # mean over seeds
-    sort_key: tuple[float, bool, str]  # learning rate, then setting
-    diverged: bool
-    deterministic: bool
-    further: Mapping[str, tuple[float, ...]]  # title -> value by seed
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
-    """All rows of one suite version and one model."""
+    """All rows of one suite version and one model, under one protocol."""
 
-    suite: str
-    version: int
-    model: str
-    protocol: str
-    shifts: tuple[str, ...]
-    groups: tuple[str, ...]
-    rows: tuple[Row, ...]
+    arena: Arena
+    lines: tuple[Line, ...]
     curves: Mapping[str, Sequence[tuple[float, float, float]]]  # row -> (alpha, ID, mean OOD) along a family
-    further: tuple[str, ...] = ()  # titles of official metrics that are not accuracy, and of other label spaces
-    partial: bool = False  # the data were not complete
-
-    def columns(self, val: bool = False) -> tuple[str, ...]:
-        """ID validation if wanted, ID, each shift, the mean of each group of shifts, the mean of all."""
-        return (
-            *(("ID val",) if val else ()),
-            "ID",
-            *self.shifts,
-            *(f"mean {name}" for name in self.groups),
-            "mean OOD",
-        )
 
     @property
     def title(self) -> str:
-        note = " (partial data: no claim)" if self.partial else ""
-        return f"{self.suite} v{self.version}, model {self.model}, protocol {self.protocol}{note}"
+        return self.arena.title
+
+    @property
+    def further(self) -> tuple[Column, ...]:
+        """Numbers beside the official metrics."""
+        return further_columns(self.arena.records[0].metrics)
+
+    def columns(self, val: bool = False) -> tuple[str, ...]:
+        """ID validation if wanted, ID, each shift, the mean of each group of shifts, the mean of all."""
+        groups = (f"mean {name}" for name in self.arena.groups)
+        return (*(("ID val",) if val else ()), "ID", *self.arena.shifts, *groups, OOD)
+
+    def estimate(self, line: Line, column: str) -> Estimate | None:
+        """A line's number in a column; None where its predictions are missing."""
+        if column == "ID val":
+            sample = sample_of(self.arena, line.row.runs, self.arena.val)
+            return None if sample is None else interval([sample])
+        cell = line.cells.get(column)
+        return None if cell is None else cell.estimate
+
+    def header(self, val: bool = False) -> list[str]:
+        """Titles of the printed columns."""
+        arena = self.arena
+        named = {"ID": arena.column(arena.test), **{split: arena.column(split) for split in arena.shifts}}
+        return ["method", "seeds", *(named.get(column, column) for column in self.columns(val)), "fit s"]
+
+    def texts(self, line: Line, val: bool = False) -> list[str]:
+        """One line as text, under `header`."""
+        found = (self.estimate(line, column) for column in self.columns(val))
+        cells = [MISSING if estimate is None else points(estimate) for estimate in found]
+        return [shown_name(line), str(len(line.row.runs)), *cells, f"{fit_seconds(line.row):.1f}"]
+
+    def further_texts(self, line: Line) -> list[str]:
+        """The numbers beside the official metrics: means over seeds, with the sd where there are several."""
+        cells = [further_values(line.row, column) for column in self.further]
+        sds = [f" (sd {100 * np.std(values, ddof=1):.1f})" if len(values) > 1 else "" for values in cells]
+        return [line.row.name, *(f"{100 * np.mean(v):.1f}{sd}" for v, sd in zip(cells, sds, strict=True))]
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
-    """Group records into tables: numbers of different suite versions, models or protocols never meet."""
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        cell = record.cell
-        key = (cell["suite"], cell["suite_version"], cell["model"]["name"], cell["model"]["weights"], cell["protocol"])
-        groups.setdefault(key, []).append(record)
-    return [_table(group) for _, group in sorted(groups.items())]
+    """Tables of records: numbers of different suite versions, models or protocols never meet in one."""
+    return [_table(group) for group in arenas(records, apart=True)]
 
 
-def _table(records: list[Record]) -> Table:
-    by_digest: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda r: r.seed):
-        by_digest.setdefault(record.cell["digest"], []).append(record)
-    check_same_data(records)
-    named = settings({digest: group[0].cell for digest, group in by_digest.items()})
-    rows: list[Row] = []
-    curves: dict[str, Sequence[tuple[float, float, float]]] = {}
-    for digest, group in by_digest.items():
-        meta = group[0].metrics
-        setting, fixed = named[digest], meta["default"].replace("-", "=", 1)
-        if not meta["axis"]:
-            rows.append(_row(group, tuple(r.metrics["default"] for r in group), setting))
-            continue
-        # a family has two rows: its fixed candidate, and the one each seed's ID validation chooses
-        rows.append(_row(group, tuple(r.metrics["default"] for r in group), join(setting, fixed)))
-        curves[rows[-1].name] = _curve(group)
-        rows.append(_row(group, tuple(r.metrics["id_val"] for r in group), join(setting, BY_VAL)))
-    # zero-shot first, then as the methods' names run; settings stay in the order of their values
-    order = sorted(rows, key=lambda row: (row.method != "zero-shot", row.method, row.sort_key))
-    cell, meta = records[0].cell, records[0].metrics
-    return Table(
-        suite=cell["suite"], version=cell["suite_version"], model=cell["model"]["name"], protocol=cell["protocol"],
-        shifts=tuple(meta["splits"]["shifts"]), groups=tuple(meta["shift_groups"]), rows=tuple(order), curves=curves,
-        further=tuple(column.title for column in further_columns(meta)), partial=bool(cell.get("partial")),
-    )  # fmt: skip
+def _table(records: Sequence[Record]) -> Table:
+    arena = arena_of(records)
+    lines = tuple(line_of(arena, row) for row in arena.rows if not row.oracle)
+    return Table(arena, lines, _curves(arena))
 
 
-def _row(group: Sequence[Record], candidates: tuple[str, ...], setting: str) -> Row:
-    meta = group[0].metrics
-    shifts: list[str] = meta["splits"]["shifts"]
-    correct = {
-        split: _correct([r.predictions(c, split) for r, c in zip(group, candidates, strict=True)],
-                        meta.get("clusters", {}).get(split))
-        for split in (meta["splits"]["val"], meta["splits"]["test"], *shifts)
-    }  # fmt: skip
-    identity = correct[meta["splits"]["test"]]
-    cells = {"ID val": stats.mean([correct[meta["splits"]["val"]]]), "ID": stats.mean([identity])} | {
-        split: stats.mean([correct[split]]) for split in shifts
-    }
-    for name, members in meta["shift_groups"].items():
-        cells[f"mean {name}"] = stats.mean([correct[split] for split in members])
-    cells["mean OOD"] = stats.mean([correct[split] for split in shifts])
-    method = group[0].cell["method"]
-    return Row(
-        name=f"{method} ({setting})" if setting else method, method=method, setting=setting, candidates=candidates,
-        seeds=tuple(r.seed for r in group), cells=cells, id_matrix=(identity,),
-        ood_matrix=tuple(correct[split] for split in shifts),
-        fit_seconds=float(np.mean([r.env["cost"]["fit_seconds"] for r in group])),
-        sort_key=(float((group[0].cell["recipe"] or {}).get("lr", 0.0)), setting.endswith(BY_VAL), setting),
-        deterministic=group[0].cell["deterministic"],
-        diverged=any(stage["diverged"] for r in group for stage in r.env["stages"]),
-        further={
-            column.title: tuple(
-                float(r.metrics["candidates"][c][column.split][column.metric])
-                for r, c in zip(group, candidates, strict=True)
-            )
-            for column in further_columns(meta)
-        },
-    )  # fmt: skip
+def _curves(arena: Arena) -> dict[str, Sequence[tuple[float, float, float]]]:
+    """(alpha, ID, mean OOD) along each family, means over seeds, under the name of the family's first row."""
+    found: dict[str, Sequence[tuple[float, float, float]]] = {}
+    for digest, members in curve_runs(arena.records).items():
+        name = next(row.name for row in arena.rows if row.cell["digest"] == digest and row.selection == "fixed")
+        found[name] = [
+            (alpha, _mean(runs, (arena.test,)), _mean(runs, arena.shifts)) for alpha, runs in members
+        ]  # fmt: skip
+    return found
 
 
-def _correct(runs: Sequence[Predictions], cluster: str | None) -> Examples:
-    """[S, n], with the clusters that the suite declares."""
-    codes = np.unique(runs[0].groups[cluster], return_inverse=True)[1].astype(np.int64) if cluster else None
-    return Examples(np.stack([run.correct.astype(np.float64) for run in runs]), codes)
-
-
-def _curve(group: Sequence[Record]) -> list[tuple[float, float, float]]:
-    """(alpha, ID, mean OOD), means over seeds, along the family's axis."""
-    splits = group[0].metrics["splits"]
-    points: list[tuple[float, float, float]] = []
-    for candidate, alpha in sorted(group[0].metrics["axis"].items(), key=lambda item: item[1]):
-        scores = [r.metrics["candidates"][candidate] for r in group]
-        identity = float(np.mean([s[splits["test"]]["accuracy"] for s in scores]))
-        ood = float(np.mean([s[split]["accuracy"] for s in scores for split in splits["shifts"]]))
-        points.append((alpha, identity, ood))
-    return points
-
-
-def footnote(table: Table) -> str:
-    """What the numbers are, in one line."""
-    counts = sorted({len(row.seeds) for row in table.rows if row.method != "zero-shot"})
-    seeds = "-".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "no"
-    return (
-        f"Top-1 accuracy in %, ± half-width of the 95 % two-way t interval over seeds and examples ({seeds} training "
-        f"seed{'' if seeds == '1' else 's'}; one seed: examples only). Mean OOD: equal weights, ID not in it."
+def _mean(runs: Sequence[tuple[Record, str]], splits: Sequence[str]) -> float:
+    """The mean over runs and splits of the official metrics."""
+    return float(
+        np.mean([
+            record.metrics["candidates"][candidate][split][official_of(record.metrics, split)]
+            for record, candidate in runs
+            for split in splits
+        ])
     )
 
 
-def cell_text(estimate: Estimate) -> str:
-    """'71.3 ± 0.4'; two decimals where the standard error is below 0.1 points."""
-    digits = 1 if 100 * estimate.se >= 0.1 or estimate.se == 0 else 2
-    return f"{100 * estimate.value:.{digits}f} ± {100 * estimate.half_width:.{digits}f}"
+def shown_name(line: Line) -> str:
+    """A row's name with what a reader must know of it."""
+    notes = [word for word, holds in (("diverged", line.diverged), ("transductive", line.row.transductive)) if holds]
+    return f"{line.row.name} ({', '.join(notes)})" if notes else line.row.name
 
 
-def header(table: Table, val: bool = False) -> list[str]:
-    """Column titles of the printed table."""
-    return ["method", "seeds", *table.columns(val), "fit s"]
+def fit_seconds(row: Row) -> float:
+    """Seconds of training, mean over seeds."""
+    return float(np.mean([record.env["cost"]["fit_seconds"] for record, _ in row.runs]))
 
 
-def line(table: Table, row: Row, val: bool = False) -> list[str]:
-    """One row as text, under `header`."""
-    name = f"{row.name} (diverged)" if row.diverged else row.name
-    return [name, str(len(row.seeds)), *(cell_text(row.cells[c]) for c in table.columns(val)), f"{row.fit_seconds:.1f}"]
+def further_values(row: Row, column: Column) -> list[float]:
+    """A number beside the official metrics, by seed."""
+    return [float(record.metrics["candidates"][c][column.split][column.metric]) for record, c in row.runs]
 
 
-def further_line(table: Table, row: Row) -> list[str]:
-    """One row of official metrics and other label spaces: means over seeds, with the sd where there are several."""
-    cells = [row.further[title] for title in table.further]
-    sds = [f" (sd {100 * np.std(values, ddof=1):.1f})" if len(values) > 1 else "" for values in cells]
-    return [row.name, *(f"{100 * np.mean(values):.1f}{sd}" for values, sd in zip(cells, sds, strict=True))]
+def footnote(table: Table) -> str:
+    """What the numbers are, in a few sentences."""
+    arena = table.arena
+    seeds = span([len(line.row.runs) for line in table.lines if not line.row.deterministic])
+    title = compare_tables.metric_title(arena)
+    notes = [
+        recipes_line([line.row for line in table.lines]),
+        compare_tables.REPORTED if arena.selects_on_reported else "",
+        sizes_line({("ID" if split == arena.test else split): n for split, n in arena.n.items()}),
+    ]
+    return " ".join([
+        f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % two-way t interval over seeds "
+        f"and examples ({seeds} training seed{'' if seeds == '1' else 's'}; one seed: examples only). Mean OOD: equal "
+        "weights, ID not in it.",
+        *(note for note in notes if note),
+    ])  # fmt: skip
 
 
 def markdown(table: Table, val: bool = False) -> str:
     """The table as GitHub Markdown."""
-    head = header(table, val)
-    align = ("left", *("right" for _ in head[1:]))
-    body = [line(table, row, val) for row in table.rows]
-    text = tabulate(body, head, tablefmt="pipe", disable_numparse=True, colalign=align)
+    text = grid(table.header(val), [table.texts(line, val) for line in table.lines], "pipe")
     whole = f"**{table.title}**\n\n{text}\n\n{footnote(table)}\n"
     if not table.further:
         return whole
-    body = [further_line(table, row) for row in table.rows]
-    align = ("left", *("right" for _ in table.further))
-    more = tabulate(body, ["method", *table.further], tablefmt="pipe", disable_numparse=True, colalign=align)
-    return f"{whole}\n{more}\n\n{FURTHER}\n"
+    head = ["method", *(column.title for column in table.further)]
+    return f"{whole}\n{grid(head, [table.further_texts(line) for line in table.lines], 'pipe')}\n\n{FURTHER}\n"
 
 
 def as_json(found: Sequence[Table]) -> str:
@@ -216,35 +153,47 @@ def as_json(found: Sequence[Table]) -> str:
 
 
 def _plain(table: Table) -> dict[str, Any]:
-    shared = {name: getattr(table, name) for name in ("suite", "version", "model", "protocol", "curves")}
-    named = ("name", "method", "setting", "seeds", "candidates", "diverged", "fit_seconds", "further")
+    arena = table.arena
     rows = [
-        {name: getattr(row, name) for name in named}
-        | {"cells": {column: asdict(estimate) for column, estimate in row.cells.items()}}
-        for row in table.rows
-    ]
-    return shared | {"rows": rows}
+        {
+            "name": line.row.name, "method": line.row.method, "setting": line.row.setting,
+            "seeds": list(line.row.seeds), "candidates": [candidate for _, candidate in line.row.runs],
+            "also": list(line.row.also), "diverged": line.diverged, "transductive": line.row.transductive,
+            "fit_seconds": fit_seconds(line.row), "recipe": line.row.recipe,
+            "further": {column.title: further_values(line.row, column) for column in table.further},
+            "cells": {column: asdict(found) for column in table.columns(val=True)
+                      if (found := table.estimate(line, column)) is not None},
+        }
+        for line in table.lines
+    ]  # fmt: skip
+    return {
+        "suite": arena.suite, "version": arena.version, "model": arena.model, "protocol": arena.protocol,
+        "metrics": {split: arena.metric_of(split) for split in arena.n}, "n": dict(arena.n),
+        "curves": table.curves, "rows": rows,
+    }  # fmt: skip
 
 
 def against(table: Table, baseline: str) -> str:
     """Differences to one row, paired on examples, as Markdown; exploratory: not corrected for their number."""
-    rows = {row.name: row for row in table.rows} | {row.method: row for row in reversed(table.rows)}
-    if baseline not in rows:
-        raise RbftError(f"no row '{baseline}' in {table.title}; rows: {', '.join(row.name for row in table.rows)}")
-    base = rows[baseline]
-    body = [
-        [row.name, *(_difference_text(row, base, name) for name in MATRICES)] for row in table.rows if row is not base
-    ]
-    text = tabulate(body, ["method", "ID", "mean OOD"], tablefmt="pipe", disable_numparse=True)
+    arena = table.arena
+    base = find_row(arena, baseline)
+    others = [line for line in table.lines if line.row is not base]
+    body = [[line.row.name, *(_difference(arena, line.row, base, s) for s in ((arena.test,), arena.shifts))]
+            for line in others]  # fmt: skip
+    paired = [line.row.name for line in others if arena.paired(line.row, base)]
+    seeds = f"seeds of {', '.join(paired)} paired (same training runs)" if paired else "seeds independent"
     return (
-        f"**{table.title}: difference to {base.name}, points**\n\n{text}\n\nPaired on examples, seeds independent; "
-        "95 % intervals and p values not adjusted for the number of rows. One seed of a trained method is no claim.\n"
+        f"**{table.title}: difference to {base.name}, points**\n\n{grid(['method', 'ID', OOD], body, 'pipe')}\n\n"
+        f"Paired on examples, {seeds}; 95 % intervals and p values not adjusted for the number of rows. One seed of a "
+        "trained method is no claim.\n"
     )
 
 
-def _difference_text(row: Row, base: Row, matrix: str) -> str:
-    found = stats.difference(getattr(row, matrix), getattr(base, matrix))
-    text = f"{100 * found.value:+.1f} ± {100 * found.half_width:.1f}"
-    if any(len(r.seeds) < 2 and not r.deterministic for r in (row, base)):
+def _difference(arena: Arena, row: Row, base: Row, splits: Sequence[str]) -> str:
+    if {*arena.missing(row), *arena.missing(base)} & set(splits):
+        return MISSING
+    found = difference_of(arena, row, base, splits)
+    text = points(found, signed=True)
+    if any(len(r.runs) < 2 and not r.deterministic for r in (row, base)):
         return f"{text} (1 seed)"
-    return f"{text} (p {found.p:.2g})"
+    return f"{text} (p {p_text(found.p)})"

@@ -1,22 +1,24 @@
-"""Which rows a table has: methods and settings, candidates of families, selection rules. Torch-free.
+"""Rows of a table: methods and settings, candidates of families, selection rules. Torch-free.
 
-A row is a rule for choosing one (run, candidate) per seed. Rules that end in the same runs and candidates are one row
-with several names.
+A row is a rule that chooses one (run, candidate) per seed. If two rules choose the same runs, they share one row; the
+other names are in `also`.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from .errors import RbftError
+from .metrics import official_of
 from .metrics.across import RULES, Setting
-from .store import Record
+from .store import Json, Record
 
 BY_VAL = "alpha by ID val"
+BY_REPORTED = "alpha by the reported ID set"
 BY_OOD = "oracle: alpha by OOD"
 Run = tuple[Record, str]  # and the candidate that the row takes from it
+_CHANGED = re.compile(r"--set ([a-z0-9_, ]+)")  # in a cell's `recipe_source`
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,37 @@ class Row:
     def key(self) -> tuple[tuple[str, str], ...]:
         return tuple((str(record.folder), candidate) for record, candidate in self.runs)
 
+    @property
+    def cell(self) -> Json:
+        """The configuration of its first seed."""
+        return self.runs[0][0].cell
 
-def arenas(records: Iterable[Record]) -> list[list[Record]]:
-    """Records that may be compared, one list per suite and model. Mixed versions or protocols are an error."""
-    found: dict[tuple[str, str, str], list[Record]] = {}
+    @property
+    def recipe(self) -> Mapping[str, Any] | None:
+        """The training recipe of its first seed; None for a method that trains nothing."""
+        return self.cell["recipe"]
+
+    @property
+    def transductive(self) -> bool:
+        """True if an answer of the method may depend on other test images."""
+        return any(record.metrics.get("transductive") for record, _ in self.runs)
+
+
+def arenas(records: Iterable[Record], apart: bool = False) -> list[list[Record]]:
+    """Records that may be compared, one list per suite and model.
+
+    Mixed versions of a suite or protocols are an error, or with `apart` lists of their own.
+    """
+    found: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         cell = record.cell
         try:
             key = cell["suite"], cell["model"]["name"], cell["model"]["weights"]
+            further = (str(cell["suite_version"]), cell["protocol"]) if apart else ()
         except (KeyError, TypeError) as error:
             raise RbftError(f"{record.folder / 'cell.json'} is no cell of rbft: it lacks {error}") from error
-        found.setdefault(key, []).append(record)
-    for (suite, _, _), group in found.items():
+        found.setdefault((*key, *further), []).append(record)
+    for (suite, *_), group in found.items():
         for what, field in (("versions of the suite", "suite_version"), ("protocols", "protocol")):
             values = sorted({str(record.cell[field]) for record in group})
             if len(values) > 1:
@@ -63,38 +84,94 @@ def arenas(records: Iterable[Record]) -> list[list[Record]]:
                     "name folders of one of them"
                 )
         _check_unique(group)
+        _check_code(group)
     return [found[key] for key in sorted(found)]
 
 
-def rows(records: Sequence[Record]) -> list[Row]:
-    """All rows of one arena, zero-shot first, then as methods' names and learning rates run."""
-    by_digest: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda r: r.seed):
-        by_digest.setdefault(record.cell["digest"], []).append(record)
+def rows(records: Sequence[Record], grids: bool = True) -> list[Row]:
+    """All rows of one arena, zero-shot first, then by method and learning rate; `grids`: also rules over rates."""
+    by_digest = by_setting(records)
     named = settings({digest: group[0].cell for digest, group in by_digest.items()})
     made: list[Row] = []
     for digest, group in sorted(by_digest.items(), key=lambda item: _order(item[1][0])):
         made += _rows_of_cell(group, named[digest])
-    made += [row for group in _grids(by_digest.values()) for row in _rows_of_grid(group)]
+    if grids:
+        made += [row for group in _grids(by_digest.values()) for row in _rows_of_grid(group)]
     return _merged(made)
 
 
+def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Digest of a configuration -> its runs by seed."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.seed):
+        found.setdefault(record.cell["digest"], []).append(record)
+    return found
+
+
 def settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What sets each cell apart from the others of its method, e.g. 'lr=0.0001'. By digest."""
-    flat = {
-        digest: {**(cell["recipe"] or {}), **cell["settings"], "precision": cell["precision"]}
-        for digest, cell in cells.items()
-    }
-    named: dict[str, str] = {}
+    """Names what each cell changes, e.g. 'lr=0.0001', by digest.
+
+    A cell that follows the declared recipe shows nothing, so that another's row renames none. Where that leaves two
+    cells of a method alike, they show everything in which they differ.
+    """
+    flat = {digest: _values(cell) for digest, cell in cells.items()}
+    named = {digest: _text(_changed(cells[digest], own)) for digest, own in flat.items()}
     for digest, own in flat.items():
-        rivals = [flat[d] for d, cell in cells.items() if cell["method"] == cells[digest]["method"]]
-        differing = {k: v for k, v in own.items() if k != "alpha" and any(rival.get(k) != v for rival in rivals)}
-        named[digest] = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in differing.items())
+        rivals = [d for d, cell in cells.items() if cell["method"] == cells[digest]["method"]]
+        texts = [_text(_changed(cells[d], flat[d])) for d in rivals]
+        if len(set(texts)) < len(texts):
+            differing = {k: v for k, v in own.items() if k != "alpha" and any(flat[d].get(k) != v for d in rivals)}
+            named[digest] = _text(_changed(cells[digest], own) | differing)
     return named
+
+
+def _values(cell: Mapping[str, Any]) -> dict[str, Any]:
+    return {**(cell["recipe"] or {}), **cell["settings"], "precision": cell["precision"]}
+
+
+def _changed(cell: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that were set by hand, as `recipe_source` names them, in the order of the recipe."""
+    found = _CHANGED.search(str(cell.get("recipe_source", "")))
+    names = {name.strip() for name in found[1].split(",")} if found else set[str]()
+    base = re.search(r"--recipe (\S+?)(?:,|$)", str(cell.get("recipe_source", "")))
+    changed = {name: value for name, value in values.items() if name in names and name != "alpha"}
+    return ({"recipe": base[1]} if base else {}) | changed
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    shown = {k: v for k, v in values.items() if not (k in ("steps", "epochs") and not v)}  # 0: counted the other way
+    return ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
 
 
 def join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def reported_selection(summary: Json) -> bool:
+    """True if candidates are selected on images that a column of the table reports."""
+    splits = summary["splits"]
+    return splits["val"] in (splits["test"], *splits["shifts"])
+
+
+def choose(values: Mapping[str, float], axis: Mapping[str, float]) -> str:
+    """The candidate with the highest value; of equals the one with the smallest alpha, then by name."""
+    names = sorted(values, key=lambda name: (axis.get(name, 0.0), name))
+    return max(names, key=values.__getitem__)
+
+
+def by_validation(summary: Json) -> str:
+    """The candidate that ID validation chooses, by the official metric of that split."""
+    val = summary["splits"]["val"]
+    metric = official_of(summary, val)
+    return choose({name: float(found[val][metric]) for name, found in summary["candidates"].items()}, summary["axis"])
+
+
+def by_oracle(summary: Json) -> str:
+    """The alpha with the best mean of the shifts' official metrics: nobody may choose it."""
+    shifts: list[str] = summary["splits"]["shifts"]
+    scores = summary["candidates"]
+    means = {name: sum(float(scores[name][s][official_of(summary, s)]) for s in shifts) for name in summary["axis"]}
+    return choose(means, summary["axis"])
 
 
 def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
@@ -106,17 +183,16 @@ def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
         return [row]
     named = replace(row, setting=join(setting, meta["default"].replace("-", "=", 1)))
     by_val = replace(
-        row, setting=join(setting, BY_VAL), selection="id_val", runs=tuple((r, str(r.metrics["id_val"])) for r in group)
-    )
-    by_ood = tuple((r, _best_ood(r)) for r in group)
+        row, setting=join(setting, _by_val(meta)), selection="id_val",
+        runs=tuple((r, by_validation(r.metrics)) for r in group),
+    )  # fmt: skip
+    by_ood = tuple((r, by_oracle(r.metrics)) for r in group)
     oracle = replace(row, setting=join(setting, BY_OOD), selection="oracle", runs=by_ood, oracle=True)
     return [named, by_val, oracle]
 
 
-def _best_ood(record: Record) -> str:
-    shifts: list[str] = record.metrics["splits"]["shifts"]
-    scores = record.metrics["candidates"]
-    return max(record.metrics["axis"], key=lambda c: sum(scores[c][split]["accuracy"] for split in shifts))
+def _by_val(summary: Json) -> str:
+    return BY_REPORTED if reported_selection(summary) else BY_VAL
 
 
 def _grids(cells: Iterable[Sequence[Record]]) -> list[list[Sequence[Record]]]:
@@ -132,7 +208,7 @@ def _grids(cells: Iterable[Sequence[Record]]) -> list[list[Sequence[Record]]]:
 
 
 def _rows_of_grid(groups: Sequence[Sequence[Record]]) -> list[Row]:
-    """Selection is inside the seed: each seed chooses its own learning rate on its own ID validation (1.14)."""
+    """Selects inside the seed: each seed chooses its own learning rate on its own ID validation."""
     by_seed: dict[int, list[Record]] = {}
     for group in groups:
         for record in group:
@@ -140,15 +216,16 @@ def _rows_of_grid(groups: Sequence[Sequence[Record]]) -> list[Row]:
     complete = {seed: found for seed, found in sorted(by_seed.items()) if len(found) == len(groups)}
     if not complete:
         return []
-    cell, family = groups[0][0].cell, bool(groups[0][0].metrics["axis"])
+    cell, meta = groups[0][0].cell, groups[0][0].metrics
     made: list[Row] = []
-    for rule, choose in RULES.items():
-        for which in ("default", "id_val") if family else ("default",):
+    for rule, select in RULES.items():
+        for fixed in (True, False) if meta["axis"] else (True,):
             runs: list[Run] = []
             for found in complete.values():
-                places = [(r, str(r.metrics[which])) for r in found]
-                runs.append(places[choose([_setting(*place) for place in places])])
-            text = join(rule, "" if not family else BY_VAL if which == "id_val" else "fixed alpha")
+                places = [(r, str(r.metrics["default"]) if fixed else by_validation(r.metrics)) for r in found]
+                runs.append(places[select([_setting(*place) for place in places])])
+            said = rule.replace("ID val", "the reported ID set") if reported_selection(meta) else rule
+            text = join(said, "" if not meta["axis"] else "fixed alpha" if fixed else _by_val(meta))
             made.append(Row(cell["method"], text, f"id_val of {len(groups)}", tuple(runs), False))
     return made
 
@@ -157,7 +234,7 @@ def _setting(record: Record, candidate: str) -> Setting:
     val: str = record.metrics["splits"]["val"]
     return Setting(
         float(record.cell["recipe"]["lr"]),
-        float(record.metrics["candidates"][candidate][val]["accuracy"]),
+        float(record.metrics["candidates"][candidate][val][official_of(record.metrics, val)]),
         int(record.env["data"][val]["n"]),
     )
 
@@ -192,6 +269,21 @@ def _check_unique(group: Sequence[Record]) -> None:
         seen[key] = record
 
 
+def _check_code(group: Sequence[Record]) -> None:
+    """Seeds of one row come from one state of the method's source; a record without its digest is taken as it is."""
+    seen: dict[str, tuple[Record, str]] = {}
+    for record in group:
+        code = record.cell.get("code", {}).get("sha256")
+        if code is None:
+            continue
+        first, known = seen.setdefault(record.cell["digest"], (record, code))
+        if known != code:
+            raise RbftError(
+                f"{first.folder} and {record.folder} were run with two states of method '{record.cell['method']}': "
+                "they make no row together; run the older one again with `rbft run --rerun`"
+            )
+
+
 def curve_runs(records: Sequence[Record]) -> dict[str, list[tuple[float, tuple[Run, ...]]]]:
     """Family cell's digest -> its candidates in order of alpha, each with its runs by seed."""
     by_digest: dict[str, list[Record]] = {}
@@ -223,9 +315,3 @@ def check_same_data(records: Sequence[Record]) -> None:
                     f"{record.folder} and {first.folder} were evaluated on different data (split '{split}'): "
                     "report them apart, or run one of them again"
                 )
-
-
-def selection_summary(row: Row) -> str:
-    """Which candidates its seeds contributed, e.g. 'alpha-0.5 x5'."""
-    names, counts = np.unique([candidate for _, candidate in row.runs], return_counts=True)
-    return ", ".join(f"{name} x{count}" for name, count in zip(names, counts, strict=True))

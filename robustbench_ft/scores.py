@@ -15,9 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from .errors import RbftError
-from .store import Record, predictions_path, read_columns
+from .store import Record
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made at import, unseen by type checkers
+Key = tuple[Path, str]
 Scores = NDArray[Any]  # [n] or [S, n]: bool for accuracy, else float64
 NEEDED: Mapping[str, tuple[str, ...]] = {"accuracy": (), "nll": ("log_prob",), "brier": ("log_prob", "sum_sq")}
 CHECKED = ("id", "label", "prediction", "correct", "confidence")
@@ -32,33 +33,32 @@ class SplitReader:
     first: Path | None = None
     ids: Any = None
     label: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    cache: dict[Path, Scores] = field(default_factory=dict[Path, Scores])  # candidates are shared by several rows
+    # candidates are shared by several rows: (folder of the record, candidate) -> scores, predicted classes
+    cache: dict[Key, Scores] = field(default_factory=dict[Key, Scores])
+    choices: dict[Key, NDArray[np.int32]] = field(default_factory=dict[Key, NDArray[np.int32]])
 
     def read(self, record: Record, candidate: str) -> Scores | None:
         """[n] of one run; None where the record holds no predictions for this split."""
-        path = predictions_path(record.folder, candidate, self.split)
-        if path not in self.cache:
-            if not path.exists() or (self.space and self.split not in record.metrics["candidates"][candidate]):
+        key = record.folder, candidate
+        if key not in self.cache:
+            if not record.holds(candidate, self.split):
                 return None
-            column = read_columns(path, (*CHECKED, *NEEDED[self.metric]), self.space)
+            path = record.path(candidate, self.split)
+            column = record.columns(candidate, self.split, (*CHECKED, *NEEDED[self.metric]))
             self._check(path, column, int(record.env["data"].get(self.split, {}).get("n", -1)))
-            self.cache[path] = self._score(path, column)
-        return self.cache[path]
-
-    @property
-    def space(self) -> str:
-        return self.split.partition("@")[2]
+            self.cache[key] = self._score(path, column)
+            self.choices[key] = _numpy(path, column["prediction"]).astype(np.int32)
+        return self.cache[key]
 
     def group(self, record: Record, candidate: str, name: str) -> NDArray[np.int64]:
-        """[n] codes 0..G-1 of a group column."""
-        path = predictions_path(record.folder, candidate, self.split)
-        values = _numpy(path, read_columns(path, (f"group:{name}",), self.space)[f"group:{name}"])
-        return np.unique(values, return_inverse=True)[1].astype(np.int64)
+        """[n] values of a group column."""
+        path = record.path(candidate, self.split)
+        column = record.columns(candidate, self.split, (f"group:{name}",))[f"group:{name}"]
+        return _numpy(path, column).astype(np.int64)
 
     def predictions(self, record: Record, candidate: str) -> NDArray[np.int64]:
         """[n] predicted classes, after `read` has checked the file."""
-        path = predictions_path(record.folder, candidate, self.split)
-        return _numpy(path, read_columns(path, ("prediction",), self.space)["prediction"]).astype(np.int64)
+        return self.choices[record.folder, candidate].astype(np.int64)
 
     def _check(self, path: Path, column: Mapping[str, Any], n: int) -> None:
         ids = column["id"]
@@ -84,8 +84,8 @@ class SplitReader:
             raise RbftError(f"predictions {path} and {self.first} disagree on labels; run one of the cells again")
 
     def _score(self, path: Path, column: Mapping[str, Any]) -> Scores:
-        confidence, correct = _numpy(path, column["confidence"]), _numpy(path, column["correct"])
-        if not np.isfinite(confidence).all():
+        correct = _numpy(path, column["correct"])
+        if "confidence" in column and not np.isfinite(_numpy(path, column["confidence"])).all():
             raise RbftError(f"predictions {path} hold a confidence that is NaN or infinite; run the cell again")
         if not np.array_equal(_numpy(path, column["prediction"]) == self.label, correct):
             raise RbftError(f"predictions {path} contradict themselves (wrong 'correct'); run the cell again")

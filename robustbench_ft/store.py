@@ -176,6 +176,19 @@ class Record:
     def seed(self) -> int:
         return int(self.cell["seed"])
 
+    def path(self, candidate: str, split: str) -> Path:
+        """The file that holds a candidate's answers on a split, or on a view of it."""
+        return predictions_path(self.folder, candidate, split)
+
+    def holds(self, candidate: str, split: str) -> bool:
+        """True if predictions of a split, or of a view of it ('r@1000-way'), are stored."""
+        viewed = "@" not in split or split in self.metrics["candidates"][candidate]
+        return viewed and self.path(candidate, split).exists()
+
+    def columns(self, candidate: str, split: str, names: Sequence[str]) -> Mapping[str, Any]:
+        """Arrow columns [n] of a split or of a view of it, by name."""
+        return read_columns(self.path(candidate, split), names, split.partition("@")[2])
+
     def predictions(self, candidate: str, split: str) -> Predictions:
         """Of a split, or of a view of it ('r@1000-way')."""
         found = read_predictions(predictions_path(self.folder, candidate, split))

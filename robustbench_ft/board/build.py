@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_ft import __version__, registry
+from robustbench_ft.compare.load import OFFICIAL
 from robustbench_ft.errors import RbftError
+from robustbench_ft.metrics import ACCURACY
 from robustbench_ft.store import Json, write_bytes
 from robustbench_ft.suite import Suite
 
@@ -22,7 +24,7 @@ _DRAWN = re.compile(r"<svg .*?</svg>", re.DOTALL)
 _DRAWER = re.compile(r"matplotlib [\w.+]+")
 
 
-def files(root: Path, suite: str | None = None, baseline: str = standing.BASELINE) -> dict[str, str]:
+def files(root: Path, suite: str | None = None, baseline: str | None = None) -> dict[str, str]:
     """Path under `root` -> content of everything made from the claims. A claim that fails its audit stops it."""
     claims = shelf.find(root, suite)
     _sound(claims)
@@ -92,7 +94,7 @@ def _sound(claims: Sequence[shelf.Stored]) -> None:
 
 
 def _pages(
-    claims: Sequence[shelf.Stored], published: Sequence[paper.Row], baseline: str, suite: str | None
+    claims: Sequence[shelf.Stored], published: Sequence[paper.Row], baseline: str | None, suite: str | None
 ) -> list[Page]:
     boards = standing.boards(claims, published, baseline)
     pages: dict[tuple[str, int], Page] = {}
@@ -148,6 +150,8 @@ def _footer(one: Page) -> list[str]:
 def _plain(board: Board) -> Json:
     """Every number of a board, to nine digits."""
     shared = {name: getattr(board, name) for name in ("suite", "version", "model", "weights", "protocol", "baseline")}
+    metrics = {split: board.arena.metric_of(split) for split in board.arena.n}
+    shared |= {"metrics": metrics, "recipes": {f"R{n}": recipe for n, recipe in board.recipes.items()}}
     return _rounded({**shared, "columns": board.columns, "rows": [_row(row) for row in board.rows]})
 
 
@@ -158,7 +162,8 @@ def _row(row: Row) -> Json:
         "against_baseline": asdict(row.against) if row.against else None, "p_adjusted": row.p_adjusted,
         "gain_at_equal_id": asdict(row.gain) if row.gain else None,
         "effective_robustness": {name: asdict(found) for name, found in (row.effective or {}).items()},
-        "accuracy": row.result["estimates"]["accuracy"],
+        "recipe": row.recipe or None, "transductive": row.transductive, "also": row.also,
+        **{name: row.result["estimates"][name] for name in (ACCURACY, OFFICIAL) if name in row.result["estimates"]},
         "cost": {key: row.cost(key) for _, key, _ in text.COSTS},
     }  # fmt: skip
 

@@ -6,7 +6,8 @@ top-1 class of every candidate, and for the candidates that rows need the three 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 
 from robustbench_ft.data import Ints, Predictions
 from robustbench_ft.errors import RbftError
-from robustbench_ft.metrics import further_columns
+from robustbench_ft.metrics import ACCURACY, further_columns, official_of, value
+from robustbench_ft.rows import by_oracle, by_validation
 from robustbench_ft.store import Json, Record, read_json, write_bytes, write_json
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made at import, unseen by type checkers
@@ -53,9 +55,6 @@ class Bundle:
         """Ids, labels and groups are the same for all candidates of a run."""
         return next(iter(self.scored[split].values()))
 
-    def accuracy(self, candidate: str, split: str) -> float:
-        return float((self.choices[split][candidate] == self.any(split).label).mean())
-
     def codes(self, split: str) -> Ints | None:
         """[n] which cluster each example belongs to, 0..G-1, where the suite declares that examples come together."""
         name = self.summary["clusters"].get(split.partition("@")[0])
@@ -63,19 +62,18 @@ class Bundle:
             None if name is None else np.unique(self.any(split).groups[name], return_inverse=True)[1].astype(np.int64)
         )
 
-    @property
-    def by_validation(self) -> str:
-        """The candidate with the best ID validation; of equals the one with the smallest alpha, then by name."""
-        axis, val = self.summary["axis"], self.summary["splits"]["val"]
-        names = sorted(self.choices[val], key=lambda name: (axis.get(name, 0.0), name))
-        return max(names, key=lambda name: self.accuracy(name, val))
-
-    @property
-    def by_oracle(self) -> str:
-        """The candidate with the best mean over shifts: nobody may choose it, and its row is never ranked."""
-        axis, shifts = self.summary["axis"], self.summary["splits"]["shifts"]
-        names = sorted(axis, key=lambda name: (axis[name], name))
-        return max(names, key=lambda name: sum(self.accuracy(name, split) for split in shifts))
+    @cached_property
+    def metrics(self) -> Json:
+        """What a record's metrics.json says, as far as rows need it: the official metric of every candidate."""
+        found: Json = {
+            name: {
+                split: {metric: value(metric, self.any(split).label, self.choices[split][name], self.any(split).groups)
+                        for metric in {ACCURACY, official_of(self.summary, split)}}
+                for split in self.choices
+            }
+            for name in next(iter(self.choices.values()))
+        }  # fmt: skip
+        return {**self.summary, "candidates": found}
 
 
 def split_names(summary: Json) -> tuple[str, ...]:
@@ -89,6 +87,7 @@ def from_record(record: Record) -> Bundle:
     """Of a finished cell; a split or candidate without predictions is an error."""
     metrics, cell = record.metrics, record.cell
     summary = {key: metrics[key] for key in ("default", "axis", "splits", "shift_groups")}
+    summary |= {"transductive": True} if metrics.get("transductive") else {}
     summary |= {"clusters": metrics.get("clusters", {}), "resolution": _resolution(record.folder)}
     if further_columns(metrics):
         summary |= {"official": metrics["official"], "views": metrics["views"]}
@@ -96,7 +95,8 @@ def from_record(record: Record) -> Bundle:
     whole = {split: {name: record.predictions(name, split) for name in names} for split in split_names(summary)}
     choices = {split: {name: p.prediction for name, p in found.items()} for split, found in whole.items()}
     draft = Bundle({"cell": _portable(cell), "env": record.env, "summary": summary}, whole, choices)
-    kept = {summary["default"], draft.by_validation} | ({draft.by_oracle} if summary["axis"] else set())
+    kept = {summary["default"], by_validation(draft.metrics)}
+    kept |= {by_oracle(draft.metrics)} if summary["axis"] else set()
     scored = {split: {name: p for name, p in found.items() if name in kept} for split, found in whole.items()}
     return Bundle(draft.record, scored, choices)
 
@@ -157,6 +157,49 @@ def read(folder: Path) -> Bundle:
         if not all(np.isfinite(getattr(p, score)).all() for p in found.values() for score in SCORES):
             raise RbftError(f"{path} holds a probability that is not a number; restore the file")
     return bundle
+
+
+@dataclass(frozen=True)
+class PublishedRun(Record):
+    """A run of a claim, read as a record: `folder` holds record.json and predictions.parquet."""
+
+    bundle: Bundle = field(compare=False, repr=False)
+
+    @property
+    def cell(self) -> Json:
+        return self.bundle.cell
+
+    @property
+    def env(self) -> Json:
+        return self.bundle.env
+
+    @property
+    def metrics(self) -> Json:
+        return self.bundle.metrics
+
+    def path(self, candidate: str, split: str) -> Path:
+        return self.folder / PREDICTIONS
+
+    def holds(self, candidate: str, split: str) -> bool:
+        return candidate in self.bundle.choices.get(split, {})
+
+    def columns(self, candidate: str, split: str, names: Sequence[str]) -> Mapping[str, Any]:
+        """Arrow columns [n]; an alpha that no row needs was stored without probabilities."""
+        shown, choice = self.bundle.any(split), self.bundle.choices[split][candidate]
+        scored = self.bundle.scored[split].get(candidate)
+        found: dict[str, Any] = {"id": shown.ids, "label": shown.label, "prediction": choice}
+        found |= {"correct": choice == shown.label} | {f"group:{name}": v for name, v in shown.groups.items()}
+        found |= {score: getattr(scored, score) for score in SCORES} if scored else {}
+        absent = [name for name in names if name not in found and name != "confidence"]
+        if absent:
+            raise RbftError(f"{self.folder} keeps no {', '.join(absent)} of candidate '{candidate}' on '{split}'")
+        return {name: pa.array(found[name]) for name in names if name in found}
+
+    def predictions(self, candidate: str, split: str) -> Predictions:
+        found = self.bundle.scored.get(split, {}).get(candidate)
+        if found is None:
+            raise RbftError(f"{self.folder} keeps no probabilities of candidate '{candidate}' on '{split}'")
+        return found
 
 
 def _check(predictions: Predictions, split: str) -> None:

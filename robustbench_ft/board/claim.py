@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 
 from robustbench_ft import metrics, stats
+from robustbench_ft.compare.load import OFFICIAL, split_sample
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError
+from robustbench_ft.metrics import ACCURACY, official_of
 from robustbench_ft.model_ref import ModelRef
-from robustbench_ft.stats import Examples
+from robustbench_ft.rows import by_oracle, by_validation, reported_selection
+from robustbench_ft.stats import Examples, Sample
 from robustbench_ft.store import Json
 
 from . import bundle
-from .bundle import Bundle, split_names
+from .bundle import Bundle, PublishedRun, split_names
 
 SCHEMA = 1
 INTERVAL = "two-way t over seeds and examples, 95 %"
-FIXED, BY_VALIDATION, ORACLE = "fixed", "id_val", "oracle"
+FIXED, BY_VALIDATION, BY_REPORTED, ORACLE = "fixed", "id_val", "reported_id", "oracle"
 ENVIRONMENT = (
     "rbft", "git", "python", "platform", "packages", "device", "gpu", "cuda", "cpu", "threads",
 )  # fmt: skip
@@ -78,13 +81,14 @@ def make(runs: Sequence[Bundle], files: Mapping[str, Mapping[str, str]], trust: 
             "method": cell["method"], "method_version": cell["method_version"], "deterministic": cell["deterministic"],
             "model": cell["model"]["name"], "pretrained": cell["model"]["pretrained"],
             "weights": cell["model"]["weights"], "precision": cell["precision"],
+            **({"transductive": True} if first.summary.get("transductive") else {}),
             "resolution": first.summary["resolution"], "head": (cell["recipe"] or {}).get("head"), "parent_runs": [],
         },
         "data": _data(runs),
         "training": {
             "config_sha256": cell["digest"], "settings": cell["settings"], "recipe": cell["recipe"],
             "recipe_source": cell["recipe_source"], "seeds": [run.seed for run in runs], "extra_data": None,
-            "selection": "ID validation" if cell["recipe"] or first.summary["axis"] else "none",
+            "selection": _selection(first), **({"code": cell["code"]} if "code" in cell else {}),
             "candidates": len(first.choices[first.summary["splits"]["test"]]),
         },
         "runs": [_run(run, files[str(run.seed)]) for run in runs],
@@ -101,12 +105,22 @@ def make(runs: Sequence[Bundle], files: Mapping[str, Mapping[str, str]], trust: 
     }  # fmt: skip
 
 
+def _selection(run: Bundle) -> str:
+    """How the recipe chooses a checkpoint; how a row chooses its candidate is said by the row."""
+    recipe = run.cell["recipe"]
+    if recipe is None:
+        return "none"
+    if recipe.get("select", "best") == "last":
+        return "last checkpoint"
+    return f"checkpoint by {'the reported ID set' if reported_selection(run.summary) else 'ID validation'}"
+
+
 def config_digest(cell: Json) -> str | None:
     """What `Cell.digest` was, from the stored cell; None where the model's name held a folder and was shortened."""
     model = {"weights": cell["model"]["weights"], "name": cell["model"]["name"]}
     if model["name"].startswith("local-dir:"):
         return None
-    content = {key: value for key, value in cell.items() if key not in ("seed", "recipe_source", "digest")}
+    content = {key: value for key, value in cell.items() if key not in ("seed", "recipe_source", "digest", "code")}
     return hashlib.sha256(json.dumps({**content, "model": model}, sort_keys=True).encode()).hexdigest()
 
 
@@ -178,7 +192,8 @@ def _rows(runs: Sequence[Bundle]) -> list[Json]:
     fixed = [run.summary["default"] for run in runs]
     if not runs[0].summary["axis"]:
         return [_row(runs, fixed, FIXED)]
-    chosen = {BY_VALIDATION: [run.by_validation for run in runs], ORACLE: [run.by_oracle for run in runs]}
+    rule = BY_REPORTED if reported_selection(runs[0].summary) else BY_VALIDATION
+    chosen = {rule: [by_validation(run.metrics) for run in runs], ORACLE: [by_oracle(run.metrics) for run in runs]}
     return [_row(runs, fixed, FIXED), *(_row(runs, names, selection) for selection, names in chosen.items())]
 
 
@@ -204,7 +219,8 @@ def _row(runs: Sequence[Bundle], candidates: Sequence[str], selection: str) -> J
         "per_seed": per_seed,
         "mean": {m: {c: float(np.mean(v)) for c, v in by.items()} for m, by in per_seed.items()},
         "sd": {m: {c: _sd(v) for c, v in by.items()} for m, by in per_seed.items()},
-        "estimates": {name: _estimates(runs[0], found, wanted, name) for name in ("accuracy", "nll", "brier")},
+        "estimates": {name: _estimates(runs[0], found, wanted, name) for name in ("accuracy", "nll", "brier")}
+        | _official(runs, candidates, wanted),
     }
 
 
@@ -219,16 +235,36 @@ def _estimates(
     return {column: asdict(stats.mean([samples[split] for split in splits])) for column, splits in wanted.items()}
 
 
+def _official(runs: Sequence[Bundle], candidates: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> Json:
+    """Estimates by the official metrics, where one of them is not accuracy."""
+    summary = runs[0].summary
+    if all(official_of(summary, split) == ACCURACY for split in split_names(summary)):
+        return {}
+    found = _by_official(runs, candidates, split_names(summary))
+    return {OFFICIAL: {c: asdict(stats.mean([found[split] for split in splits])) for c, splits in wanted.items()}}
+
+
+def _by_official(runs: Sequence[Bundle], candidates: Sequence[str], splits: Sequence[str]) -> dict[str, Sample]:
+    """Split -> sample by its official metric, of one candidate per run."""
+    cell, summary = runs[0].cell, runs[0].summary
+    chosen = [(PublishedRun(Path(f"seed-{run.seed}"), run), name) for run, name in zip(runs, candidates, strict=True)]
+    suite, clusters = f"{cell['suite']}-v{cell['suite_version']}", summary["clusters"]
+    samples = {
+        split: split_sample(official_of(summary, split), suite, split, chosen, clusters.get(split.partition("@")[0]))
+        for split in splits
+    }
+    return {split: sample for split, sample in samples.items() if sample is not None}
+
+
 def _curve(runs: Sequence[Bundle]) -> list[Json]:
-    """ID and mean OOD accuracy along a family's axis, with their intervals."""
+    """ID and mean OOD along a family's axis by the official metrics, with their intervals."""
     axis: Mapping[str, float] = runs[0].summary["axis"]
     wanted = columns(runs[0].summary)
     points: list[Json] = []
     for name, alpha in sorted(axis.items(), key=lambda item: item[1]):
-        point: Json = {"candidate": name, "alpha": alpha}
-        for column in ("ID", "mean OOD"):
-            point[column] = asdict(stats.mean([correct(runs, [name] * len(runs), split) for split in wanted[column]]))
-        points.append(point)
+        found = _by_official(runs, [name] * len(runs), [*wanted["ID"], *wanted["mean OOD"]])
+        shown = {column: asdict(stats.mean([found[s] for s in wanted[column]])) for column in ("ID", "mean OOD")}
+        points.append({"candidate": name, "alpha": alpha, **shown})
     return points
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from robustbench_ft.stats import Estimate
 from robustbench_ft.stats import lines as stats_lines
 from robustbench_ft.stats.robustness import sigmoid
 
@@ -51,7 +52,7 @@ def scatter(board: Board, name: str) -> str:
                 xs, ys = ([100 * point[c]["value"] for point in row.curve] for c in ("ID", "mean OOD"))
                 svg.mark(row.key, *ax.plot(xs, ys, "-", color=colour, linewidth=1.2, marker="o", markersize=2.2))
             bars = ax.errorbar(
-                100 * x.value, 100 * y.value, 100 * y.half_width, 100 * x.half_width, fmt="none", ecolor=colour,
+                100 * x.value, 100 * y.value, _arms(y), _arms(x), fmt="none", ecolor=colour,
                 elinewidth=0.9, alpha=0.75,
             )  # fmt: skip
             svg.mark(row.key, *bars[2])
@@ -61,8 +62,9 @@ def scatter(board: Board, name: str) -> str:
             )  # fmt: skip
             svg.mark(row.key, *dot)
             points.append((row.key, row.name, 100 * x.value, 100 * y.value))
-        ax.set_xlabel("ID accuracy, %")
-        ax.set_ylabel("mean OOD accuracy, %")
+        what = "accuracy" if board.arena.only_accuracy else "official metric"
+        ax.set_xlabel(f"ID {what}, %")
+        ax.set_ylabel(f"mean OOD {what}, %")
         ax.tick_params(axis="y", labelcolor=MUTED)
         ax.grid(True)
         ax.margins(0.12)
@@ -93,14 +95,14 @@ def shifts(board: Board, name: str) -> str:
                     solid_capstyle="butt",
                 )  # fmt: skip
                 svg.mark(row.key, *bar, *line)
-            ax.set_title(column)
+            ax.set_title(board.title_of(column))
             ax.grid(True, axis="x")
             ax.set_xlim(0, min(100.0, 100 * max(row.estimate(c).high for row in board.rows for c in panels) + 2))
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
         axes[0, 0].set_yticks(range(len(board.rows)), [_short(row.name) for row in board.rows])
         axes[0, 0].invert_yaxis()
-        drawn.supxlabel("accuracy, %", fontsize=svg.SIZE, color=MUTED)
+        drawn.supxlabel("accuracy, %" if board.arena.only_accuracy else "official metric, %", fontsize=svg.SIZE, color=MUTED)
         return svg.text(drawn, name, f"Accuracy on each shift, {board.title}")
 
 
@@ -187,6 +189,11 @@ def published(rows: Sequence[paper.Row], suite: str, shift: str, name: str) -> s
         return svg.text(
             drawn, name, f"Published rows on {shift} against ID, with the line of {line.line.n} standard models"
         )
+
+
+def _arms(found: Estimate) -> list[list[float]]:
+    """Lengths of an error bar below and above its point, in points of percent."""
+    return [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
 
 
 def _short(text: str, most: int = 30) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robustbench_ft.compare.tables import metric_title
 from robustbench_ft.stats import lines as stats_lines
 from robustbench_ft.store import Json
 from robustbench_ft.suite import Card
 
 from . import claim, figures, paper, text
+from .claim import BY_REPORTED, BY_VALIDATION, ORACLE
 from .table import Board, Row, caption
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -129,10 +131,11 @@ def _main(board: Board, key: str) -> Table:
         raw += [row.against.value if row.against else None] if board.baseline else []
         raw += [found[column].value for column in board.shown_columns[1:]]
         raw.append(row.gain.value if row.gain else None)
+        raw += [text.recipe_name(row)] if len(board.recipes) > 1 else []
         kinds = ["name", "", emphasis, *("" for _ in raw[3:])]
         cells = [Cell(t, s, k) for t, s, k in zip(text.line(board, row), raw, kinds, strict=True)]
         lines.append(Line(row.key, tuple(cells), row.ranked))
-    return Table(f"{key}-main", f"Accuracy, {board.title}", tuple(text.header(board)), tuple(lines))
+    return Table(f"{key}-main", f"{metric_title(board.arena).capitalize()}: {board.title}", tuple(text.header(board)), tuple(lines))
 
 
 def _more(board: Board, key: str) -> list[Table]:
@@ -224,7 +227,7 @@ def _origin(board: Board, key: str) -> Table:
             _named(row),
             Cell(claim.digest(row.claim)[:12], link=f"../{row.source.place.claim.as_posix()}"),
             Cell(row.claim["training"]["config_sha256"][:12]), Cell(identity["weights"][:12]), Cell(seeds),
-            Cell(row.result["selection"].replace("id_val", "ID validation").replace("oracle", "the shifts (oracle)")),
+            Cell(_selection_text(row)),
             Cell(f"rbft {run['environment']['rbft']} {code}"),
             Cell(", ".join(f"{name} {packages[name]}" for name in ("torch", "open_clip_torch") if packages.get(name))),
             Cell(_origin_text(trust)),
@@ -232,6 +235,16 @@ def _origin(board: Board, key: str) -> Table:
         lines.append(Line(row.key, tuple(cells), row.ranked))
     head = ("method", "claim", "configuration", "weights", "seeds", "selection", "code", "versions", "origin")
     return Table(f"{key}-origin", "Where each row comes from; digests are sha256", head, tuple(lines), words=head[1:])
+
+
+SELECTIONS = {BY_VALIDATION: "alpha by ID validation", BY_REPORTED: "alpha by the reported ID set",
+              ORACLE: "alpha by the shifts (oracle)"}  # fmt: skip
+
+
+def _selection_text(row: Row) -> str:
+    """How its checkpoint and its candidate were chosen."""
+    found = [row.claim["training"]["selection"], SELECTIONS.get(row.result["selection"], "")]
+    return ", ".join(part for part in found if part)
 
 
 def _origin_text(trust: Json) -> str:

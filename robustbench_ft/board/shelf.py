@@ -1,6 +1,7 @@
 """The leaderboards folder: claims go in whole or not at all, and are found again."""
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,48 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.store import Json, Record, find_records, read_json, write_json
 
 from . import bundle, claim
-from .bundle import Bundle
+from .bundle import Bundle, PublishedRun
 from .claim import Place
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 FILES = (bundle.RECORD, bundle.PREDICTIONS)
+
+
+BOARD = "board.toml"  # beside the claims of a suite version
+
+
+@dataclass(frozen=True)
+class Named:
+    """Claims that other rows of a board are held against: fixed by name, so that no new row can take their place.
+
+    Each is a list, as a model has one board per protocol.
+    """
+
+    baseline: tuple[str, ...] = ()  # differences are shown to it
+    curve: tuple[str, ...] = ()  # gains at equal ID accuracy are measured from its interpolation curve
+
+
+def named(folder: Path, model: str) -> Named:
+    """The claims that FOLDER/board.toml names for a model, e.g. [embedded] baseline = "ft-4f358087"."""
+    path = folder / BOARD
+    if not path.exists():
+        return Named()
+    try:
+        content: Json = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RbftError(f"cannot read {path}: {error}") from error
+    table = content.get(model, {})
+    stray = sorted({*table} - {"baseline", "curve"}) if isinstance(table, dict) else [model]
+    if stray:
+        raise RbftError(f'{path}: unknown key \'{stray[0]}\'; write [{model}], baseline = "METHOD-DIGEST", curve = ...')
+    values = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
+    if not all(isinstance(name, str) for names in values.values() for name in names):
+        raise RbftError(f"{path}: baseline and curve are names of claims, e.g. ft-4f358087")
+    return Named(**{key: tuple(names) for key, names in values.items()})
 
 
 @dataclass(frozen=True)
@@ -56,6 +95,17 @@ class Stored:
     def runs(self) -> list[Bundle]:
         """Read from the files; listed seeds only."""
         return [bundle.read(self.root / self.place.run(seed)) for seed in self.seeds]
+
+    @property
+    def named(self) -> Named:
+        """What `board.toml` of its suite names for its model."""
+        return named(self.root / self.place.suite, self.place.model)
+
+    @cached_property
+    def records(self) -> list[PublishedRun]:
+        """The runs as records, in the order of the listed seeds."""
+        folders = [self.root / self.place.run(seed) for seed in self.seeds]
+        return [PublishedRun(folder, run) for folder, run in zip(folders, self.runs, strict=True)]
 
     def files(self) -> dict[str, dict[str, str]]:
         """Digests of what is stored now."""

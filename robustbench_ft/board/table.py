@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from robustbench_ft.compare.load import OFFICIAL, Arena
+from robustbench_ft.compare.tables import REPORTED, metric_title
+from robustbench_ft.compare.text import recipes_line, sizes_line, span
 from robustbench_ft.data import Predictions
-from robustbench_ft.metrics import Column, further_columns
+from robustbench_ft.metrics import ACCURACY, Column, further_columns
 from robustbench_ft.metrics.calibration import Bins, reliability
 from robustbench_ft.stats import Estimate, Examples
 from robustbench_ft.stats.multiplicity import ALPHA
@@ -29,13 +32,20 @@ class Row:
     name: str
     source: Stored
     result: Json  # one entry of the claim's results.rows
-    ranked: bool
+    status: str  # 'ranked', or why it is not
+    also: tuple[str, ...] = ()  # other selection rules that end in the same runs
+    transductive: bool = False
+    recipe: int = 0  # which of the board's recipes it was trained with; 0: none
     letters: str = ""
     rank: RankInterval | None = None
     against: Estimate | None = None  # mean OOD minus the baseline's
-    p_adjusted: float | None = None  # Holm, over all ranked rows against the baseline
+    p_adjusted: float | None = None  # Holm, over all rows that are tested against the baseline
     gain: Estimate | None = None  # OOD above the zero-shot-to-FT curve at the same ID accuracy
     effective: Mapping[str, EffectiveRobustness] | None = None
+
+    @property
+    def ranked(self) -> bool:
+        return self.status == "ranked"
 
     @property
     def claim(self) -> Json:
@@ -64,13 +74,19 @@ class Row:
     @property
     def note(self) -> str:
         """What a reader must know about this row before its numbers."""
-        few = "" if self.ranked else f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}, no claim"
+        words = [f"= {', '.join(self.also)}"] if self.also else []
         if self.oracle:
-            few = "chosen on the shifts themselves: unranked"
-        return ", ".join(part for part in (few, "diverged" if self.diverged else "") if part)
+            words.append("chosen on the shifts themselves: unranked")
+        elif self.transductive:
+            words.append("transductive: its answers depend on other test images, unranked")
+        elif not self.ranked:
+            words.append(f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}, no claim")
+        return ", ".join([*words, *(["diverged"] if self.diverged else [])])
 
-    def estimate(self, column: str, metric: str = "accuracy") -> Estimate:
-        return Estimate(**self.result["estimates"][metric][column])
+    def estimate(self, column: str, metric: str = OFFICIAL) -> Estimate:
+        """A column's number by its official metric, or by another one."""
+        found = self.result["estimates"]
+        return Estimate.read(found.get(metric, found[ACCURACY])[column])
 
     def mean(self, metric: str, column: str) -> float | None:
         return self.result["mean"].get(metric, {}).get(column)
@@ -117,7 +133,9 @@ class Board:
     protocol: str
     columns: Mapping[str, tuple[str, ...]]
     rows: tuple[Row, ...]  # ranked ones by mean OOD, then those without a claim
+    arena: Arena
     baseline: str | None
+    no_baseline: str  # why there is none
     card: Card | None
     paper: tuple[paper.Row, ...]
 
@@ -139,9 +157,22 @@ class Board:
         groups = [name for name in self.columns if name.startswith("mean ") and name != "mean OOD"]
         return ("mean OOD", *groups, "ID", *self.shifts)
 
+    def title_of(self, column: str) -> str:
+        """A column's name, with its metric where that is not accuracy."""
+        return self.arena.column(self.columns[column][0]) if column in ("ID", *self.shifts) else column
+
+    @property
+    def recipes(self) -> dict[int, Mapping[str, Any]]:
+        """Number -> recipe of the first row that was trained with it."""
+        found: dict[int, Mapping[str, Any]] = {}
+        for row in self.rows:
+            if row.recipe:
+                found.setdefault(row.recipe, row.claim["training"]["recipe"])
+        return dict(sorted(found.items()))
+
     @property
     def further(self) -> tuple[Column, ...]:
-        """Official metrics that are not accuracy, and other label spaces."""
+        """Numbers beside the official metrics."""
         return further_columns(self.rows[0].source.runs[0].summary) if self.rows else ()
 
     @property
@@ -167,19 +198,34 @@ def _pooled(found: Sequence[Predictions]) -> Predictions:
     return Predictions(ids=tuple(i for p in found for i in p.ids), **{name: join(name) for name in names})
 
 
+def recipe_groups(rows: Sequence[Row], baseline: str) -> dict[str, int]:
+    """Row name -> number of its recipe, the learning rate apart: 1 is the baseline's, then as rows come; 0: none."""
+
+    def key(row: Row) -> str:
+        recipe: Mapping[str, Any] | None = row.claim["training"]["recipe"]
+        return "" if recipe is None else repr(sorted((k, v) for k, v in recipe.items() if k != "lr"))
+
+    order = [""] + [key(row) for row in sorted(rows, key=lambda row: row.name != baseline)]
+    numbers = {text: k for k, text in enumerate(dict.fromkeys(order))}
+    return {row.name: numbers[key(row)] for row in rows}
+
+
 def caption(board: Board) -> str:
     """What the numbers are, in a few sentences."""
-    counts = sorted({len(row.seeds) for row in board.rows if not row.deterministic})
-    seeds = "-".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "no"
+    seeds = span([len(row.seeds) for row in board.rows if not row.deterministic])
     pairs = len(board.ranked) * (len(board.ranked) - 1) // 2
     splits = board.rows[0].claim["data"]["splits"]
     sizes = ", ".join(f"{name} {splits[s]['n']:,}" for name, s in (("ID", board.columns["ID"][0]),
                                                                    *((s, s) for s in board.shifts)))  # fmt: skip
-    return (
-        f"Top-1 accuracy in %, ± half-width of the 95 % interval (two-way t over seeds and examples, unadjusted): "
-        f"what a fresh training seed would give on fresh images of the same kind. {seeds} training seeds; images: "
-        f"{sizes}. "
+    title = metric_title(board.arena)
+    notes = [recipes_line(board.arena.rows), REPORTED if board.arena.selects_on_reported else "",
+             sizes_line(board.arena.n)]  # fmt: skip
+    return " ".join([
+        f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % interval (two-way t over seeds "
+        f"and examples, unadjusted): what a fresh training seed would give on fresh images of the same kind. {seeds} "
+        f"training seeds; images: {sizes}. "
         f"Mean OOD: equal weights over {len(board.shifts)} shifts, ID not in it. Rows share a letter unless their mean "
         f"OOD differs at Holm-adjusted p < {ALPHA:g} (family: all {pairs} pairs, paired on images). Bold: not told "
-        f"apart from the best; underlined: best of the rest. Rank: 95 % of bootstrap draws over seeds and images."
-    )
+        f"apart from the best; underlined: best of the rest. Rank: 95 % of bootstrap draws over seeds and images.",
+        *(note for note in notes if note),
+    ])  # fmt: skip

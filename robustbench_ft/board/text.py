@@ -7,23 +7,15 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from robustbench_ft.stats import Estimate
+from robustbench_ft.compare.text import MISSING, p_text, points
+from robustbench_ft.metrics import ACCURACY
+from robustbench_ft.recipe import recipe_text
 
 from . import paper
 from .table import Board, Row, caption
 
-NONE = "—"
-
-
-def points(estimate: Estimate, sign: bool = False) -> str:
-    """'71.3 ± 0.4', in %; two decimals where the standard error is below 0.1 points."""
-    digits = 1 if 100 * estimate.se >= 0.1 or estimate.se == 0 else 2
-    value = f"{100 * estimate.value:{'+' if sign else ''}.{digits}f}"
-    return f"{value} ± {100 * estimate.half_width:.{digits}f}"
-
-
-def p_value(p: float | None) -> str:
-    return NONE if p is None else "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
+NONE = MISSING
+p_value = p_text
 
 
 def rank(row: Row) -> str:
@@ -33,11 +25,11 @@ def rank(row: Row) -> str:
 
 
 def against(row: Row) -> str:
-    return NONE if row.against is None else f"{points(row.against, sign=True)}, p {p_value(row.p_adjusted)}"
+    return NONE if row.against is None else f"{points(row.against, signed=True)}, p {p_value(row.p_adjusted)}"
 
 
 def gain(row: Row) -> str:
-    return NONE if row.gain is None else points(row.gain, sign=True)
+    return NONE if row.gain is None else points(row.gain, signed=True)
 
 
 def number(value: float | None, digits: int) -> str:
@@ -45,16 +37,31 @@ def number(value: float | None, digits: int) -> str:
 
 
 def header(board: Board) -> list[str]:
-    others = ["ID, %" if name == "ID" else name for name in board.shown_columns[1:]]
+    others = [board.title_of(name) for name in board.shown_columns[1:]]
+    others = ["ID, %" if name == "ID" else name for name in others]
     difference = [f"vs {board.baseline}, points"] if board.baseline else []
-    return ["method", "seeds", "mean OOD, %", "letters", "rank", *difference, *others, "gain at equal ID, points"]
+    recipe = ["recipe"] if len(board.recipes) > 1 else []
+    return ["method", "seeds", "mean OOD, %", "letters", "rank", *difference, *others, "gain at equal ID, points", *recipe]
 
 
 def line(board: Board, row: Row) -> list[str]:
     """Plain texts under `header`."""
     mean, *cells = [points(row.estimate(column)) for column in board.shown_columns]
     difference = [against(row)] if board.baseline else []
-    return [row.name, str(len(row.seeds)), mean, row.letters or NONE, rank(row), *difference, *cells, gain(row)]
+    recipe = [recipe_name(row)] if len(board.recipes) > 1 else []
+    return [row.name, str(len(row.seeds)), mean, row.letters or NONE, rank(row), *difference, *cells, gain(row), *recipe]
+
+
+def recipe_name(row: Row) -> str:
+    return f"R{row.recipe}" if row.recipe else NONE
+
+
+def recipes_text(board: Board) -> str:
+    """What the recipes of a board are: one sentence where there is one, a line for each otherwise."""
+    found = {number: recipe_text(recipe) for number, recipe in board.recipes.items()}
+    if len(found) < 2:
+        return "".join(f"Recipe of every trained row: {text}." for text in found.values())
+    return " ".join(f"R{number}: {text}." for number, text in found.items())
 
 
 def markdown(board: Board) -> str:
@@ -79,7 +86,9 @@ def _marked(board: Board, row: Row, texts: list[str]) -> list[str]:
 
 
 def meaning(board: Board) -> str:
-    texts: list[str] = []
+    texts: list[str] = [recipes_text(board)] if board.recipes else []
+    if board.no_baseline and len(board.rows) > 1:
+        texts.append(f"No differences are shown: {board.no_baseline}.")
     if board.baseline:
         texts.append(
             f"Differences to {board.baseline} are paired on images; p is Holm-adjusted over "
@@ -95,7 +104,9 @@ def meaning(board: Board) -> str:
     return " ".join(texts)
 
 
-FURTHER = "Official metrics that are not accuracy, and other label spaces, in %: means over seeds, sd behind them."
+FURTHER = (
+    "Beside the official metrics: accuracy, splits in no mean, other label spaces, in %: means over seeds, sd behind them."
+)
 
 
 def further_cells(board: Board, row: Row) -> list[str]:
@@ -149,7 +160,7 @@ def deltas(board: Board | None, row: paper.Row, shifts: Sequence[str]) -> list[t
             texts = [NONE]
             for name in ("ID", *shifts):
                 if name in row.cells:
-                    estimate = rerun.estimate(name)
+                    estimate = rerun.estimate(name, ACCURACY)
                     texts.append(paper.delta(estimate.value, estimate.half_width, row.cells[name]).text)
                 else:
                     texts.append(NONE)
@@ -186,7 +197,7 @@ def _escape(text: str) -> str:
 
 CSV_HEAD = (
     "suite", "version", "model", "protocol", "row", "method", "seeds", "ranked", "letters", "rank_low", "rank_high",
-    "p_best", "column", "accuracy", "low", "high", "se", "df", "nll", "brier", "ece",
+    "p_best", "column", "metric", "value", "low", "high", "se", "df", "accuracy", "nll", "brier", "ece", "recipe",
 )  # fmt: skip
 
 
@@ -202,9 +213,10 @@ def as_csv(boards: Sequence[Board]) -> str:
             ranks = [row.rank.low, row.rank.high, plain(row.rank.p_best)] if row.rank else ["", "", ""]
             for column in board.columns:
                 found = row.estimate(column)
+                metric = "+".join(sorted({board.arena.metric_of(split) for split in board.columns[column]}))
                 values = [found.value, found.low, found.high, found.se, found.df]
-                values += [row.mean(metric, column) for metric in ("nll", "brier", "ece")]
-                out.writerow([*shared, *ranks, column, *(plain(value) for value in values)])
+                values += [row.mean(metric, column) for metric in ("accuracy", "nll", "brier", "ece")]
+                out.writerow([*shared, *ranks, column, metric, *(plain(v) for v in values), row.recipe or ""])
     return sink.getvalue()
 
 
@@ -236,13 +248,14 @@ def latex(board: Board) -> str:
 
 
 def _tex_points(board: Board, row: Row, column: str) -> str:
-    value, _, half = points(row.estimate(column)).partition(" ± ")
-    cell = rf"${value} \pm {half}$"
+    value, _, spread = points(row.estimate(column)).partition(" ")
+    spread = spread.replace("±", r"\pm")  # or '[low, high]'
+    cell = rf"${value} {spread}$"
     if column != "mean OOD":
         return cell
     letters = f"$^{{{row.letters}}}$" if row.letters else ""
     if row.key in board.bold:
-        cell = rf"$\mathbf{{{value}}} \pm {half}$"
+        cell = rf"$\mathbf{{{value}}} {spread}$"
     elif row.key == board.underlined:
         cell = rf"\underline{{{cell}}}"
     return cell + letters

@@ -8,5 +8,6 @@ from .claims import Claim as Claim
 from .claims import Comparison as Comparison
 from .claims import Line as Line
 from .claims import compare as compare
+from .claims import find_row as find_row
 from .load import Arena as Arena
 from .load import load as load

@@ -1,11 +1,12 @@
-"""What one accuracy does not say: gains at equal ID accuracy, frontiers over settings, distance from a line (1.11)."""
+"""Trade-offs: gain at matched ID accuracy, frontiers over settings, effective robustness. All of them of accuracy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robustbench_ft.metrics import ACCURACY
 from robustbench_ft.rows import Row, Run, curve_runs
-from robustbench_ft.stats.intervals import Estimate, Examples
+from robustbench_ft.stats.intervals import Estimate
 from robustbench_ft.stats.lines import Axis, axes
 from robustbench_ft.stats.robustness import (
     Curve,
@@ -20,8 +21,8 @@ from robustbench_ft.stats.robustness import (
 )  # fmt: skip
 
 from .claims import Comparison
-from .load import Arena, examples_of
-from .tables import MISSING, Text, points
+from .load import OFFICIAL, Arena, examples_of
+from .text import MISSING, Text, estimate_json, points
 
 PLACES = (0.0, 0.5, 1.0)  # where frontiers are met, as shares of their common ID range
 
@@ -61,23 +62,37 @@ class Beyond:
     axes: Mapping[str, Axis]  # shift -> its lines
 
 
-def beyond(found: Comparison) -> Beyond:
-    """Of accuracy only: logits and lines are about accuracies."""
+def beyond(found: Comparison, curve: str = "") -> Beyond:
+    """The trade-offs of all rows; `curve` names the family whose interpolation curve gains are measured from.
+
+    Without a name it is the family that was made from the baseline's runs, else the one with the most seeds.
+    """
     arena = found.arena
-    if arena.metric != "accuracy":
+    if arena.metric not in (OFFICIAL, ACCURACY):
         return Beyond("", (), {}, (), (), "", {}, {})
-    curves = _curves(arena)
-    reference, gains = next(iter(curves), ""), tuple[Gain, ...]()
-    if reference:
+    curves = _curves(arena, found.baseline)
+    chosen = next((digest for digest in curves if curve and digest.startswith(curve)), next(iter(curves), ""))
+    names = {digest: _curve_name(arena, digest) for digest in curves}
+    gains = tuple[Gain, ...]()
+    if chosen:
         # points of the curve gain nothing over it
-        method = next(row.method for row in arena.rows if row.name == reference)
-        rivals = [row for row in arena.rows if not row.oracle and not row.deterministic and row.method != method]
-        gains = tuple(_gain(arena, row, *curves[reference]) for row in rivals)
-    areas = {name: area for name, (curve, _) in curves.items() if (area := curve_area(curve)) is not None}
-    places, frontiers, refusal = _frontiers(arena, found.baseline.method)
+        rivals = [row for row in arena.rows if not row.oracle and not row.deterministic and not _is_of(row, chosen)]
+        gains = tuple(_gain(arena, row, *curves[chosen]) for row in rivals)
+    areas = {names[key]: area for key, (line, _) in curves.items() if (area := curve_area(line)) is not None}
+    places, frontiers, refusal = _frontiers(arena, found.baseline.method if found.baseline else "")
     used = axes(arena.suite, arena.shifts)
     effective = {row.name: _effective(arena, row, used) for row in arena.rows} if used else {}
-    return Beyond(reference, gains, areas, places, frontiers, refusal, effective, used)
+    return Beyond(names.get(chosen, ""), gains, areas, places, frontiers, refusal, effective, used)
+
+
+def _curve_name(arena: Arena, digest: str) -> str:
+    """The name of the first row that is made of this family."""
+    return next(row.name for row in arena.rows if not row.oracle and _is_of(row, digest))
+
+
+def _is_of(row: Row, digest: str) -> bool:
+    """True if every run of the row belongs to this configuration."""
+    return all(record.cell["digest"] == digest for record, _ in row.runs)
 
 
 def _point(arena: Arena, runs: Sequence[Run]) -> Point | None:
@@ -85,10 +100,12 @@ def _point(arena: Arena, runs: Sequence[Run]) -> Point | None:
     return Point(identity[0], tuple(ood)) if identity and ood else None
 
 
-def _curves(arena: Arena) -> dict[str, tuple[Curve, tuple[str, ...]]]:
-    """Family -> its rising branch and its runs' origins, for families that go from alpha 0 to alpha 1."""
+def _curves(arena: Arena, baseline: Row | None) -> dict[str, tuple[Curve, tuple[str, ...]]]:
+    """Digest of a family -> its rising branch and its runs' origins, for families that go from alpha 0 to alpha 1.
+
+    Those that share their runs with the baseline come first, then those with more seeds.
+    """
     found: dict[str, tuple[Curve, tuple[str, ...]]] = {}
-    names = {row.runs[0][0].cell["digest"]: row for row in reversed(arena.rows) if not row.oracle}
     for digest, members in curve_runs(arena.records).items():
         alphas = [alpha for alpha, _ in members]
         made = [_point(arena, runs) for _, runs in members]
@@ -96,10 +113,11 @@ def _curves(arena: Arena) -> dict[str, tuple[Curve, tuple[str, ...]]]:
         if alphas[0] == 0 and alphas[-1] == 1 and len(kept) == len(made):
             curve = rising(kept)
             if len(curve.points) > 1:
-                runs = members[0][1]
-                origins = tuple(arena.origins[str(record.folder)] for record, _ in runs)
-                found[names[digest].name] = curve, origins
-    return found
+                origins = tuple(arena.origins[str(record.folder)] for record, _ in members[0][1])
+                found[digest] = curve, origins
+    base = set(arena.origin(baseline)) if baseline else set[str]()
+    order = sorted(found, key=lambda key: (not base & set(found[key][1]), -len(found[key][1]), key))
+    return {digest: found[digest] for digest in order}
 
 
 def _gain(arena: Arena, row: Row, curve: Curve, origins: tuple[str, ...]) -> Gain:
@@ -148,8 +166,8 @@ def _frontiers(arena: Arena, baseline: str) -> tuple[tuple[float, ...], tuple[Fr
 def _effective(arena: Arena, row: Row, used: Mapping[str, Axis]) -> dict[str, EffectiveRobustness]:
     found: dict[str, EffectiveRobustness] = {}
     for split, axis in used.items():
-        identity, ood = examples_of(arena, row.runs, (axis.identity,)), arena.samples[row.name].get(split)
-        effective = axis.robustness(identity[0], ood) if identity and isinstance(ood, Examples) else None
+        identity, ood = (examples_of(arena, row.runs, (name,)) for name in (axis.identity, split))
+        effective = axis.robustness(identity[0], ood[0]) if identity and ood else None
         if effective is not None:
             found[split] = effective
     return found

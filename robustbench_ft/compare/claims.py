@@ -1,4 +1,4 @@
-"""The comparison itself (statistics.md 1.3, 1.7, 1.9, 5.2). Everything is recomputed when a row is added."""
+"""The comparison: differences, tests, letters and ranks. Everything is computed again when a row is added."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ from itertools import combinations
 import numpy as np
 
 from robustbench_ft.errors import RbftError
+from robustbench_ft.metrics import ACCURACY
 from robustbench_ft.rows import Row
 from robustbench_ft.stats import power, ranks, seeds
-from robustbench_ft.stats.intervals import Draws, Estimate, Examples, difference, mean
+from robustbench_ft.stats.intervals import Draws, Estimate, Examples, Sample, difference, mean
 from robustbench_ft.stats.letters import compact_letters
 from robustbench_ft.stats.multiplicity import ALPHA, benjamini_hochberg, holm
 from robustbench_ft.stats.ranks import RankInterval
 
-from .load import Arena
+from .load import OFFICIAL, Arena, examples_of
+from .text import MISSING
 
 FOR_CLAIMS, FOR_LETTERS = 2, 3  # seeds per method; deterministic rows need one
-FAMILIES = ("ood-mean", "per-split")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Line:
     letters: str
     rank: RankInterval | None
     diverged: bool
+    accuracies: Mapping[str, Cell]  # columns whose official metric is another one, by accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ class Comparison:
     """All of one arena. `pairs` are the rows that share letters, best first."""
 
     arena: Arena
-    baseline: Row
+    baseline: Row | None  # None: nothing is compared with one row
     family: str
     lines: tuple[Line, ...]  # ranked best first, then the rest
     claims: tuple[Claim, ...]  # on the mean over shifts
@@ -74,27 +76,31 @@ class Comparison:
     permutation: Mapping[str, float | int | str]  # what a rank test of seeds could do with this design
 
     @property
+    def baseline_name(self) -> str:
+        return self.baseline.name if self.baseline else MISSING
+
+    @property
     def family_size(self) -> int:
         chosen = self.claims if self.family == "ood-mean" else self.exploratory
         return sum(claim.tested for claim in chosen)
 
 
-def compare(arena: Arena, baseline: str, family: str = "ood-mean", exact: bool = False) -> Comparison:
+def compare(arena: Arena, baseline: str | Row | None, family: str = "ood-mean", exact: bool = False) -> Comparison:
     """Every row against the baseline, every pair for letters, ranks from bootstrap draws."""
-    base = find_row(arena, baseline)
-    if not arena.complete(base):
+    base = find_row(arena, baseline) if isinstance(baseline, str) else baseline
+    if base and not arena.complete(base):
         raise RbftError(
             f"baseline '{base.name}' lacks predictions on {', '.join(arena.missing(base))}: nothing can be compared "
             "with it; run its cells again"
         )
-    others = [row for row in arena.rows if row is not base]
-    means = [_claim(arena, row, base, "mean OOD", arena.shifts) for row in others if arena.complete(row)]
-    columns = {**{split: (split,) for split in arena.shifts}, **{f"mean {k}": v for k, v in arena.groups.items()}}
+    others = [row for row in arena.rows if row is not base] if base else []
+    columns = {name: splits for name, splits in columns_of(arena).items() if name not in ("ID", "mean OOD")}
+    means = [_claim(arena, row, base, "mean OOD", arena.shifts) for row in others if base and arena.complete(row)]
     cells = [
         _claim(arena, row, base, name, splits)
         for row in others
         for name, splits in columns.items()
-        if not set(splits) & set(arena.missing(row))
+        if base and not set(splits) & set(arena.missing(row))
     ]
     confirm_means = family == "ood-mean"
     means = _adjusted(arena, means, "holm" if confirm_means else "bh")
@@ -105,7 +111,7 @@ def compare(arena: Arena, baseline: str, family: str = "ood-mean", exact: bool =
     rank = ranks.rank_intervals(drawn) if drawn else {}
     rest = [row for row in arena.rows if row not in eligible]
     rest.sort(key=lambda row: row.oracle)
-    lines = tuple(_line(arena, row, letters.get(row.name, ""), rank.get(row.name)) for row in (*eligible, *rest))
+    lines = tuple(line_of(arena, row, letters.get(row.name, ""), rank.get(row.name)) for row in (*eligible, *rest))
     return Comparison(
         arena, base, family, lines, tuple(means), tuple(cells), tuple(row.name for row in eligible), raw, adjusted,
         draws, how, _permutation(base, means, family, cells),
@@ -137,18 +143,21 @@ def status(arena: Arena, row: Row) -> str:
         return "oracle"
     if not arena.complete(row):
         return f"missing {', '.join(split for split in arena.missing(row) if split in arena.shifts)}"
+    if row.transductive:
+        return "transductive"
     if not claims_allowed(row, FOR_LETTERS):
         return f"{len(row.runs)} seed{'s' if len(row.runs) > 1 else ''}"
     return "ranked"
 
 
-def _difference(arena: Arena, a: Row, b: Row, splits: Sequence[str]) -> Estimate:
+def difference_of(arena: Arena, a: Row, b: Row, splits: Sequence[str]) -> Estimate:
+    """a - b on the mean of these splits, paired on examples and, where runs belong together, on seeds."""
     return difference(arena.sets(a, splits), arena.sets(b, splits), arena.paired(a, b))
 
 
 def _claim(arena: Arena, row: Row, base: Row, on: str, splits: Sequence[str]) -> Claim:
-    found = _difference(arena, row, base, splits)
-    tested = claims_allowed(row) and claims_allowed(base) and not row.oracle
+    found = difference_of(arena, row, base, splits)
+    tested = all(claims_allowed(one) and not one.oracle and not one.transductive for one in (row, base))
     return Claim(row.name, on, found, arena.paired(row, base), tested, None, "no claim", None)
 
 
@@ -181,7 +190,7 @@ def _pairs(arena: Arena, eligible: Sequence[Row]) -> tuple[np.ndarray, np.ndarra
     raw, adjusted = np.ones((m, m)), np.ones((m, m))
     upper = np.triu_indices(m, 1)
     if m > 1:
-        p = [_difference(arena, a, b, arena.shifts).p for a, b in combinations(eligible, 2)]  # as triu_indices
+        p = [difference_of(arena, a, b, arena.shifts).p for a, b in combinations(eligible, 2)]  # as triu_indices
         raw[upper], adjusted[upper] = p, holm(p)
         raw, adjusted = np.minimum(raw, raw.T), np.minimum(adjusted, adjusted.T)
     letters = compact_letters(adjusted) if m > 1 else [""] * m
@@ -214,35 +223,47 @@ def _draws(arena: Arena, eligible: Sequence[Row], exact: bool) -> tuple[dict[str
 
 
 def _stable(arena: Arena, row: Row) -> list[str]:
-    """Names of a row's training runs that do not depend on where their folders lie."""
+    """Names of the settings that a row's runs were trained with, wherever their folders lie."""
     by_folder = {str(record.folder): record for record in arena.records}
-    found = [by_folder[folder] for folder in arena.origin(row)]
-    return [f"{record.cell['digest']}/{record.seed}" for record in found]
+    found = [by_folder[folder].cell for folder in arena.origin(row)]
+    return list(dict.fromkeys(f"{cell['method']}-{cell['digest'][:8]}" for cell in found))
 
 
-def _line(arena: Arena, row: Row, letters: str, rank: RankInterval | None) -> Line:
+def columns_of(arena: Arena) -> dict[str, tuple[str, ...]]:
+    """Column -> the splits that it is the equal-weight mean of; ID is in no mean."""
     columns = {"ID": (arena.test,), **{split: (split,) for split in arena.shifts}}
-    columns |= {f"mean {name}": members for name, members in arena.groups.items()} | {"mean OOD": arena.shifts}
-    present = {name: splits for name, splits in columns.items() if not set(splits) & set(arena.missing(row))}
+    return columns | {f"mean {name}": members for name, members in arena.groups.items()} | {"mean OOD": arena.shifts}
+
+
+def line_of(arena: Arena, row: Row, letters: str = "", rank: RankInterval | None = None) -> Line:
+    """One row of the table, with the letters and the rank that were found among all rows."""
+    missing = set(arena.missing(row))
+    present = {name: splits for name, splits in columns_of(arena).items() if not set(splits) & missing}
     diverged = any(stage["diverged"] for record, _ in row.runs for stage in record.env["stages"])
+    beside = {
+        name: splits
+        for name, splits in present.items()
+        if arena.metric == OFFICIAL and any(arena.metric_of(split) != ACCURACY for split in splits)
+    }
     return Line(
-        row, {name: _cell(arena, row, splits) for name, splits in present.items()}, arena.missing(row),
+        row, {name: _cell(arena.sets(row, splits)) for name, splits in present.items()}, arena.missing(row),
         status(arena, row), letters, rank, diverged,
+        {name: _cell(examples_of(arena, row.runs, splits) or []) for name, splits in beside.items()},
     )  # fmt: skip
 
 
-def _cell(arena: Arena, row: Row, splits: Sequence[str]) -> Cell:
-    runs = np.mean([sample.runs for sample in arena.sets(row, splits)], axis=0)
+def _cell(sets: Sequence[Sample]) -> Cell:
+    runs = np.mean([sample.runs for sample in sets], axis=0)
     sd = float(runs.std(ddof=1)) if len(runs) > 1 else None
-    return Cell(mean(arena.sets(row, splits)), sd, tuple(map(float, runs)))
+    return Cell(mean(sets), sd, tuple(map(float, runs)))
 
 
 def _permutation(
-    base: Row, means: Sequence[Claim], family: str, cells: Sequence[Claim]
+    base: Row | None, means: Sequence[Claim], family: str, cells: Sequence[Claim]
 ) -> dict[str, float | int | str]:
-    """The least p that an exact rank or permutation test of seed means could give, against Holm's first step (1.7)."""
+    """The least p that an exact rank or permutation test of seed means could give, against Holm's first step."""
     size = sum(claim.tested for claim in (means if family == "ood-mean" else cells))
-    if not size or base.deterministic or len(base.runs) < FOR_CLAIMS:
+    if base is None or not size or base.deterministic or len(base.runs) < FOR_CLAIMS:
         return {"family": size, "power": "not defined"}
     least, step = seeds.minimum_p_unpaired(len(base.runs)), ALPHA / size
     return {

@@ -12,7 +12,7 @@ from robustbench_ft.stats.power import Design, detectable, example_floor, seeds_
 from robustbench_ft.stats.seeds import least_seeds, sd_interval
 
 from .load import Arena
-from .tables import MISSING, Text
+from .text import MISSING, Text
 
 SEEDS = (3, 5, 10)
 DELTAS = (0.005, 0.01, 0.02)  # differences that a reader may care about

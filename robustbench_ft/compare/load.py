@@ -8,13 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustbench_ft.errors import RbftError
-from robustbench_ft.rows import Row, Run, arenas, check_same_data, rows
+from robustbench_ft.metrics import ACCURACY, WORST, official_of, title_of
+from robustbench_ft.rows import Row, Run, arenas, check_same_data, reported_selection, rows
 from robustbench_ft.scores import Scores, SplitReader, stacked
 from robustbench_ft.stats.intervals import Examples, Sample
 from robustbench_ft.stats.macro_f1 import DRAWS, macro_f1_draws, stack
-from robustbench_ft.store import Record
+from robustbench_ft.stats.worst_group import worst_group_draws
+from robustbench_ft.store import Json, Record
 
-METRICS = ("accuracy", "macro_f1", "nll", "brier")
+OFFICIAL = "official"
+METRICS = (OFFICIAL, ACCURACY, "macro_f1", "nll", "brier")
+PER_EXAMPLE = (ACCURACY, "nll", "brier")
+LOWER_IS_BETTER = ("nll", "brier")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +31,12 @@ class Arena:
     model: str
     weights: str
     protocol: str
-    metric: str
+    metric: str  # 'official', or one metric for every split
+    val: str  # the split that selects
     test: str  # the ID test set
     shifts: tuple[str, ...]
     groups: Mapping[str, tuple[str, ...]]  # kinds of shift
+    official: Mapping[str, str]  # split -> its official metric, where that is not accuracy
     n: Mapping[str, int]
     digests: Mapping[str, str]
     clusters: Mapping[str, NDArray[np.int64] | None]  # split -> codes
@@ -40,6 +47,7 @@ class Arena:
     readers: Mapping[str, SplitReader]
     views: dict[str, SplitReader] = field(default_factory=dict[str, SplitReader])
     partial: bool = False
+    selects_on_reported: bool = False  # candidates are selected on images that the table reports
 
     @property
     def title(self) -> str:
@@ -49,16 +57,34 @@ class Arena:
     @property
     def stream(self) -> str:
         """Names random draws."""
-        return f"{self.suite}-v{self.version}-{self.metric}"
+        metric = ACCURACY if self.metric == OFFICIAL and self.only_accuracy else self.metric
+        return f"{self.suite}-v{self.version}-{metric}"
 
     @property
     def higher_is_better(self) -> bool:
-        return self.metric in ("accuracy", "macro_f1")
+        return self.metric not in LOWER_IS_BETTER
+
+    @property
+    def only_accuracy(self) -> bool:
+        """True if every number that is compared is an accuracy."""
+        return all(self.metric_of(split) == ACCURACY for split in (self.test, *self.shifts))
+
+    def metric_of(self, split: str) -> str:
+        """The metric by which a split is compared here."""
+        return self.official.get(split, ACCURACY) if self.metric == OFFICIAL else self.metric
+
+    def column(self, split: str) -> str:
+        """The title of a split's column: its name, and its metric where that is not accuracy."""
+        name = "ID" if split == self.test else split
+        metric = self.metric_of(split)
+        return f"{name}, {title_of(metric)}" if self.metric == OFFICIAL and metric != ACCURACY else name
 
     def reader(self, split: str) -> SplitReader:
-        """Of a split, or of a view of it that is not a column of its own."""
+        """Correctness on a split, or on a view of it that is not a column of its own."""
         found = self.readers.get(split)
-        return found or self.views.setdefault(split, SplitReader(split, "accuracy"))
+        if found is not None and found.metric == ACCURACY:
+            return found
+        return self.views.setdefault(split, SplitReader(split, ACCURACY))
 
     def missing(self, row: Row) -> tuple[str, ...]:
         return tuple(split for split in (self.test, *self.shifts) if split not in self.samples[row.name])
@@ -84,15 +110,12 @@ class Arena:
         return found
 
     def _same(self, a: Run, b: Run) -> bool:
-        """Two candidates answer every example of every test set alike."""
-        reader = self.readers[self.test]
-        if reader.read(*a) is None or reader.read(*b) is None:
-            return False
-        if not np.array_equal(reader.predictions(*a), reader.predictions(*b)):
-            return False
-        for split in self.shifts:
-            left, right = self.readers[split].read(*a), self.readers[split].read(*b)
-            if left is None or right is None or not np.array_equal(left, right):
+        """True if two candidates answer every example of every test set alike."""
+        for split in (self.test, *self.shifts):
+            reader = self.reader(split)
+            if reader.read(*a) is None or reader.read(*b) is None:
+                return False
+            if not np.array_equal(reader.predictions(*a), reader.predictions(*b)):
                 return False
         return True
 
@@ -100,41 +123,51 @@ class Arena:
         return tuple(self.origins[str(record.folder)] for record, _ in row.runs)
 
     def paired(self, a: Row, b: Row) -> bool:
-        """Runs of one seed belong together, and both rows have the same seeds: proved, never assumed from numbers."""
+        """True if runs of one seed belong together and both rows have the same seeds: proved by their answers."""
         return a.seeds == b.seeds and bool(set(self.origin(a)) & set(self.origin(b)))
 
 
-def load(records: Sequence[Record], metric: str = "accuracy") -> list[Arena]:
+def load(records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True) -> list[Arena]:
     """One arena per suite and model; everything that makes rows incomparable is an error."""
-    return [_arena(group, metric) for group in arenas(records)]
+    return [arena_of(group, metric, grids) for group in arenas(records)]
 
 
-def _arena(records: Sequence[Record], metric: str) -> Arena:
+def arena_of(records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True) -> Arena:
+    """The arena of runs on one suite with one model."""
     check_same_data(records)
     cell, meta = records[0].cell, records[0].metrics
-    test, shifts = str(meta["splits"]["test"]), tuple(map(str, meta["splits"]["shifts"]))
-    made = rows(records)
-    readers = {split: SplitReader(split, "accuracy" if metric == "macro_f1" else metric) for split in (test, *shifts)}
+    val, test, shifts = str(meta["splits"]["val"]), str(meta["splits"]["test"]), tuple(meta["splits"]["shifts"])
+    made = rows(records, grids)
+    official = {s: m for s in (val, test, *shifts) if (m := official_of(meta, s)) != ACCURACY}
+    chosen = {s: official.get(s, ACCURACY) if metric == OFFICIAL else metric for s in (test, *shifts)}
+    readers = {s: SplitReader(s, m if m in PER_EXAMPLE else ACCURACY) for s, m in chosen.items()}
     scores = {split: {row.name: stacked(readers[split], row.runs) for row in made} for split in readers}
     names: dict[str, str] = meta.get("clusters", {})
     clusters = {split: _clusters(readers[split], made, scores[split], names.get(split)) for split in readers}
     samples: dict[str, dict[str, Sample]] = {row.name: {} for row in made}
     for split, reader in readers.items():
         present = [row for row in made if scores[split][row.name] is not None]
-        made_samples = _samples(f"{cell['suite']}-v{cell['suite_version']}", reader, present, scores[split],
-                                clusters[split], metric)  # fmt: skip
-        for name, sample in made_samples.items():
+        of_split = samples_of(
+            chosen[split], f"{cell['suite']}-v{cell['suite_version']}", reader,
+            {row.name: row.runs for row in present}, clusters[split],
+        )  # fmt: skip
+        for name, sample in of_split.items():
             samples[name][split] = sample
     data = records[0].env["data"]
     return Arena(
-        suite=cell["suite"], version=cell["suite_version"], model=cell["model"]["name"],
-        weights=cell["model"]["weights"], protocol=cell["protocol"], metric=metric, test=test, shifts=shifts,
-        groups={name: tuple(members) for name, members in meta["shift_groups"].items()},
+        suite=cell["suite"], version=cell["suite_version"], model=model_name(cell), weights=cell["model"]["weights"],
+        protocol=cell["protocol"], metric=metric, val=val, test=test, shifts=shifts,
+        groups={name: tuple(members) for name, members in meta["shift_groups"].items()}, official=official,
         n={split: len(reader.label) for split, reader in readers.items()},
         digests={split: str(data[split]["digest"]) for split in readers if split in data},
         clusters=clusters, cluster_names=names, rows=tuple(made), samples=samples, records=tuple(records),
-        readers=readers, partial=bool(cell.get("partial")),
+        readers=readers, partial=bool(cell.get("partial")), selects_on_reported=reported_selection(meta),
     )  # fmt: skip
+
+
+def model_name(cell: Json) -> str:
+    """The model's name with its pretrained tag."""
+    return " ".join(part for part in (cell["model"]["name"], cell["model"]["pretrained"]) if part)
 
 
 def _clusters(
@@ -143,24 +176,33 @@ def _clusters(
     if name is None:
         return None
     run = next((row.runs[0] for row in made if scores[row.name] is not None), None)
-    return None if run is None else reader.group(*run, name)
+    return None if run is None else codes(reader.group(*run, name))
 
 
-def _samples(
-    suite: str, reader: SplitReader, present: Sequence[Row], scores: Mapping[str, Scores | None],
-    clusters: NDArray[np.int64] | None, metric: str,
+def codes(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Group values [n] -> 0..G-1."""
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def samples_of(
+    metric: str, suite: str, reader: SplitReader, rows: Mapping[str, Sequence[Run]],
+    clusters: NDArray[np.int64] | None,
 ) -> dict[str, Sample]:  # fmt: skip
-    """Row name -> its sample: additive scores as they are, macro-F1 by resamples that all rows share."""
-    if metric != "macro_f1":
-        return {row.name: Examples(_present(scores[row.name]), clusters) for row in present}
-    if not present:
+    """Row name -> its sample: additive scores as they are, other metrics by resamples that all rows share."""
+    if metric in PER_EXAMPLE:
+        return {name: Examples(_present(stacked(reader, runs)), clusters) for name, runs in rows.items()}
+    every = list(dict.fromkeys(run for runs in rows.values() for run in runs))
+    if not every:
         return {}
-    predictions = np.stack([reader.predictions(*run) for row in present for run in row.runs])
-    drawn = macro_f1_draws(reader.label, predictions, DRAWS, suite, reader.split, clusters=clusters)
-    found: dict[str, Sample] = {}
-    for row in present:
-        found[row.name], drawn = stack(drawn[: len(row.runs)]), drawn[len(row.runs) :]
-    return found
+    if metric == "macro_f1":
+        predictions = np.stack([reader.predictions(*run) for run in every])
+        drawn = macro_f1_draws(reader.label, predictions, DRAWS, suite, reader.split, clusters=clusters)
+    else:
+        group = reader.group(*every[0], metric.removeprefix(WORST))
+        correct = np.stack([reader.predictions(*run) == reader.label for run in every])
+        drawn = worst_group_draws(correct, group, DRAWS, suite, reader.split, clusters=clusters)
+    place = {run: k for k, run in enumerate(every)}
+    return {name: stack([drawn[place[run]] for run in runs]) for name, runs in rows.items()}
 
 
 def _present(scores: Scores | None) -> Scores:
@@ -170,7 +212,7 @@ def _present(scores: Scores | None) -> Scores:
 
 
 def examples_of(arena: Arena, runs: Sequence[Run], splits: Sequence[str]) -> list[Examples] | None:
-    """Examples of any candidate's runs, e.g. one alpha; None where a split is missing. Additive metrics only."""
+    """Correctness of any candidate's runs, e.g. one alpha; None where a split is missing."""
     found: list[Examples] = []
     for split in splits:
         scores = stacked(arena.reader(split), runs)
@@ -178,3 +220,18 @@ def examples_of(arena: Arena, runs: Sequence[Run], splits: Sequence[str]) -> lis
             return None
         found.append(Examples(scores, arena.clusters.get(split)))
     return found
+
+
+def sample_of(arena: Arena, runs: Sequence[Run], split: str) -> Sample | None:
+    """A row's sample, by the arena's metric, on a split that is in none of its columns; None where it is missing."""
+    suite = f"{arena.suite}-v{arena.version}"
+    return split_sample(arena.metric_of(split), suite, split, runs, arena.cluster_names.get(split.partition("@")[0]))
+
+
+def split_sample(metric: str, suite: str, split: str, runs: Sequence[Run], cluster: str | None) -> Sample | None:
+    """The sample of these runs on one split, with clusters of the group column `cluster`; None where it is missing."""
+    reader = SplitReader(split, metric if metric in PER_EXAMPLE else ACCURACY)
+    if stacked(reader, runs) is None:
+        return None
+    clusters = codes(reader.group(*runs[0], cluster)) if cluster else None
+    return samples_of(metric, suite, reader, {"": runs}, clusters)[""]

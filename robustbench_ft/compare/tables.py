@@ -1,56 +1,46 @@
 """A comparison in words: one table of claims, one of exploratory cells, and what was assumed. Text only."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from tabulate import tabulate
-
 from robustbench_ft.metrics import METRICS
-from robustbench_ft.stats.intervals import Estimate
 
 from .claims import FOR_LETTERS, Claim, Comparison, Line
-
-MISSING = "—"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A table as it is printed."""
-
-    title: str
-    header: tuple[str, ...]
-    body: tuple[tuple[str, ...], ...]
-    caption: str
-    rule_after: int = 0  # rows above this line are ranked; 0: no line
+from .load import OFFICIAL, Arena
+from .text import MISSING, Text, estimate_json, p_text, points, recipes_line, sizes_line, span
 
 
-def points(value: Estimate, signed: bool = False, unit: float = 100.0) -> str:
-    """'71.3 ± 0.4'; two decimals where the standard error is below 0.1 points."""
-    digits = 1 if unit * value.se >= 0.1 or value.se == 0 else 2
-    sign = "+" if signed else ""
-    return f"{unit * value.value:{sign}.{digits}f} ± {unit * value.half_width:.{digits}f}"
+REPORTED = "Candidates and checkpoints are selected on images that the table reports, as the protocol says."
 
 
-def p_text(p: float) -> str:
-    return "<.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+def metric_title(arena: Arena) -> str:
+    """What the numbers of a table are."""
+    if arena.metric != OFFICIAL:
+        return f"{METRICS[arena.metric].title}{', %' if unit_of(arena) == 100 else ''}"
+    return "top-1 accuracy, %" if arena.only_accuracy else "official metrics, %"
+
+
+def unit_of(arena: Arena) -> float:
+    """100 for shares, 1 for losses."""
+    return 100.0 if arena.higher_is_better else 1.0
 
 
 def main_table(found: Comparison) -> Text:
     """One line per row: best first, then those that are not ranked, each with its reason."""
-    arena = found.arena
-    unit = 100.0 if arena.metric in ("accuracy", "macro_f1") else 1.0
+    arena, unit = found.arena, unit_of(found.arena)
     claims = {claim.row: claim for claim in found.claims}
-    base = next(line for line in found.lines if line.row.name == found.baseline.name)
+    base = next(line for line in found.lines if found.baseline and line.row.name == found.baseline.name)
+    beside = ("mean OOD accuracy",) if base.accuracies else ()
     confirmed = "Holm" if found.family == "ood-mean" else "BH, exploratory"
     header = (
-        "method", "seeds", "ID", "mean OOD", "letters", "rank", "P(best)",
-        f"difference to {found.baseline.name}", "p", f"p {confirmed}", "reading",
+        "method", "seeds", arena.column(arena.test), "mean OOD", *beside, "letters", "rank", "P(best)",
+        f"difference to {base.row.name}", "p", f"p {confirmed}", "reading",
     )  # fmt: skip
     body = tuple(_line(line, claims.get(line.row.name), base, unit) for line in found.lines)
     ranked = sum(line.status == "ranked" for line in found.lines)
     return Text(
-        f"{arena.title}: {METRICS[arena.metric].title}{', %' if unit == 100 else ''}", header, body, assumptions(found),
+        f"{arena.title}: {metric_title(arena)}", header, body, assumptions(found),
         ranked if ranked < len(found.lines) else 0,
     )  # fmt: skip
 
@@ -65,6 +55,8 @@ def _line(line: Line, claim: Claim | None, base: Line, unit: float) -> tuple[str
         points(identity.estimate, unit=unit) if identity else MISSING,
         points(ood.estimate, unit=unit) if ood else MISSING,
     )  # fmt: skip
+    beside = line.accuracies.get("mean OOD")
+    head += (points(beside.estimate, unit=unit) if beside else MISSING,) if base.accuracies else ()
     rank = line.rank
     place = MISSING if rank is None else str(rank.low) if rank.low == rank.high else f"{rank.low}-{rank.high}"
     head += (line.letters or MISSING, place, MISSING if rank is None else f"{rank.p_best:.2f}")
@@ -79,21 +71,23 @@ def _line(line: Line, claim: Claim | None, base: Line, unit: float) -> tuple[str
     if claim.estimate.se == 0 and claim.estimate.value == 0:
         reading = "same answers"
     elif claim.verdict == "unresolved" and claim.detectable is not None:
-        reading = f"unresolved: sees {unit * claim.detectable:.2g} or more"
+        reading = f"not resolved: these runs can detect {unit * claim.detectable:.2g} or more"
     if line.status != "ranked":
         reading = f"{reading} ({line.status})"
-    return (*head, gap, p_text(claim.estimate.p), p_text(claim.p_adjusted or 0.0), reading)
+    return (*head, gap, p_text(claim.estimate.p), p_text(claim.p_adjusted), reading)
 
 
 def _no_claim(line: Line, base: Line) -> str:
     if line.row.oracle:
         return "oracle: chosen on OOD, unranked"
+    if line.row.transductive or base.row.transductive:
+        return "transductive: its answers depend on other test images, unranked"
     return f"{base.status if line.status == 'ranked' else line.status}: no claim about a method"
 
 
 def cell_table(found: Comparison) -> Text:
     """Differences on single shifts and kinds of shift."""
-    unit = 100.0 if found.arena.metric in ("accuracy", "macro_f1") else 1.0
+    unit = unit_of(found.arena)
     columns = list(dict.fromkeys(claim.on for claim in found.exploratory))
     by_place = {(claim.row, claim.on): claim for claim in found.exploratory}
     names = list(dict.fromkeys(claim.row for claim in found.exploratory))
@@ -107,8 +101,9 @@ def cell_table(found: Comparison) -> Text:
 
     body = tuple((name, *(text(by_place.get((name, column))) for column in columns)) for name in names)
     size = sum(claim.tested for claim in found.exploratory)
+    shown = [found.arena.column(c) if c in found.arena.shifts else c for c in columns]
     return Text(
-        f"Differences to {found.baseline.name} by test set", ("method", *columns), body,
+        f"Differences to {found.baseline_name} by test set", ("method", *shown), body,
         f"95 % intervals, unadjusted; * adjusted p < .05 ({correction}, {size} cells). One seed or oracle: no test.",
     )  # fmt: skip
 
@@ -121,7 +116,7 @@ def assumptions(found: Comparison) -> str:
     pairing = f"seeds of {', '.join(paired)} paired (same training runs)" if paired else "seeds independent"
     family = "mean OOD" if found.family == "ood-mean" else "cells by test set"
     claims = (
-        f"Holm over {found.family_size} comparisons with {found.baseline.name} on {family}"
+        f"Holm over {found.family_size} comparisons with {found.baseline_name} on {family}"
         if found.family_size
         else "no comparison is tested: one seed tells of a checkpoint, not of a method"
     )
@@ -129,35 +124,31 @@ def assumptions(found: Comparison) -> str:
     if m > 1:
         parts = [f"letters: Holm over {m * (m - 1) // 2} pairs of rows with {FOR_LETTERS}+ seeds",
                  f"ranks: 95 % of {found.draws} {found.drawn} bootstrap draws"]  # fmt: skip
-    seeds = _range([len(line.row.runs) for line in found.lines if not line.row.deterministic])
+    seeds = span([len(line.row.runs) for line in found.lines if not line.row.deterministic])
     text = "; ".join([
         "Estimand: a fresh seed on fresh images of the same kind",
         f"95 % two-way t intervals, unadjusted (S = {seeds} seeds x {' or '.join(units)}s, n = "
-        f"{_range([arena.n[split] for split in arena.shifts])} per set)",
+        f"{span([arena.n[split] for split in arena.shifts])} per set)",
         f"differences paired on examples, {pairing}", claims, *parts, "mean OOD: equal weights, ID not in it",
     ])  # fmt: skip
-    least = found.permutation
-    if least.get("power") != "impossible":
-        return f"{text}."
-    return (
-        f"{text}. A rank or permutation test of {least['seeds']} seeds cannot reach Holm's first step (least p "
-        f"{least['minimum_p']:.2g}; {least['seeds_needed']} seeds could) - power: impossible; the t interval leans on "
-        "normal seed means instead."
-    )
+    least, said = found.permutation, [f"{text}."]
+    if least.get("power") == "impossible":
+        said.append(
+            f"A rank or permutation test of {least['seeds']} seeds cannot reach Holm's first step (least p "
+            f"{least['minimum_p']:.2g}; {least['seeds_needed']} seeds could) - power: impossible; the t interval leans "
+            "on normal seed means instead."
+        )
+    return " ".join([*said, *(note for note in notes(found) if note)])
 
 
-def _range(values: Sequence[int]) -> str:
-    if not values:
-        return "no"
-    return str(min(values)) if min(values) == max(values) else f"{min(values)}-{max(values)}"
-
-
-def markdown(text: Text) -> str:
-    """GitHub Markdown, bars escaped, numbers to the right."""
-    align = ("left", *("right" for _ in text.header[1:]))
-    body = [[cell.replace("|", "\\|") for cell in row] for row in text.body]
-    table = tabulate(body, text.header, tablefmt="github", disable_numparse=True, colalign=align)
-    return f"**{text.title}**\n\n{table}\n\n{text.caption}\n"
+def notes(found: Comparison) -> list[str]:
+    """What a reader must know of these rows besides: recipes, selection on reported images, few images."""
+    arena = found.arena
+    return [
+        recipes_line([line.row for line in found.lines]),
+        REPORTED if arena.selects_on_reported else "",
+        sizes_line({("ID" if split == arena.test else split): n for split, n in arena.n.items()}),
+    ]
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -166,13 +157,13 @@ def as_json(found: Comparison) -> dict[str, Any]:
     return {
         "suite": arena.suite, "suite_version": arena.version, "model": arena.model, "weights": arena.weights,
         "protocol": arena.protocol, "metric": arena.metric,
-        "metric_version": METRICS[arena.metric].version,
+        "metrics": {split: arena.metric_of(split) for split in arena.n},
         "splits": {
             split: {"n": arena.n[split], "digest": arena.digests.get(split),
                     "role": "ID" if split == arena.test else "OOD", "unit": arena.cluster_names.get(split, "example")}
             for split in arena.n
         },
-        "baseline": found.baseline.name, "family": found.family, "family_size": found.family_size,
+        "baseline": found.baseline.name if found.baseline else None, "family": found.family, "family_size": found.family_size,
         "rows": [_line_json(line) for line in found.lines],
         "comparisons": [_claim_json(claim) for claim in found.claims],
         "cells": [_claim_json(claim) for claim in found.exploratory],
@@ -186,13 +177,15 @@ def as_json(found: Comparison) -> dict[str, Any]:
 def _line_json(line: Line) -> dict[str, Any]:
     row = line.row
     cells = {
-        name: {**_estimate_json(cell.estimate), "sd": cell.sd, "S": len(cell.runs), "per_seed": list(cell.runs)}
+        name: {**estimate_json(cell.estimate), "sd": cell.sd, "S": len(cell.runs), "per_seed": list(cell.runs)}
         for name, cell in line.cells.items()
     }
     return {
         "name": row.name, "also": list(row.also), "method": row.method, "setting": row.setting,
         "selection": row.selection, "oracle": row.oracle, "deterministic": row.deterministic, "seeds": list(row.seeds),
         "candidates": [candidate for _, candidate in row.runs], "status": line.status, "missing": list(line.missing),
+        "transductive": row.transductive, "recipe": row.recipe,
+        "accuracies": {name: {**estimate_json(c.estimate), "per_seed": list(c.runs)} for name, c in line.accuracies.items()},
         "diverged": line.diverged, "letters": line.letters, "rank": asdict(line.rank) if line.rank else None,
         "cells": cells, "runs": [record.cell["digest"] for record, _ in row.runs],
     }  # fmt: skip
@@ -200,16 +193,9 @@ def _line_json(line: Line) -> dict[str, Any]:
 
 def _claim_json(claim: Claim) -> dict[str, Any]:
     return {
-        "row": claim.row, "on": claim.on, **_estimate_json(claim.estimate), "paired_seeds": claim.paired_seeds,
+        "row": claim.row, "on": claim.on, **estimate_json(claim.estimate), "paired_seeds": claim.paired_seeds,
         "tested": claim.tested, "p": claim.estimate.p if claim.tested else None, "p_adjusted": claim.p_adjusted,
         "verdict": claim.verdict, "detectable": claim.detectable,
-    }  # fmt: skip
-
-
-def _estimate_json(found: Estimate) -> dict[str, Any]:
-    return {
-        "value": found.value, "interval": [found.low, found.high], "half_width": found.half_width, "se": found.se,
-        "df": found.df, "v_seed": found.v_seed, "v_examples": found.v_examples,
     }  # fmt: skip
 
 

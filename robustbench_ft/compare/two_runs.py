@@ -12,7 +12,7 @@ from robustbench_ft.errors import RbftError, unknown
 from robustbench_ft.stats.pairs import Flips, flips
 from robustbench_ft.store import Record, is_done, predictions_path
 
-from .tables import MISSING, Text, p_text
+from .text import MISSING, Text, p_text
 
 IGNORED = ("cost", "stages", "data")  # of env.json: measured, or shown apart
 MOST_CLASSES = 5

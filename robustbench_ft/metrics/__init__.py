@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustbench_ft.data import Predictions, view
+from robustbench_ft.data import Ints, Predictions, view
+from robustbench_ft.stats.macro_f1 import per_class_f1
 
 from .calibration import adaptive_ece as adaptive_ece
 from .calibration import debiased_ce2 as debiased_ce2
 from .calibration import ece as ece
+from .classes import group_accuracies as group_accuracies
 from .classes import macro_f1 as macro_f1
 from .classes import macro_recall as macro_recall
 from .classes import per_class_recall as per_class_recall
+from .classes import worst_group as worst_group
 from .classes import worst_groups as worst_groups
 
 VERSION = 2
+ACCURACY = "accuracy"
 WORST = "worst_group:"  # and a group column: the accuracy of its worst group
 
 
@@ -92,9 +96,28 @@ def title_of(name: str) -> str:
     return f"worst-{name.removeprefix(WORST)} accuracy" if name.startswith(WORST) else METRICS[name].title
 
 
+def value(name: str, label: Ints, prediction: Ints, groups: Mapping[str, Ints]) -> float:
+    """The metric `name` of predicted classes [n]: accuracy, macro_f1, macro_recall or worst_group:COLUMN."""
+    if name.startswith(WORST):
+        group = groups[name.removeprefix(WORST)]
+        return worst_group(prediction[group >= 0] == label[group >= 0], group[group >= 0]).accuracy
+    if name == "macro_f1":
+        return float(per_class_f1(label, prediction).mean())
+    if name == "macro_recall":
+        return float(np.mean(list(group_accuracies(prediction == label, label).values())))
+    if name != ACCURACY:
+        raise ValueError(f"{name} needs more than predicted classes")
+    return float((prediction == label).mean())
+
+
+def official_of(summary: Mapping[str, Any], split: str) -> str:
+    """The official metric of a split, as metrics.json states it; of a view in another label space: accuracy."""
+    return str(summary.get("official", {}).get(split, ACCURACY))
+
+
 @dataclass(frozen=True)
 class Column:
-    """A number that a table shows beside top-1 accuracy in the split's own classes."""
+    """A number that a table shows beside the official metric of the split's own classes."""
 
     split: str  # or a view of it
     metric: str
@@ -105,8 +128,10 @@ class Column:
 
 
 def further_columns(summary: Mapping[str, Any]) -> tuple[Column, ...]:
-    """What metrics.json says of official metrics that are not accuracy, and of other label spaces."""
-    official, splits = summary.get("official", {}), summary["splits"]
-    order = dict.fromkeys((splits["val"], splits["test"], *splits["shifts"], *splits.get("extra", ())))
-    named = [Column(split, official[split]) for split in order if official.get(split, "accuracy") != "accuracy"]
-    return (*named, *(Column(view, "accuracy") for view in summary.get("views", ())))
+    """Accuracy where it is not the official metric, official metrics of splits in no mean, and other label spaces."""
+    splits = summary["splits"]
+    shown = dict.fromkeys((splits["val"], splits["test"], *splits["shifts"]))
+    beside = [Column(split, ACCURACY) for split in shown if official_of(summary, split) != ACCURACY]
+    extra = [Column(split, official_of(summary, split)) for split in splits.get("extra", ())]
+    extra = [column for column in extra if column.metric != ACCURACY]
+    return (*beside, *extra, *(Column(view, ACCURACY) for view in summary.get("views", ())))
