@@ -13,7 +13,7 @@ from .cli_board import leaderboard
 from .cli_cache import cache_group
 from .cli_data import data
 from .cli_new import new
-from .cli_stats import FOLDER, PARTIAL, ROOT, WIDE, WORKERS
+from .cli_stats import FOLDER, PARTIAL, ROOT, SUITE, WIDE, WORKERS, find
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
@@ -264,16 +264,19 @@ def _rich(table: "Table", columns: "Sequence[int]", val: bool) -> Any:
 @click.option(
     "--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True
 )
+@SUITE
 @click.option("--val", is_flag=True, help="Also show ID validation, on which everything is chosen.")
 @click.option("--against", metavar="ROW", help="Also show differences to this row (a method or a row's name).")
 @click.option(
     "--figure", "picture", type=click.Path(path_type=Path), help="Also draw ID against OOD accuracy into this PNG."
 )
-def report_command(runs: tuple[Path, ...], style: str, val: bool, against: str | None, picture: Path | None) -> None:
-    """Tables from records, without torch. RUNS are folders (default: runs)."""
-    from . import figure, report, store
+def report_command(
+    runs: tuple[Path, ...], suite: str | None, style: str, val: bool, against: str | None, picture: Path | None
+) -> None:
+    """Tables from records, without torch. RUNS are folders of records or of published claims (default: runs)."""
+    from . import figure, report
 
-    found = report.tables(store.find_records(runs or (Path("runs"),)))
+    found = report.tables(find(runs, suite))
     if style == "json":
         click.echo(report.as_json(found), nl=False)
     for table in found:

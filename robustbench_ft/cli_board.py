@@ -103,6 +103,19 @@ def _rescore(
 
 @leaderboard.command(context_settings=WIDE)
 @ROOT
+@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v1).")
+def refresh(root: Path, suite: str | None) -> None:
+    """Make the claims again from their stored files, in the form of this version of rbft; says what changed."""
+    from .board import shelf
+
+    changed = shelf.refresh(root, suite)
+    for name, lines in changed.items():
+        click.echo(f"wrote    {root / name}: {len(lines)} fields, e.g. {lines[0]}")
+    click.echo(f"{len(changed)} claims changed; next: rbft leaderboard build")
+
+
+@leaderboard.command(context_settings=WIDE)
+@ROOT
 @click.option("--suite", metavar="NAME", help="Only the pages of this suite, and no index.")
 @click.option("--baseline", metavar="ROW", help="Differences are shown to this row.  [default: named by board.toml]")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 when a page is stale or missing.")

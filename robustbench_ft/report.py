@@ -95,11 +95,13 @@ def _curves(arena: Arena) -> dict[str, Sequence[tuple[float, float, float]]]:
 def _mean(runs: Sequence[tuple[Record, str]], splits: Sequence[str]) -> float:
     """The mean over runs and splits of the official metrics."""
     return float(
-        np.mean([
-            record.metrics["candidates"][candidate][split][official_of(record.metrics, split)]
-            for record, candidate in runs
-            for split in splits
-        ])
+        np.mean(
+            [
+                record.metrics["candidates"][candidate][split][official_of(record.metrics, split)]
+                for record, candidate in runs
+                for split in splits
+            ]
+        )
     )
 
 
@@ -130,8 +132,8 @@ def footnote(table: Table) -> str:
         sizes_line({("ID" if split == arena.test else split): n for split, n in arena.n.items()}),
     ]
     return " ".join([
-        f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % two-way t interval over seeds "
-        f"and examples ({seeds} training seed{'' if seeds == '1' else 's'}; one seed: examples only). Mean OOD: equal "
+        f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % two-way t interval over "
+        f"seeds and examples ({seeds} training seed{'' if seeds == '1' else 's'}; one seed: examples only). Mean OOD: equal "
         "weights, ID not in it.",
         *(note for note in notes if note),
     ])  # fmt: skip

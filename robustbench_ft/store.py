@@ -3,8 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -156,21 +155,30 @@ def _damaged(path: Path, error: Exception) -> RbftError:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished cell on disk."""
+    """A finished cell on disk. Its files are read once, when they are first asked for."""
 
     folder: Path
+    files: dict[str, Json] = field(default_factory=dict[str, Json], compare=False, repr=False)
 
-    @cached_property
+    @property
     def cell(self) -> Json:
-        return read_json(self.folder / "cell.json")
+        """The configuration: cell.json."""
+        return self._read("cell.json")
 
-    @cached_property
+    @property
     def env(self) -> Json:
-        return read_json(self.folder / "env.json")
+        """Machine, versions, data and costs: env.json."""
+        return self._read("env.json")
 
-    @cached_property
+    @property
     def metrics(self) -> Json:
-        return read_json(self.folder / "metrics.json")
+        """Which splits and candidates there are, and every metric of them: metrics.json."""
+        return self._read("metrics.json")
+
+    def _read(self, name: str) -> Json:
+        if name not in self.files:
+            self.files[name] = read_json(self.folder / name)
+        return self.files[name]
 
     @property
     def seed(self) -> int:

@@ -17,6 +17,7 @@ from robustbench_ft import metrics, stats, store
 from robustbench_ft.board import audit, bundle, claim, shelf
 from robustbench_ft.board.shelf import Stored
 from robustbench_ft.cli import main
+from robustbench_ft.rows import by_oracle, by_validation
 from robustbench_ft.stats import Examples
 
 TRUST = {"origin": "rerun", "by": None}
@@ -111,7 +112,11 @@ def test_a_family_has_a_fixed_row_a_chosen_row_and_its_curve(root: Path) -> None
     assert [point["alpha"] for point in content["results"]["curve"]] == list(made.ALPHAS)
     run = one(root, "wise-ft").runs[0]
     assert len(run.choices["test"]) == 11
-    assert set(run.scored["test"]) == {"alpha-0.5", run.by_validation, run.by_oracle}  # only what rows need
+    assert set(run.scored["test"]) == {
+        "alpha-0.5",
+        by_validation(run.metrics),
+        by_oracle(run.metrics),
+    }  # only what rows need
 
 
 def test_adding_the_same_records_again_changes_nothing(root: Path, records: Path) -> None:

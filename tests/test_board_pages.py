@@ -196,7 +196,7 @@ def test_markdown_latex_csv_and_json_tell_the_same_numbers(built: Path) -> None:
     board = board_of(built)
     found = json.loads((built / "shapes-v1.json").read_text())[0]["rows"]
     lines = [line.split(",") for line in (built / "shapes-v1.csv").read_text().splitlines()]
-    csv = {line[4]: float(line[13]) for line in lines if line[12] == "mean OOD"}
+    csv = {line[4]: float(line[14]) for line in lines if line[12] == "mean OOD"}
     for row, plain in zip(board.rows, found, strict=True):
         estimate = row.estimate("mean OOD")
         assert plain["accuracy"]["mean OOD"]["value"] == pytest.approx(estimate.value, rel=1e-8)

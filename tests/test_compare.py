@@ -16,7 +16,7 @@ from synthetic import World
 
 from robustbench_ft import compare, store
 from robustbench_ft.cli import main
-from robustbench_ft.compare import beyond, designs, tables
+from robustbench_ft.compare import beyond, designs, tables, text
 from robustbench_ft.errors import RbftError
 
 SKILLS = {"zero-shot": 0.2, "ft": 0.8, "lipsum": 1.6, "flyp": 0.8}
@@ -38,7 +38,7 @@ def own(runs: Path, tmp_path: Path) -> Path:
 
 
 def compared(root: Path, **options: Any) -> compare.Comparison:
-    (arena,) = compare.load(store.find_records([root]), options.pop("metric", "accuracy"))
+    (arena,) = compare.load(store.find_records([root]), options.pop("metric", "official"))
     return compare.compare(arena, options.pop("baseline", "ft"), **options)
 
 
@@ -130,7 +130,7 @@ def test_a_missing_cell_blocks_the_mean_and_the_rank(own: Path) -> None:
     assert "painting" in lipsum.cells
     assert (lipsum.rank, lipsum.missing) == (None, ("sketch",))
     assert all(c.row != "lipsum" for c in found.claims)
-    assert "missing sketch" in tables.markdown(tables.main_table(found))
+    assert "missing sketch" in text.markdown(tables.main_table(found))
 
 
 def test_designs_that_cannot_reach_significance_say_so(runs: Path) -> None:
@@ -185,7 +185,7 @@ def test_power_table_knows_what_it_cannot_know(runs: Path, tmp_path: Path) -> No
     assert all(d.design is not None for d in designs.designs(arena))
     synthetic.write(tmp_path, World(), SKILLS, 1)
     (arena,) = compare.load(store.find_records([tmp_path]))
-    assert "1 seed: unknown" in tables.markdown(designs.power_table(arena, 3))
+    assert "1 seed: unknown" in text.markdown(designs.power_table(arena, 3))
 
 
 def test_json_holds_every_number(runs: Path, tmp_path: Path) -> None:

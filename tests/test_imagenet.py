@@ -304,7 +304,7 @@ def test_the_whole_path(runs: Path) -> None:
 
 def test_reports_show_the_other_label_spaces(runs: Path) -> None:
     tables = report.tables(store.find_records([runs]))
-    assert {table.suite for table in tables} == {"imagenet", "imagenet+objectnet"}
+    assert {table.arena.suite for table in tables} == {"imagenet", "imagenet+objectnet"}
     text = "".join(report.markdown(table) for table in tables)
     for view in ("r@1000-way: accuracy", "a@1000-way: accuracy", "test@objectnet-classes: accuracy"):
         assert view in text
@@ -319,7 +319,7 @@ def test_effective_robustness_is_shown_where_a_line_explains_enough(runs: Path, 
     text = json.dumps(json.loads((tmp_path / "all.json").read_text())).partition('"effective_robustness": ')[2]
     found, _ = json.JSONDecoder().raw_decode(text)
     shown = {row: set(cells) for row, cells in found["rows"].items()}
-    assert shown == {row: {"v2", "r", "sketch"} for row in ("ft", "lipsum")}
+    assert shown == {row: {"v2", "r", "sketch"} for row in ("ft (batch=8, steps=2)", "lipsum (batch=8, steps=2)")}
     assert found["lines"]["r"][0]["identity"] == "test@r-classes"
     boards = tmp_path / "boards"
     shelf.add([runs], boards, {"origin": "rerun"})

@@ -15,7 +15,7 @@ STREET = (
     "trees", "archives", "prompts", "custom", "model_ref", "registry", "suite_ref", "doctor", "clip", "augment",
     "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows",
     "scores", "compare", "report", "figure", "runner", "describe", "bench", "bench_loader", "checks",
-    "cli_stats", "cli_cache", "cli_bench", "board", "cli_board", "cli_data", "cli_new", "cli",
+    "board", "cli_stats", "cli_cache", "cli_bench", "cli_board", "cli_data", "cli_new", "cli",
 )  # fmt: skip
 TORCH = {
     "augment", "clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "bench_loader",

@@ -163,7 +163,7 @@ def read(folder: Path) -> Bundle:
 class PublishedRun(Record):
     """A run of a claim, read as a record: `folder` holds record.json and predictions.parquet."""
 
-    bundle: Bundle = field(compare=False, repr=False)
+    bundle: Bundle = field(kw_only=True, compare=False, repr=False)
 
     @property
     def cell(self) -> Json:

@@ -22,7 +22,7 @@ from robustbench_ft.store import Json
 from . import bundle
 from .bundle import Bundle, PublishedRun, split_names
 
-SCHEMA = 1
+SCHEMA = 2  # 2: official metrics, stored interval ends, how checkpoints were chosen, the code of the method
 INTERVAL = "two-way t over seeds and examples, 95 %"
 FIXED, BY_VALIDATION, BY_REPORTED, ORACLE = "fixed", "id_val", "reported_id", "oracle"
 ENVIRONMENT = (
@@ -247,7 +247,9 @@ def _official(runs: Sequence[Bundle], candidates: Sequence[str], wanted: Mapping
 def _by_official(runs: Sequence[Bundle], candidates: Sequence[str], splits: Sequence[str]) -> dict[str, Sample]:
     """Split -> sample by its official metric, of one candidate per run."""
     cell, summary = runs[0].cell, runs[0].summary
-    chosen = [(PublishedRun(Path(f"seed-{run.seed}"), run), name) for run, name in zip(runs, candidates, strict=True)]
+    chosen = [
+        (PublishedRun(Path(f"seed-{run.seed}"), bundle=run), name) for run, name in zip(runs, candidates, strict=True)
+    ]
     suite, clusters = f"{cell['suite']}-v{cell['suite_version']}", summary["clusters"]
     samples = {
         split: split_sample(official_of(summary, split), suite, split, chosen, clusters.get(split.partition("@")[0]))

@@ -102,7 +102,9 @@ def shifts(board: Board, name: str) -> str:
             ax.set_visible(False)
         axes[0, 0].set_yticks(range(len(board.rows)), [_short(row.name) for row in board.rows])
         axes[0, 0].invert_yaxis()
-        drawn.supxlabel("accuracy, %" if board.arena.only_accuracy else "official metric, %", fontsize=svg.SIZE, color=MUTED)
+        drawn.supxlabel(
+            "accuracy, %" if board.arena.only_accuracy else "official metric, %", fontsize=svg.SIZE, color=MUTED
+        )
         return svg.text(drawn, name, f"Accuracy on each shift, {board.title}")
 
 

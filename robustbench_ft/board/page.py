@@ -135,7 +135,12 @@ def _main(board: Board, key: str) -> Table:
         kinds = ["name", "", emphasis, *("" for _ in raw[3:])]
         cells = [Cell(t, s, k) for t, s, k in zip(text.line(board, row), raw, kinds, strict=True)]
         lines.append(Line(row.key, tuple(cells), row.ranked))
-    return Table(f"{key}-main", f"{metric_title(board.arena).capitalize()}: {board.title}", tuple(text.header(board)), tuple(lines))
+    return Table(
+        f"{key}-main",
+        f"{metric_title(board.arena).capitalize()}: {board.title}",
+        tuple(text.header(board)),
+        tuple(lines),
+    )
 
 
 def _more(board: Board, key: str) -> list[Table]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from robustbench_ft.errors import RbftError
-from robustbench_ft.store import Json, Record, find_records, read_json, write_json
+from robustbench_ft.store import Json, Record, find_records, is_done, read_json, write_json
 
 from . import bundle, claim
 from .bundle import Bundle, PublishedRun
@@ -49,7 +49,7 @@ def named(folder: Path, model: str) -> Named:
     table = content.get(model, {})
     stray = sorted({*table} - {"baseline", "curve"}) if isinstance(table, dict) else [model]
     if stray:
-        raise RbftError(f'{path}: unknown key \'{stray[0]}\'; write [{model}], baseline = "METHOD-DIGEST", curve = ...')
+        raise RbftError(f"{path}: unknown key '{stray[0]}'; write [{model}], baseline = \"METHOD-DIGEST\", curve = ...")
     values = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
     if not all(isinstance(name, str) for names in values.values() for name in names):
         raise RbftError(f"{path}: baseline and curve are names of claims, e.g. ft-4f358087")
@@ -78,7 +78,8 @@ class Stored:
             raise RbftError(f"{self.path} is no claim: it lacks {', '.join(sorted(missing))}")
         if found["schema"] != claim.SCHEMA:
             raise RbftError(
-                f"{self.path} has schema {found['schema']}, this version reads {claim.SCHEMA}; add it again"
+                f"{self.path} has schema {found['schema']}, this version reads {claim.SCHEMA}; "
+                "run `rbft leaderboard refresh`"
             )
         return found
 
@@ -105,7 +106,7 @@ class Stored:
     def records(self) -> list[PublishedRun]:
         """The runs as records, in the order of the listed seeds."""
         folders = [self.root / self.place.run(seed) for seed in self.seeds]
-        return [PublishedRun(folder, run) for folder, run in zip(folders, self.runs, strict=True)]
+        return [PublishedRun(folder, bundle=run) for folder, run in zip(folders, self.runs, strict=True)]
 
     def files(self) -> dict[str, dict[str, str]]:
         """Digests of what is stored now."""
@@ -113,6 +114,33 @@ class Stored:
             str(seed): {name: bundle.file_digest(self.root / self.place.run(seed) / name) for name in FILES}
             for seed in self.seeds
         }
+
+
+def find_runs(paths: Sequence[Path]) -> list[Record]:
+    """Every finished cell, and every run of a claim, under these folders.
+
+    A path may also be the JSON file of a claim. Own runs and published ones are read alike from here on.
+    """
+    found: list[Record] = []
+    for path in paths:
+        if path.suffix == ".json" and path.is_file():
+            path = path.parent.parent / "predictions" / path.parent.name / path.stem
+        folders = sorted(record.parent for record in path.rglob(bundle.RECORD))
+        found += [PublishedRun(folder, bundle=bundle.read(folder)) for folder in folders]
+        if not folders or any(path.rglob("done")):
+            found += find_records([path])
+    return found
+
+
+def find_run(folder: Path) -> Record:
+    """One finished cell, or one run of a claim."""
+    if (folder / bundle.RECORD).exists():
+        return PublishedRun(folder, bundle=bundle.read(folder))
+    if not (folder / "cell.json").exists() or not is_done(folder):
+        raise RbftError(
+            f"{folder} is no finished run: name a folder like runs/SUITE/MODEL/METHOD-DIGEST/seed-0 that holds 'done'"
+        )
+    return Record(folder)
 
 
 def find(root: Path, suite: str | None = None) -> list[Stored]:
@@ -184,6 +212,32 @@ def _move(one: Stored, root: Path, replace: bool) -> Stored:
             shutil.rmtree(old)
         new.replace(old)
     return target
+
+
+def refresh(root: Path, suite: str | None = None) -> dict[str, list[str]]:
+    """Make every claim again from its stored files, in the form of this version; returns what changed, by claim.
+
+    A file that is not the one the claim was made from is an error: this command never blesses other predictions.
+    """
+    changed: dict[str, list[str]] = {}
+    for one in find(root, suite):
+        stored = read_json(one.path)
+        try:
+            files = {str(run["seed"]): run["files"] for run in stored["runs"]}
+            seeds, trust = sorted(run["seed"] for run in stored["runs"]), stored["trust"]
+        except (KeyError, TypeError) as error:
+            raise RbftError(f"{one.path} is no claim: it lacks {error}; restore it") from error
+        for seed in seeds:
+            for name in FILES:
+                path = root / one.place.run(seed) / name
+                if bundle.file_digest(path) != files[str(seed)].get(name):
+                    raise RbftError(f"{path} is not the file that {one.path} was made from; restore it, or add it anew")
+        fresh = claim.make([bundle.read(root / one.place.run(seed)) for seed in seeds], files, trust)
+        lines = claim.differing(stored, fresh)
+        if lines:
+            write_json(one.path, fresh)
+            changed[one.place.claim.as_posix()] = lines
+    return changed
 
 
 def mark(one: Stored, level: str, name: str) -> None:

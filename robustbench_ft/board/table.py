@@ -221,9 +221,9 @@ def caption(board: Board) -> str:
     notes = [recipes_line(board.arena.rows), REPORTED if board.arena.selects_on_reported else "",
              sizes_line(board.arena.n)]  # fmt: skip
     return " ".join([
-        f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % interval (two-way t over seeds "
-        f"and examples, unadjusted): what a fresh training seed would give on fresh images of the same kind. {seeds} "
-        f"training seeds; images: {sizes}. "
+        f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % interval (two-way t over "
+        f"seeds and examples, unadjusted): what a fresh training seed would give on fresh images of the same kind. "
+        f"{seeds} training seeds; images: {sizes}. "
         f"Mean OOD: equal weights over {len(board.shifts)} shifts, ID not in it. Rows share a letter unless their mean "
         f"OOD differs at Holm-adjusted p < {ALPHA:g} (family: all {pairs} pairs, paired on images). Bold: not told "
         f"apart from the best; underlined: best of the rest. Rank: 95 % of bootstrap draws over seeds and images.",

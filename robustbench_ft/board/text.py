@@ -41,7 +41,17 @@ def header(board: Board) -> list[str]:
     others = ["ID, %" if name == "ID" else name for name in others]
     difference = [f"vs {board.baseline}, points"] if board.baseline else []
     recipe = ["recipe"] if len(board.recipes) > 1 else []
-    return ["method", "seeds", "mean OOD, %", "letters", "rank", *difference, *others, "gain at equal ID, points", *recipe]
+    return [
+        "method",
+        "seeds",
+        "mean OOD, %",
+        "letters",
+        "rank",
+        *difference,
+        *others,
+        "gain at equal ID, points",
+        *recipe,
+    ]
 
 
 def line(board: Board, row: Row) -> list[str]:
@@ -49,7 +59,17 @@ def line(board: Board, row: Row) -> list[str]:
     mean, *cells = [points(row.estimate(column)) for column in board.shown_columns]
     difference = [against(row)] if board.baseline else []
     recipe = [recipe_name(row)] if len(board.recipes) > 1 else []
-    return [row.name, str(len(row.seeds)), mean, row.letters or NONE, rank(row), *difference, *cells, gain(row), *recipe]
+    return [
+        row.name,
+        str(len(row.seeds)),
+        mean,
+        row.letters or NONE,
+        rank(row),
+        *difference,
+        *cells,
+        gain(row),
+        *recipe,
+    ]
 
 
 def recipe_name(row: Row) -> str:
@@ -104,9 +124,7 @@ def meaning(board: Board) -> str:
     return " ".join(texts)
 
 
-FURTHER = (
-    "Beside the official metrics: accuracy, splits in no mean, other label spaces, in %: means over seeds, sd behind them."
-)
+FURTHER = "Beside the official metrics: accuracy, splits in no mean, other label spaces, in %: means over seeds, sd behind them."
 
 
 def further_cells(board: Board, row: Row) -> list[str]:

@@ -22,7 +22,7 @@ from robustbench_ft.stats.robustness import (
 
 from .claims import Comparison
 from .load import OFFICIAL, Arena, examples_of
-from .text import MISSING, Text, estimate_json, points
+from .text import MISSING, Text, points
 
 PLACES = (0.0, 0.5, 1.0)  # where frontiers are met, as shares of their common ID range
 

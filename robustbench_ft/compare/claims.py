@@ -129,7 +129,7 @@ def find_row(arena: Arena, name: str) -> Row:
         if len(found) == 1:
             return found[0]
     known = ", ".join(f"'{row.name}'" for row in (named or arena.rows))
-    problem = f"--baseline {name} names {len(named)} rows" if named else f"no row '{name}' to be the baseline"
+    problem = f"'{name}' names {len(named)} rows" if named else f"no row '{name}'"
     raise RbftError(f"{problem} in {arena.title}; rows: {known}")
 
 

@@ -77,7 +77,9 @@ class Arena:
         """The title of a split's column: its name, and its metric where that is not accuracy."""
         name = "ID" if split == self.test else split
         metric = self.metric_of(split)
-        return f"{name}, {title_of(metric)}" if self.metric == OFFICIAL and metric != ACCURACY else name
+        return (
+            f"{name}: {title_of(metric).partition(',')[0]}" if self.metric == OFFICIAL and metric != ACCURACY else name
+        )
 
     def reader(self, split: str) -> SplitReader:
         """Correctness on a split, or on a view of it that is not a column of its own."""

@@ -10,7 +10,6 @@ from .claims import FOR_LETTERS, Claim, Comparison, Line
 from .load import OFFICIAL, Arena
 from .text import MISSING, Text, estimate_json, p_text, points, recipes_line, sizes_line, span
 
-
 REPORTED = "Candidates and checkpoints are selected on images that the table reports, as the protocol says."
 
 
@@ -163,7 +162,8 @@ def as_json(found: Comparison) -> dict[str, Any]:
                     "role": "ID" if split == arena.test else "OOD", "unit": arena.cluster_names.get(split, "example")}
             for split in arena.n
         },
-        "baseline": found.baseline.name if found.baseline else None, "family": found.family, "family_size": found.family_size,
+        "baseline": found.baseline.name if found.baseline else None, "family": found.family,
+        "family_size": found.family_size,
         "rows": [_line_json(line) for line in found.lines],
         "comparisons": [_claim_json(claim) for claim in found.claims],
         "cells": [_claim_json(claim) for claim in found.exploratory],
@@ -185,7 +185,9 @@ def _line_json(line: Line) -> dict[str, Any]:
         "selection": row.selection, "oracle": row.oracle, "deterministic": row.deterministic, "seeds": list(row.seeds),
         "candidates": [candidate for _, candidate in row.runs], "status": line.status, "missing": list(line.missing),
         "transductive": row.transductive, "recipe": row.recipe,
-        "accuracies": {name: {**estimate_json(c.estimate), "per_seed": list(c.runs)} for name, c in line.accuracies.items()},
+        "accuracies": {
+            name: {**estimate_json(c.estimate), "per_seed": list(c.runs)} for name, c in line.accuracies.items()
+        },
         "diverged": line.diverged, "letters": line.letters, "rank": asdict(line.rank) if line.rank else None,
         "cells": cells, "runs": [record.cell["digest"] for record, _ in row.runs],
     }  # fmt: skip

@@ -46,10 +46,9 @@ def p_text(p: float | None) -> str:
 def recipes_line(rows: Sequence[Row]) -> str:
     """What the recipes of trained rows have in common or not, as a sentence; empty for fewer than two methods."""
     recipes = {row.name: row.recipe for row in rows if row.recipe is not None}
-    methods = {row.method for row in rows if row.recipe is not None}
-    if len(methods) < 2:
+    if len({row.method for row in rows if row.recipe is not None}) < 2:
         return ""
-    words = differing({name: recipe for name, recipe in recipes.items() if recipe is not None})
+    words = differing(recipes)
     return f"Recipes differ: {', '.join(words)}." if words else "All trained rows share one recipe."
 
 
@@ -66,7 +65,9 @@ def span(values: Sequence[int]) -> str:
     return str(min(values)) if min(values) == max(values) else f"{min(values)}-{max(values)}"
 
 
-def grid(header: Sequence[str], body: Sequence[Sequence[str]], style: str = "github", words: Sequence[int] = (0,)) -> str:
+def grid(
+    header: Sequence[str], body: Sequence[Sequence[str]], style: str = "github", words: Sequence[int] = (0,)
+) -> str:
     """Markdown of texts; columns in `words` are aligned to the left, all others to the right."""
     align = tuple("left" if k in words else "right" for k in range(len(header)))
     return tabulate([list(row) for row in body], list(header), tablefmt=style, disable_numparse=True, colalign=align)

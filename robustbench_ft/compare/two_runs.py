@@ -1,8 +1,7 @@
-"""`rbft diff`: two runs of anything. First what differs around them, then which answers flipped (statistics.md 1.6)."""
+"""`rbft diff`: two runs of anything. First what differs around them, then which answers flipped."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,13 @@ import numpy as np
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError, unknown
 from robustbench_ft.stats.pairs import Flips, flips
-from robustbench_ft.store import Record, is_done, predictions_path
+from robustbench_ft.store import Record, read_json
 
 from .text import MISSING, Text, p_text
 
 IGNORED = ("cost", "stages", "data")  # of env.json: measured, or shown apart
 MOST_CLASSES = 5
+MOST_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class SplitDiff:
     flips: Flips
     changed: float  # share of examples with another prediction, right or wrong
     gained: Mapping[int, tuple[int, int, int]]  # class -> (examples, only A right, only B right)
+    only_a: tuple[str, ...]  # ids of examples that only A gets right
+    only_b: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,11 @@ class TwoRuns:
     changes: tuple[Change, ...]
     splits: tuple[SplitDiff, ...]
     skipped: Mapping[str, str]  # split -> why it cannot be compared
+    classes: tuple[str, ...]  # names in label order; empty where neither run tells them
 
 
-def two_runs(a: Path, b: Path, candidates: tuple[str, str] | None = None) -> TwoRuns:
-    """Of two cell folders; families are compared by their default candidates unless named."""
-    left, right = _record(a), _record(b)
+def two_runs(left: Record, right: Record, candidates: tuple[str, str] | None = None) -> TwoRuns:
+    """Two runs side by side; families are compared by their default candidates unless named."""
     chosen = candidates or (str(left.metrics["default"]), str(right.metrics["default"]))
     for record, candidate in zip((left, right), chosen, strict=True):
         if candidate not in record.metrics["candidates"]:
@@ -68,15 +70,8 @@ def two_runs(a: Path, b: Path, candidates: tuple[str, str] | None = None) -> Two
         else:
             found.append(compared)
     skipped |= {split: f"only in {right.folder}" for split in _splits(right) if split not in _splits(left)}
-    return TwoRuns(left, right, chosen, tuple(_changes(left, right)), tuple(found), skipped)
-
-
-def _record(folder: Path) -> Record:
-    if not (folder / "cell.json").exists() or not is_done(folder):
-        raise RbftError(
-            f"{folder} is no finished run: name a folder like runs/SUITE/MODEL/METHOD-DIGEST/seed-0 that holds 'done'"
-        )
-    return Record(folder)
+    changes, names = tuple(_changes(left, right)), class_names(left) or class_names(right)
+    return TwoRuns(left, right, chosen, changes, tuple(found), skipped, names)
 
 
 def _splits(record: Record) -> list[str]:
@@ -110,7 +105,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _split(a: Record, b: Record, candidates: tuple[str, str], split: str) -> SplitDiff | str:
     """Joined by example id; a reason in place of a result where the examples are not the same."""
     for record, candidate in zip((a, b), candidates, strict=True):
-        if not predictions_path(record.folder, candidate, split).exists():
+        if not record.holds(candidate, split):
             return f"no predictions in {record.folder}"
     left, right = a.predictions(candidates[0], split), b.predictions(candidates[1], split)
     if len(set(left.ids)) != len(left.ids) or len(set(right.ids)) != len(right.ids):
@@ -135,7 +130,17 @@ def _compared(split: str, left: Predictions, right: Predictions, order: np.ndarr
     counts = [np.bincount(left.label[mask], minlength=size) for mask in (slice(None), only_a, only_b)]
     gained = {int(c): (int(counts[0][c]), int(counts[1][c]), int(counts[2][c]))
               for c in np.flatnonzero(counts[1] + counts[2])}  # fmt: skip
-    return SplitDiff(split, (float(mine.mean()), float(theirs.mean())), flips(mine, theirs), changed, gained)
+    ids = [tuple(left.ids[k] for k in np.flatnonzero(mask)) for mask in (only_a, only_b)]
+    return SplitDiff(split, (float(mine.mean()), float(theirs.mean())), flips(mine, theirs), changed, gained, *ids)
+
+
+def class_names(record: Record) -> tuple[str, ...]:
+    """Names of the classes in label order, from the record or from its saved model; empty where neither tells."""
+    told = record.env.get("labels", {}).get("classes")
+    path = record.folder / "model" / "open_clip_config.json"
+    if not told and path.exists():
+        told = read_json(path).get("rbft", {}).get("classes")
+    return tuple(told or ())
 
 
 def sections(found: TwoRuns) -> list[Text]:
@@ -151,9 +156,13 @@ def sections(found: TwoRuns) -> list[Text]:
         "Churn: examples that only one run gets right; ± 95 % half-width over examples; mid-p McNemar, unadjusted: of "
         "these two checkpoints, not of their methods.",
     ))  # fmt: skip
-    classes = tuple(_class_row(split) for split in found.splits if split.gained)
+    classes = tuple(_class_row(split, found.classes) for split in found.splits if split.gained)
     if classes:
         made.append(Text("Classes that flipped most", ("split", "class: only A right / only B right (n)"), classes, ""))
+    images = tuple((s.split, _some(s.only_a), _some(s.only_b)) for s in found.splits if s.only_a or s.only_b)
+    if images:
+        made.append(Text("Images that flipped", ("split", "only A right", "only B right"), images,
+                         f"The first {MOST_IMAGES} of each; --json names them all."))  # fmt: skip
     if found.skipped:
         made.append(Text("Not compared", ("split", "reason"), tuple(found.skipped.items()), ""))
     return made
@@ -168,11 +177,17 @@ def _row(found: SplitDiff) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _class_row(found: SplitDiff) -> tuple[str, str]:
+def _class_row(found: SplitDiff, names: Sequence[str]) -> tuple[str, str]:
     ordered = sorted(found.gained.items(), key=lambda item: (-(item[1][1] + item[1][2]), item[0]))
-    shown = ", ".join(f"{c}: {a}/{b} ({n})" for c, (n, a, b) in ordered[:MOST_CLASSES])
+    named = {c: names[c] if c < len(names) else str(c) for c, _ in ordered}
+    shown = ", ".join(f"{named[c]}: {a}/{b} ({n})" for c, (n, a, b) in ordered[:MOST_CLASSES])
     more = len(ordered) - MOST_CLASSES
     return found.split, f"{shown}{f' and {more} more' if more > 0 else ''}"
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = len(ids) - MOST_IMAGES
+    return f"{', '.join(ids[:MOST_IMAGES])}{f' and {more} more' if more > 0 else ''}"
 
 
 def _short(value: Any) -> str:
@@ -184,8 +199,10 @@ def as_json(found: TwoRuns) -> dict[str, Any]:
     return {
         "a": str(found.a.folder), "b": str(found.b.folder), "candidates": list(found.candidates),
         "changes": [asdict(change) for change in found.changes], "skipped": dict(found.skipped),
+        "class_names": list(found.classes),
         "splits": [
             {"split": s.split, "accuracies": list(s.accuracies), **asdict(s.flips), "changed": s.changed,
+             "only_a": list(s.only_a), "only_b": list(s.only_b),
              "classes": {str(c): list(counts) for c, counts in s.gained.items()}}
             for s in found.splits
         ],
