@@ -42,10 +42,15 @@ class World:
     seed_sd: float = 0.08
     data: str = "made"  # names the images: another name, other digests
     cluster: int = 0  # so many images of a shift come from one camera
+    official: Mapping[str, str] = field(default_factory=dict[str, str])  # split -> metric, where not accuracy
+    val: str = "val"  # the split that selects; 'test' where papers select on what they report
+    changed: Mapping[str, object] = field(default_factory=dict[str, object])  # recipe fields that were set by hand
+    transductive: tuple[str, ...] = ()  # methods
+    code: str = ""  # digest of the methods' source
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return ("val", "test", *self.shifts)
+        return tuple(dict.fromkeys((self.val, "test", *self.shifts)))
 
 
 def write(out: Path, world: World | None = None) -> Path:
@@ -75,9 +80,11 @@ def _write_cell(out: Path, world: World, method: str, seed: int) -> None:
             results.setdefault(candidate, {})[split] = metrics.score(made)
     store.write_json(folder / "metrics.json", {
         "version": metrics.VERSION, "default": "alpha-0.5" if family else "final",
-        "id_val": max(sorted(results), key=lambda name: results[name]["val"]["accuracy"]),
+        "id_val": max(sorted(results), key=lambda name: results[name][world.val]["accuracy"]),
+        **({"official": dict.fromkeys(world.splits, "accuracy") | dict(world.official)} if world.official else {}),
+        **({"transductive": True} if method in world.transductive else {}),
         "axis": {f"alpha-{a:g}": a for a in ALPHAS} if family else {},
-        "splits": {"val": "val", "test": "test", "shifts": list(world.shifts)},
+        "splits": {"val": world.val, "test": "test", "shifts": list(world.shifts)},
         "clusters": dict.fromkeys(world.shifts, "camera") if world.cluster else {},
         "shift_groups": {name: list(members) for name, members in world.groups.items()}, "candidates": results,
     })  # fmt: skip
@@ -128,12 +135,14 @@ def _cell(world: World, method: str, seed: int) -> dict[str, Any]:
         "suite": world.suite, "suite_version": world.version, "method": method, "method_version": 1,
         "model": {"weights": hashlib.sha256(world.model.encode()).hexdigest(), "name": world.model},
         "settings": {"alpha": 0.5} if method == "wise-ft" else {},
-        "recipe": {"lr": world.lr, "steps": 240, "batch": 128, "head": "unit"} if trains else None,
+        "recipe": {"lr": world.lr, "steps": 240, "batch": 128, "head": "unit", **world.changed} if trains else None,
         "protocol": world.protocol, "precision": "fp32", "deterministic": not trains, "schema": 1,
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     content["model"]["pretrained"] = world.pretrained
-    return {**content, "seed": seed, "recipe_source": "suite" if trains else "none", "digest": digest}
+    source = "suite" + (f", --set {', '.join(sorted(world.changed))}" if world.changed else "")
+    content |= {"code": {"sha256": world.code, "files": {}, "distribution": "made 1"}} if world.code else {}
+    return {**content, "seed": seed, "recipe_source": source if trains else "none", "digest": digest}
 
 
 def _env(world: World, method: str) -> dict[str, Any]:

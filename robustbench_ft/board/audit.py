@@ -30,7 +30,7 @@ def audit(one: Stored) -> list[str]:
     runs: list[Bundle] = []
     for seed in listed:
         try:
-            runs.append(bundle.read(one.root / one.place.run(seed)))
+            runs.append(one.run(seed))
         except RbftError as error:
             problems.append(f"seed {seed}: {error}")
     try:

@@ -90,7 +90,7 @@ def from_record(record: Record) -> Bundle:
     summary |= {"transductive": True} if metrics.get("transductive") else {}
     summary |= {"clusters": metrics.get("clusters", {}), "resolution": _resolution(record.folder)}
     if further_columns(metrics):
-        summary |= {"official": metrics["official"], "views": metrics["views"]}
+        summary |= {"official": metrics["official"], "views": metrics.get("views", [])}
     names = sorted(metrics["candidates"])
     whole = {split: {name: record.predictions(name, split) for name in names} for split in split_names(summary)}
     choices = {split: {name: p.prediction for name, p in found.items()} for split, found in whole.items()}

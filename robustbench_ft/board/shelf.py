@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class Stored:
 
     root: Path
     place: Place
+    read: dict[int, Bundle] = field(default_factory=dict[int, Bundle], compare=False, repr=False)  # by seed
 
     @property
     def path(self) -> Path:
@@ -92,10 +93,16 @@ class Stored:
         folders = (self.root / self.place.predictions).glob("seed-*")
         return sorted(int(folder.name[5:]) for folder in folders if folder.name[5:].isdecimal())
 
-    @cached_property
+    @property
     def runs(self) -> list[Bundle]:
         """Read from the files; listed seeds only."""
-        return [bundle.read(self.root / self.place.run(seed)) for seed in self.seeds]
+        return [self.run(seed) for seed in self.seeds]
+
+    def run(self, seed: int) -> Bundle:
+        """One run, read once."""
+        if seed not in self.read:
+            self.read[seed] = bundle.read(self.root / self.place.run(seed))
+        return self.read[seed]
 
     @property
     def named(self) -> Named:
