@@ -148,7 +148,7 @@ def cluster_se(vector: Json) -> Json:
     naive = scores.std(ddof=1) / n**0.5
     return {
         "mean": p, "se_cluster": se, "se_naive_iid": proportions.standard_error(p * n, n),
-        "design_effect": se**2 / (p * (1 - p) / n), "n_clusters": Examples(scores, cluster).df + 1, "unused": naive,
+        "design_effect": se**2 / (p * (1 - p) / n), "n_clusters": Examples(scores, cluster).count, "unused": naive,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The crossed bootstrap (1.4): its closed form, its exact draws, and Gaussian draws of the same first two moments.
+"""The crossed bootstrap: its closed form, its exact draws, and Gaussian draws of the same first two moments.
 
 Seed weights W ~ Multinomial(S, 1/S) per method, shared by its test sets; example weights U ~ Multinomial(n, 1/n) once
 per test set, shared by all methods. A resampled mean is sum W_s U_i Y_si / (S n).
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .intervals import Matrix
+from .intervals import Matrix, leveraged
 from .streams import generator
 
 Progress = Callable[[int], None]
@@ -64,21 +64,39 @@ def example_weights(n: int, draws: int, rng: np.random.Generator) -> NDArray[np.
 
 
 def cluster_weights(clusters: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """[draws, n], whole clusters [n] drawn together; a row is scaled to sum to n, as sizes differ."""
+    """[draws, n], whole clusters [n] drawn together; a row is scaled to sum to n, as sizes differ.
+
+    For statistics that are no sum over clusters; where few clusters are of unequal size, these draws are somewhat
+    narrower than the jackknife.
+    """
     weights = example_weights(int(clusters.max()) + 1, draws, rng)[:, clusters]
     return weights * (len(clusters) / weights.sum(axis=1, keepdims=True))
+
+
+def cluster_effects(runs: NDArray[Any], clusters: NDArray[np.int64]) -> Matrix:
+    """[R, G], what each cluster adds to the mean of each run [R, n]: the sums of squares are the jackknife's variances,
+    so that draws are as wide as the intervals over clusters."""
+    count = int(clusters.max()) + 1
+    rows = [leveraged(row - row.mean(dtype=np.float64), clusters) for row in runs]
+    return np.stack(rows) * ((count - 1) / count) ** 0.5 / len(clusters)
 
 
 def exact_draws(
     runs: NDArray[Any], draws: int, *names: object, clusters: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
-    """[draws, R] means of all runs [R, n] under shared example weights, as weights x scores by blocks."""
+    """[draws, R] means of all runs [R, n] under shared example weights, as weights x scores by blocks.
+
+    Clusters get independent Poisson(1) weights on their effects: multinomial ones would take off 1 / G of the variance.
+    """
+    if clusters is not None:
+        effects = cluster_effects(runs, clusters)
+        weights = generator(*names, "clusters").poisson(1.0, (draws, effects.shape[1]))
+        return runs.mean(axis=1, dtype=np.float64) + (weights - 1.0) @ effects.T
     scores = np.ascontiguousarray(runs.T, np.float32)  # [n, R]
     found = np.empty((draws, len(runs)))
     for start in range(0, draws, BLOCK):
         size, rng = min(BLOCK, draws - start), generator(*names, "examples", start // BLOCK)
-        weights = example_weights(len(scores), size, rng) if clusters is None else cluster_weights(clusters, size, rng)
-        found[start : start + size] = weights @ scores / len(scores)
+        found[start : start + size] = example_weights(len(scores), size, rng) @ scores / len(scores)
     return found
 
 
@@ -93,8 +111,8 @@ def gaussian_draws(
         scores, n = runs.astype(kind), runs.shape[1]
         covariance = (scores @ scores.T / kind(n) - np.outer(means, means)) / n
     else:
-        sums = np.stack([np.bincount(clusters, weights=row - mean) for row, mean in zip(runs, means, strict=True)])
-        covariance = sums @ sums.T / runs.shape[1] ** 2
+        effects = cluster_effects(runs, clusters)
+        covariance = effects @ effects.T
     values, vectors = np.linalg.eigh(covariance.astype(np.float64))
     normal = generator(*names, "gaussian").standard_normal((draws, len(means)))
     return means + normal @ (vectors * np.sqrt(np.maximum(values, 0.0))).T

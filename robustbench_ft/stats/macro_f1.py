@@ -1,4 +1,4 @@
-"""Macro-F1 under shared example weights (1.12): its resamples, and the linearisation that checks them.
+"""Macro-F1 under shared example weights: its resamples, and the linearisation that checks them.
 
 The class list is fixed by the full split: classes that are in its labels. Where a resample holds neither label nor
 prediction of a class, 0/0 skips the class in that draw.
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from .bootstrap import cluster_weights, example_weights
-from .intervals import Draws, Matrix
+from .intervals import Draws, Matrix, cluster_df
 from .streams import generator
 
 DRAWS = 2_000
@@ -63,15 +63,14 @@ def macro_f1_draws(
         f = np.divide(2 * hits.reshape(runs, k, size), total, out=np.full_like(total, np.nan), where=total > 0)
         values[:, start : start + size] = np.nanmean(f, axis=1)
     whole = np.array([per_class_f1(label, p).mean() for p in predictions])
-    df = n - 1 if clusters is None else int(clusters.max())
-    return [Draws(whole[r : r + 1], values[r : r + 1], df) for r in range(runs)]
+    df = n - 1.0 if clusters is None else cluster_df(clusters)
+    return [Draws(whole[r : r + 1], values[r : r + 1], df, (0.0, 1.0)) for r in range(runs)]
 
 
 def stack(parts: list[Draws]) -> Draws:
     """Runs of one method together."""
-    return Draws(
-        np.concatenate([part.runs for part in parts]), np.concatenate([part.draws for part in parts]), parts[0].df
-    )
+    runs, draws = np.concatenate([part.runs for part in parts]), np.concatenate([part.draws for part in parts])
+    return Draws(runs, draws, parts[0].df, parts[0].range)
 
 
 def _indicator(codes: NDArray[np.int64], k: int) -> sparse.csr_matrix:

@@ -2,24 +2,31 @@
 
 from scipy import stats as scipy_stats
 
-from .intervals import LEVEL
+LEVEL = 0.95
 
 
 def wilson(k: float, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval (1927); right also near 0 and 1, where p -+ z se is not."""
-    z = float(scipy_stats.norm.ppf(0.5 + level / 2))
-    p, shrink = k / n, 1 + z**2 / n
-    centre = (p + z**2 / (2 * n)) / shrink
-    half = z / shrink * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    found = scipy_stats.binomtest(round(k), n).proportion_ci(level, "wilson")
+    return float(found.low), float(found.high)
+
+
+def score_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
+    """Wilson's interval for a share p of n units, n any positive number, at any quantile of |p - p0| / se(p0).
+
+    With n = p (1 - p) / V and a t quantile it is that of Korn and Graubard (1998) for complex surveys; Franco, Little,
+    Louis and Slud (2019) compare it with its rivals there.
+    """
+    shrink = 1 + quantile**2 / n
+    centre = (p + quantile**2 / (2 * n)) / shrink
+    half = quantile / shrink * (p * (1 - p) / n + quantile**2 / (4 * n**2)) ** 0.5
+    return max(0.0, centre - half) if p > 0 else 0.0, min(1.0, centre + half) if p < 1 else 1.0
 
 
 def clopper_pearson(k: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """The exact binomial interval: never below its level, hence wider."""
-    tail = (1 - level) / 2
-    low = float(scipy_stats.beta.ppf(tail, k, n - k + 1)) if k else 0.0
-    high = float(scipy_stats.beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
-    return low, high
+    found = scipy_stats.binomtest(k, n).proportion_ci(level, "exact")
+    return float(found.low), float(found.high)
 
 
 def standard_error(k: float, n: int) -> float:
