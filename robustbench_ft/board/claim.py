@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,7 @@ def _estimates(
     samples = {
         split: Examples(np.stack([per_example(p) for p in each]), run.codes(split)) for split, each in found.items()
     }
-    return {column: asdict(stats.mean([samples[split] for split in splits])) for column, splits in wanted.items()}
+    return {column: stats.mean([samples[split] for split in splits]).written() for column, splits in wanted.items()}
 
 
 def _official(runs: Sequence[Bundle], candidates: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> Json:
@@ -241,7 +241,7 @@ def _official(runs: Sequence[Bundle], candidates: Sequence[str], wanted: Mapping
     if all(official_of(summary, split) == ACCURACY for split in split_names(summary)):
         return {}
     found = _by_official(runs, candidates, split_names(summary))
-    return {OFFICIAL: {c: asdict(stats.mean([found[split] for split in splits])) for c, splits in wanted.items()}}
+    return {OFFICIAL: {c: stats.mean([found[split] for split in splits]).written() for c, splits in wanted.items()}}
 
 
 def _by_official(runs: Sequence[Bundle], candidates: Sequence[str], splits: Sequence[str]) -> dict[str, Sample]:
@@ -265,7 +265,7 @@ def _curve(runs: Sequence[Bundle]) -> list[Json]:
     points: list[Json] = []
     for name, alpha in sorted(axis.items(), key=lambda item: item[1]):
         found = _by_official(runs, [name] * len(runs), [*wanted["ID"], *wanted["mean OOD"]])
-        shown = {column: asdict(stats.mean([found[s] for s in wanted[column]])) for column in ("ID", "mean OOD")}
+        shown = {column: stats.mean([found[s] for s in wanted[column]]).written() for column in ("ID", "mean OOD")}
         points.append({"candidate": name, "alpha": alpha, **shown})
     return points
 
