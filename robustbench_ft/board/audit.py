@@ -79,7 +79,7 @@ def against_data(one: Stored, root: Roots | None, suites: dict[str, Suite]) -> l
         whole = suite.split(name)
         labels = whole.also[space].labels if space else whole.labels
         kept = labels >= 0
-        ids = [example for example, own in zip(whole.ids, kept, strict=True) if own]
+        ids = tuple(example for example, own in zip(whole.ids, kept, strict=True) if own)
         pairs = {
             "example ids": (entry["ids_sha256"], bundle.ids_digest(ids)),
             "labels": (entry["labels_sha256"], bundle.labels_digest(labels[kept])),

@@ -7,7 +7,7 @@ top-1 class of every candidate, and for the candidates that rows need the three 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from robustbench_ft.data import Ints, Predictions
 from robustbench_ft.errors import RbftError
@@ -34,6 +35,7 @@ class Bundle:
     record: Json  # cell, env, summary
     scored: Mapping[str, Mapping[str, Predictions]]  # split -> candidate -> predictions
     choices: Mapping[str, Mapping[str, Ints]]  # split -> every candidate -> top-1 class [n]
+    digests: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str], repr=False)
 
     @property
     def cell(self) -> Json:
@@ -250,7 +252,8 @@ def file_digest(path: Path) -> str:
         raise RbftError(f"cannot read {path}: {error.strerror}") from error
 
 
-def ids_digest(ids: Sequence[str]) -> str:
+@lru_cache(maxsize=64)
+def ids_digest(ids: tuple[str, ...]) -> str:
     """Of the ordered list: each id in utf-8 behind its length."""
     return hashlib.sha256(b"".join(_prefixed(name) for name in ids)).hexdigest()
 
@@ -262,10 +265,9 @@ def labels_digest(labels: Ints) -> str:
 
 def predictions_digest(bundle: Bundle, split: str) -> str:
     """Rows by example id: length-prefixed id, then the int32 top-1 class of every candidate, candidates by name."""
-    ids = bundle.any(split).ids
     found = bundle.choices[split]
     matrix = np.stack([found[name] for name in sorted(found)], axis=1).astype("<i4")  # [n, candidates]
-    return _rows_digest(ids, matrix)
+    return _rows_digest(bundle, ("predictions", split), matrix)
 
 
 def probabilities_digest(bundle: Bundle, split: str) -> str:
@@ -273,12 +275,24 @@ def probabilities_digest(bundle: Bundle, split: str) -> str:
     found = bundle.scored[split]
     values = [getattr(found[name], score) for name in sorted(found) for score in SCORES]
     matrix = np.rint(np.stack(values, axis=1).astype(np.float64) * 1e4).astype("<i4")
-    return _rows_digest(bundle.any(split).ids, matrix)
+    return _rows_digest(bundle, ("probabilities", split), matrix)
 
 
-def _rows_digest(ids: Sequence[str], matrix: Any) -> str:
-    order = sorted(range(len(ids)), key=lambda k: ids[k])
-    return hashlib.sha256(b"".join(_prefixed(ids[k]) + matrix[k].tobytes() for k in order)).hexdigest()
+def _rows_digest(bundle: Bundle, what: tuple[str, str], matrix: NDArray[np.int32]) -> str:
+    """Computed once for each bundle: an audit and the claim made to compare with both ask for it."""
+    if what not in bundle.digests:
+        order, names = _in_order(bundle.any(what[1]).ids)
+        rows, size = matrix[order].tobytes(), matrix.shape[1] * matrix.itemsize
+        parts = (part for k, name in enumerate(names) for part in (name, rows[k * size : (k + 1) * size]))
+        bundle.digests[what] = hashlib.sha256(b"".join(parts)).hexdigest()
+    return bundle.digests[what]
+
+
+@lru_cache(maxsize=64)
+def _in_order(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[bytes, ...]]:
+    """Places of the sorted ids, and the sorted ids with their lengths: all runs of a split share them."""
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return np.array(order), tuple(_prefixed(ids[k]) for k in order)
 
 
 def _prefixed(name: str) -> bytes:
