@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustbench_ft.data import Predictions, view
+from robustbench_ft.errors import RbftError, unknown
 
 from .calibration import adaptive_ece as adaptive_ece
 from .calibration import debiased_ce2 as debiased_ce2
@@ -80,6 +81,21 @@ def score(predictions: Predictions) -> dict[str, float]:
     """Every metric of one model on one split, by name; one worst-group accuracy for each group column."""
     worst = {f"{WORST}{name}": found.accuracy for name, found in worst_groups(predictions).items()}
     return {name: metric.of(predictions) for name, metric in METRICS.items()} | worst
+
+
+def named(name: str, predictions: Predictions) -> float:
+    """One metric of `score` by its name. Raises `RbftError` where there is none of that name."""
+    if name in METRICS:
+        return METRICS[name].of(predictions)
+    worst = worst_groups(predictions)
+    if name.startswith(WORST) and name.removeprefix(WORST) in worst:
+        return worst[name.removeprefix(WORST)].accuracy
+    raise RbftError(unknown("metric", name, (*METRICS, *(f"{WORST}{column}" for column in worst))))
+
+
+def sign_of(name: str) -> int:
+    """1 where more is better, -1 where less is."""
+    return 1 if name.startswith(WORST) or METRICS[name].higher_is_better else -1
 
 
 def score_views(split: str, predictions: Predictions) -> dict[str, dict[str, float]]:
