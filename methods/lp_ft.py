@@ -13,7 +13,13 @@ from ._logistic import PENALTIES, Probe, sweep
 from .ft import FT
 
 STAGE = "linear-probe"
-HEAD_LR_GRID = (1e-3, 1e-2, 1e-1, 1.0)  # declared; the default is what ID validation chose on `shapes`, seeds 0 and 1
+HEAD_LR_GRID = (
+    1e-4,
+    1e-3,
+    1e-2,
+    1e-1,
+    1.0,
+)  # declared; the default is what ID validation chose on `shapes`, seeds 0 and 1
 
 
 @dataclass(frozen=True)
