@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from robustbench_ft import trees
-from robustbench_ft.recipe import R_FLYP
+from robustbench_ft.recipe import EACH_EPOCH, R_FLYP
 from robustbench_ft.suite import Card, Source
 
 from ._wilds import Rows, Wilds, check_unique, numbers
@@ -26,7 +26,7 @@ class WildsCamelyon17(Wilds):
     WILDS itself selects on OOD validation. Prompts are CLIP's for PatchCamelyon, the same question on the same kind of
     patches. No paper gives a CLIP recipe: FLYP's for WILDS is used, for WILDS' 5 epochs."""
 
-    recipe = replace(R_FLYP, weight_decay=0.2, epochs=5, batch=BATCH, select="best", validate_every=-(-TRAIN // BATCH))
+    recipe = replace(R_FLYP, weight_decay=0.2, epochs=5, batch=BATCH, select="best", validate_every=EACH_EPOCH)
     test = "id_val"
     clusters = dict.fromkeys(SPLITS[1:], "slide")  # patches of one slide share stain and scanner
     places = dict.fromkeys(SPLITS, (FOLDER, f"wilds/{FOLDER}", f"data/{FOLDER}"))

@@ -11,7 +11,7 @@ import numpy as np
 from robustbench_ft import trees
 from robustbench_ft.data import Ints
 from robustbench_ft.errors import MissingDataError, RbftError, unknown
-from robustbench_ft.recipe import R_FLYP
+from robustbench_ft.recipe import EACH_EPOCH, R_FLYP
 from robustbench_ft.suite import Card, Source
 
 from ._wilds import NONE, Rows, Texts, Wilds, choice
@@ -32,9 +32,9 @@ class WildsFMoW(Wilds):
     accuracy in the worst region (ID: accuracy), where region 'Other' and regions without images do not count; the worst
     year is stored beside it. Groups: `region` 0..4 is Asia, Europe, Africa, Americas, Oceania, `year` 0 is 2002. Unlike
     WILDS, which selects on OOD validation, and like FLYP and WiSE-FT, checkpoints are selected on ID validation, by
-    accuracy. Recipe: FLYP's for WILDS, its checkpoint chosen once an epoch."""
+    accuracy, which is its official metric. Recipe: FLYP's for WILDS, its checkpoint chosen once an epoch."""
 
-    recipe = replace(R_FLYP, weight_decay=0.2, epochs=20, batch=BATCH, select="best", validate_every=-(-TRAIN // BATCH))
+    recipe = replace(R_FLYP, weight_decay=0.2, epochs=20, batch=BATCH, select="best", validate_every=EACH_EPOCH)
     published_selector = "id_val"
     table = "rgb_metadata.csv"
     metrics = dict.fromkeys(("test", "val"), "worst_group:region")

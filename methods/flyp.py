@@ -33,6 +33,10 @@ class FLYP(Method):
         captions = self.captions(clip, data)
         return train(clip, data, self.objective(clip, captions, run), self.resolved, run, refresh=rebuild_head)
 
+    def problems(self) -> list[str]:
+        smoothed = self.recipe is not None and self.recipe.label_smoothing
+        return ["label_smoothing has no effect on the contrastive loss; leave it out"] if smoothed else []
+
     def captions(self, clip: Clip, data: TrainSet) -> Tensor:
         """Every class in every template, as tokens [K, T, L]."""
         return clip.tokenize(data.task.texts).view(len(data.task.classes), len(data.task.templates), -1)

@@ -1,30 +1,89 @@
 """LP-FT: first the head alone on frozen features, then everything (Kumar et al., ICLR 2022)."""
 
+import time
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
 
 from robustbench_ft import Clip, Run, TrainSet
-from robustbench_ft.train import Features, train
+from robustbench_ft.train import Features, InterruptedRun, train
 
+from ._logistic import PENALTIES, Probe, sweep
 from .ft import FT
+
+STAGE = "linear-probe"
+HEAD_LR_GRID = (
+    1e-4,
+    1e-3,
+    1e-2,
+    1e-1,
+    1.0,
+)  # declared; the default is what ID validation chose on `shapes`, seeds 0 and 1
 
 
 @dataclass(frozen=True)
 class LpFT(FT):
     """A head near its optimum sends small gradients into the features, so they stay where they were.
 
-    The linear probe starts from the zero-shot head and runs on features computed once with the evaluation transform, as
-    wise-ft's freeze-encoder mode does; the paper's own probe starts from nothing. Both stages take the recipe's steps.
+    The probe 'zero-shot' starts from the zero-shot head and takes the recipe's steps at `head_lr`, as wise-ft's
+    freeze-encoder mode does. `head_lr` is a step in logits: an Adam step moves a 'scaled' row by it, and a 'unit' row,
+    which the scale multiplies, by `head_lr` / scale. 1e-3 is wise-ft's own.
+
+    The probe 'logistic' is the paper's: it starts from nothing, and 100 penalties are tried. It runs on the unit
+    features that the head sees (the paper's on raw ones). A 'scaled' head takes its weights and bias as they are; a
+    'unit' head has no bias, so there the probe is fitted without one, and its weights are divided by the scale: the
+    model that ID validation chose is the model that fine-tuning starts from, under both conventions.
+
+    Either probe runs on features computed once with the evaluation transform.
     """
 
-    head_lr: float = 1e-2  # learning rate of the linear probe
+    version: ClassVar[int] = 2  # 2: head_lr in logits
+
+    probe: Literal["zero-shot", "logistic"] = "zero-shot"
+    head_lr: float = 1e-1  # of the probe 'zero-shot', in logits
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
         self.start(clip, data)
-        clip.train_only("head")
-        probe = replace(self.resolved, lr=self.head_lr)
-        train(clip, Features(clip, data, run), self.objective(clip, run), probe, run, stage="linear-probe")
+        features = Features(clip, data, run)
+        if self.probe == "logistic":
+            self.put_logistic_head(clip, features, run)
+        else:
+            clip.train_only("head")
+            recipe = replace(self.resolved, lr=self.row_lr(clip))
+            train(clip, features, self.objective(clip, run), recipe, run, stage=STAGE)
         clip.train_only("image", "head")
         return train(clip, data, self.objective(clip, run), self.resolved, run)
+
+    def row_lr(self, clip: Clip) -> float:
+        """The learning rate of the head's rows that moves logits by `head_lr`."""
+        return self.head_lr / float(clip.scale) if self.resolved.head == "unit" else self.head_lr
+
+    def put_logistic_head(self, clip: Clip, features: Features, run: Run) -> None:
+        """Fit the paper's probe and put it in the place of the zero-shot head."""
+        scaled, task, began = self.resolved.head == "scaled", features.data.task, time.monotonic()
+        run.log({"event": "start", "stage": STAGE, "step": 0, "of": len(PENALTIES), "parameters": clip.head.numel()})
+        with run.progress.bar(STAGE, len(PENALTIES), "penalties") as advance:
+
+            def heard(probe: Probe) -> None:
+                run.log({"event": "validate", "step": probe.step, "C": probe.c, "val_accuracy": probe.accuracy})
+                advance(1)
+                if run.stopped():
+                    raise InterruptedRun(f"stopped at penalty {probe.step + 1} of {len(PENALTIES)}")
+
+            pairs = (
+                (features.train.cpu().numpy(), features.labels.numpy()),
+                (features.val.cpu().numpy(), features.data.val.labels),
+            )
+            best = sweep(*pairs, len(task.classes), intercept=scaled, heard=heard)
+        weight = torch.from_numpy(best.weight).float().to(clip.device)
+        clip.set_head(weight if scaled else weight / clip.scale.detach(), self.resolved.head, task)
+        if clip.bias is not None:
+            clip.restore({"bias": torch.from_numpy(best.bias).float().to(clip.device)})
+        run.log({
+            "event": "end", "stage": STAGE, "step": len(PENALTIES), "seconds": time.monotonic() - began,
+            "images": len(features), "selected_step": best.step, "val_accuracy": best.accuracy, "diverged": False,
+        })  # fmt: skip
 
     def problems(self) -> list[str]:
         return [] if self.head_lr > 0 else [f"head_lr={self.head_lr} must be above 0"]

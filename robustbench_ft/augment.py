@@ -1,7 +1,9 @@
 """Training augmentations: what is cut from an image, and how it is resized. uint8 in, uint8 out.
 
 'crop' is the recipe of WiSE-FT and FLYP: an anti-aliased random crop of 90 to 100 % of the area. 'crop-flip' is that of
-Lipsum-FT: 8 to 100 %, resized as TensorFlow does without anti-aliasing, and flipped half the time.
+Lipsum-FT: a crop of 10 to 100 % as TensorFlow draws it, resized as TensorFlow does without anti-aliasing, and flipped
+half the time. The two crops follow different rules: torchvision draws the area uniformly and the aspect log-uniformly,
+TensorFlow the height and the aspect uniformly, which makes its crops smaller (mean area .39 against .43 of 500 x 375).
 """
 
 import io
@@ -20,7 +22,10 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from .data import decode
 from .recipe import Augment
 
-CROPS = {"crop": (0.9, 1.0), "crop-flip": (0.08, 1.0)}  # range of the cropped area
+AREA = (0.9, 1.0)  # range of the area that 'crop' keeps
+DISTORTED_AREA = (0.08, 1.0)  # the range from which 'crop-flip' takes its limits of the height
+COVERED = 0.1  # share of the image that a crop of 'crop-flip' must keep: TensorFlow's min_object_covered of a whole box
+PADDING = 32  # where 'crop-flip' finds no crop, it takes the central S / (S + 32) of the shorter side
 ASPECT = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 DRAWS = 2 * ATTEMPTS + 3  # uniform numbers that one crop takes
@@ -39,7 +44,7 @@ def crop(raw: bytes, name: str, augment: Augment, draws: Sequence[float], size: 
     try:
         image = Image.open(io.BytesIO(raw))
         if _is_plain_jpeg(image):
-            box = crop_box(image.width, image.height, CROPS[augment], draws)
+            box = box_of(augment, image.width, image.height, draws, size)
             scale = next((k for k in (8, 4, 2) if augment == "crop" and min(box[2:]) / k >= REDUCED * size), 1)
             patch = _reduced(image, box, scale) if scale > 1 else window(_decoded(raw), box)
             return resized(patch, augment, draws, size)
@@ -50,7 +55,7 @@ def crop(raw: bytes, name: str, augment: Augment, draws: Sequence[float], size: 
 
 def crop_of(pixels: Tensor, augment: Augment, draws: Sequence[float], size: int) -> Tensor:
     """The random crop of a decoded image [3, H, W], [3, S, S]."""
-    box = crop_box(pixels.shape[2], pixels.shape[1], CROPS[augment], draws)
+    box = box_of(augment, pixels.shape[2], pixels.shape[1], draws, size)
     return resized(window(pixels, box), augment, draws, size)
 
 
@@ -150,10 +155,52 @@ def _taps(n: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return index.clamp(0, n - 1).to(device), (weight / weight.sum(dim=1, keepdim=True)).float().to(device)
 
 
-def crop_box(width: int, height: int, area: tuple[float, float], draws: Sequence[float]) -> Box:
-    """Random-area crop (left, top, width, height), the Inception rule: ten attempts, then the largest legal centre."""
+def box_of(augment: Augment, width: int, height: int, draws: Sequence[float], size: int) -> Box:
+    """The crop (left, top, width, height) that `draws` [DRAWS], uniform on [0, 1), give of an image of this size."""
+    return crop_box(width, height, draws) if augment == "crop" else distorted_box(width, height, draws, size)
+
+
+def distorted_box(width: int, height: int, draws: Sequence[float], size: int) -> Box:
+    """The crop of Lipsum-FT (cs-giung/lipsum-ft, src/input_pipeline.py): ten attempts, then the centre.
+
+    Ten attempts of TensorFlow's sample_distorted_bounding_box, whose object is the whole image. A crop that is the
+    whole image counts as none, and gives way to the square of S / (S + 32) of the shorter side in the centre.
+    """
     for attempt in range(ATTEMPTS):
-        target = width * height * (area[0] + draws[2 * attempt] * (area[1] - area[0]))
+        ratio = ASPECT[0] + draws[2 * attempt] * (ASPECT[1] - ASPECT[0])
+        w, h = _distorted(width, height, ratio, draws[2 * attempt + 1])
+        if w and w * h >= COVERED * width * height:
+            if (w, h) == (width, height):
+                break
+            return int(draws[-3] * (width - w)), int(draws[-2] * (height - h)), w, h
+    side = max(1, int(size / (size + PADDING) * min(width, height)))
+    return (width - side + 1) // 2, (height - side + 1) // 2, side, side
+
+
+def _distorted(width: int, height: int, ratio: float, draw: float) -> tuple[int, int]:
+    """One attempt: width and height of a crop of this aspect, (0, 0) where none is legal.
+
+    The height is uniform between the roots of the smallest and the largest area, as far as the image allows; one pixel
+    is added or taken where rounding leaves the range of areas (tensorflow, sample_distorted_bounding_box_op.cc).
+    """
+    least, most = (share * width * height for share in DISTORTED_AREA)
+    high = round(math.sqrt(most / ratio))
+    if round(high * ratio) > width:
+        high = int((width + 0.5 - 1e-7) / ratio)
+        high -= round(high * ratio) > width
+    high = min(high, height)
+    low = min(round(math.sqrt(least / ratio)), high)
+    h = low + int(draw * (high - low + 1))
+    h += round(h * ratio) * h < least
+    h -= round(h * ratio) * h > most
+    w = round(h * ratio)
+    return (w, h) if least <= w * h <= most and 0 < w <= width and 0 < h <= height else (0, 0)
+
+
+def crop_box(width: int, height: int, draws: Sequence[float]) -> Box:
+    """The crop of WiSE-FT and FLYP, torchvision's rule: ten attempts, then the largest legal centre."""
+    for attempt in range(ATTEMPTS):
+        target = width * height * (AREA[0] + draws[2 * attempt] * (AREA[1] - AREA[0]))
         low, high = (math.log(a) for a in ASPECT)
         ratio = math.exp(low + draws[2 * attempt + 1] * (high - low))
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))

@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 
 from . import cache, pixel_cache
 from . import clip as clips
-from .augment import CROPS
+from .augment import AREA, DISTORTED_AREA
 from .clip import Clip
 from .data import FileImages, Split
 from .environment import describe
@@ -126,12 +126,12 @@ class _Passes:
         size, bicubic = self.clip.image_size, transforms.InterpolationMode.BICUBIC
         normalise = transforms.Normalize(self.config.mean, self.config.std)
         smooth = transforms.Compose([
-            _rgb, transforms.RandomResizedCrop(size, CROPS["crop"], interpolation=bicubic),
+            _rgb, transforms.RandomResizedCrop(size, AREA, interpolation=bicubic),
             transforms.ToTensor(), normalise,
         ])  # fmt: skip
         sharp = v2.Compose([
             v2.RGB(), v2.PILToTensor(),
-            v2.RandomResizedCrop(size, CROPS["crop-flip"], interpolation=bicubic, antialias=False),
+            v2.RandomResizedCrop(size, DISTORTED_AREA, interpolation=bicubic, antialias=False),
             v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(self.config.mean, self.config.std),
         ])  # fmt: skip

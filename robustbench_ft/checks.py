@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .method import Family, Method
 
 RECIPE = Recipe(lr=1e-3, weight_decay=0.1, steps=4, batch=8, warmup_fraction=0.25, augment="shift", validate_every=2)
+TEST_IMAGES = 60
 TASK = Task(("cat", "house", "umbrella"), ("a photo of a {}", "a sketch of a {}"))  # words the embedded model knows
 
 
@@ -50,6 +51,8 @@ def check_method(kind: "type[Method]", model: str = model_ref.EMBEDDED, task: Ta
     yield Check("head-keeps-its-classes", trial.keeps_classes)
     yield Check("same-seed-same-weights", trial.repeats)
     yield Check("stopped-fit-resumes-to-the-same-weights", trial.resumes)
+    if not kind.transductive:
+        yield Check("predictions-do-not-depend-on-other-images", trial.predicts_each_alone)
     if kind.trains:
         yield Check("another-seed-other-weights", trial.varies)
 
@@ -89,7 +92,11 @@ class _Trial:
         self.kind, self.model, self.task, self.once = kind, model, task, cache(self.fit)  # by seed
 
     def fit(self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize) -> "State":
-        """All tensors of each candidate; resumes from what `folder` holds, and is asked to stop after some steps."""
+        """All tensors of each candidate."""
+        return _tensors(self.fitted(seed, folder, stop_after))
+
+    def fitted(self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize) -> "Clip | Family":
+        """Resumes from what `folder` holds, and is asked to stop after some steps."""
         import torch
 
         from . import clip as clips
@@ -102,7 +109,7 @@ class _Trial:
         run = Run(seed, torch.device("cpu"), folder=folder, stopped=lambda: next(steps) >= stop_after)
         method = self.kind(recipe=RECIPE if self.kind.trains else None)
         with sealed():
-            return _tensors(method.fit(clip, data, run))
+            return method.fit(clip, data, run)
 
     def split(self, name: str, n: int, size: int) -> Split:
         pixels = np.random.RandomState(n).randint(0, 256, (n, size, size, 3)).astype(np.uint8)
@@ -128,6 +135,22 @@ class _Trial:
             with suppress(InterruptedRun):
                 self.fit(0, Path(folder), stop_after=RECIPE.steps - 1)
             self.same(self.fit(0, Path(folder)), "stopped and resumed")
+
+    def predicts_each_alone(self) -> None:
+        from .method import Family
+        from .predict import depends_on_others, predict
+
+        model = self.fitted(0)
+        clip, name = (model.clip, model.default) if isinstance(model, Family) else (model, "final")
+        split = self.split("test", TEST_IMAGES, clip.image_size)
+        order = np.random.RandomState(0).permutation(len(split)).tolist()
+        with sealed():
+            dependent = depends_on_others(model, split, predict(model, split)[name], order)
+        _claim(
+            not dependent,
+            "shown in another order and in other batches, images are predicted otherwise; if the model is meant to "
+            "adapt to the images it is tested on, declare `transductive: ClassVar[bool] = True`",
+        )
 
     def same(self, other: "State", what: str) -> None:
         _claim(not _differing(self.once(0), other), f"{what}: {', '.join(_differing(self.once(0), other))} differ")

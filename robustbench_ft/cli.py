@@ -128,7 +128,7 @@ def show(name: str) -> None:
 @ROOT
 @PARTIAL
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (towers only).")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (image tower, training).")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many.")
 @WORKERS
 @click.option("--gpu-decode", is_flag=True, help="Decode training JPEGs on the GPU; evaluation pixels stay exact.")
@@ -160,6 +160,8 @@ def run(**options: Any) -> None:
     request = _request(options, device)
     roots = places.choose(options["root"], os.environ)
     cells = plan.make(request, roots)
+    if request.precision == "auto":
+        click.echo(plan.precision_text(cells), err=True)
     if options["dry_run"]:
         for cell in cells:
             state = "done" if (options["out"] / cell.folder / "done").exists() else "to do"

@@ -30,14 +30,16 @@ def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | No
     from . import bench as benchmark
     from . import environment, model_ref, suite_ref
     from .progress import choose
+    from .recipe import precision_of
 
     set_threads(options["threads"])
     device = environment.choose_device(options["device"])
+    loaded = suite_ref.load(suite)
     setting = benchmark.Setting(
-        suite_ref.load(suite),
+        loaded,
         model_ref.resolve(model, pretrained),
         device,
-        environment.choose_precision(options["precision"], device),
+        precision_of(environment.choose_precision(options["precision"], device), loaded.recipe),
         options["batch"],
         options["steps"],
     )

@@ -9,7 +9,8 @@ import json
 import logging
 import pickle
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from . import cache, embedded
+from .autocast import blocks_in_bf16
 from .embedded.words import Words
 from .errors import RbftError
 from .model_ref import RANDOM, ModelRef, check_weights_file
@@ -63,7 +65,7 @@ class Clip(nn.Module):
         self.files = dict(files or {})  # further files a saved folder needs, e.g. the vocabulary
         self.head_kind: Head = "unit"
         self.task: Task | None = None
-        self.bf16 = False  # towers compute in bfloat16; parameters, features, heads and losses stay float32
+        self.bf16 = False  # the blocks of the image tower compute in bfloat16; everything else is float32
         own: Mapping[str, Any] = config.get("rbft", {})
         self.random_ids: tuple[int, int] | None = tuple(own["random_ids"]) if "random_ids" in own else None
         self.bos, self.eos = int(own.get("bos", -1)), int(own.get("eos", -1))
@@ -86,10 +88,23 @@ class Clip(nn.Module):
         return size if isinstance(size, int) else int(size[0])
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] normalised pixels -> [B, D] unit rows, float32."""
-        with self._autocast():
+        """[B, 3, H, W] normalised pixels -> [B, D] unit rows, float32.
+
+        With `bf16`, the tower's blocks compute in bfloat16; the patches, the residual stream, the last LayerNorm and
+        the projection stay float32, because Lipsum-FT's penalty is a small difference of what they give.
+        """
+        with blocks_in_bf16(self.model.visual) if self.bf16 else nullcontext():
             features = self.model.encode_image(images)
         return F.normalize(features.float(), dim=-1)
+
+    @contextmanager
+    def exact(self) -> Generator[None, None, None]:
+        """While this is open, everything computes in float32: what evaluation and selection are done in."""
+        fast, self.bf16 = self.bf16, False
+        try:
+            yield
+        finally:
+            self.bf16 = fast
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """[M, L] token ids -> [M, D] unit rows, float32; L may be shorter than the context.
@@ -98,11 +113,10 @@ class Clip(nn.Module):
         padded one gives, at a fraction of the cost.
         """
         tokens = tokens.to(self.device)
-        with self._autocast():
-            if self._causal and tokens.shape[1] < self.model.context_length:
-                features = self._encode_short(tokens)
-            else:
-                features = self.model.encode_text(_pad(tokens, self.model.context_length))
+        if self._causal and tokens.shape[1] < self.model.context_length:
+            features = self._encode_short(tokens)
+        else:
+            features = self.model.encode_text(_pad(tokens, self.model.context_length))
         return F.normalize(features.float(), dim=-1)
 
     def _encode_short(self, tokens: Tensor) -> Tensor:
@@ -128,9 +142,6 @@ class Clip(nn.Module):
         tokens = torch.randint(*self.random_ids, (n, length + 2), generator=generator)
         tokens[:, 0], tokens[:, -1] = self.bos, self.eos
         return tokens
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     @property
     def _causal(self) -> bool:
@@ -169,8 +180,6 @@ class Clip(nn.Module):
 
     def _mean_text(self, tokens: Tensor, task: Task, progress: Progress) -> Tensor:
         """Texts of like length together, each chunk cut to its longest: prompts differ up to threefold in length."""
-        fast = self.bf16
-        self.bf16 = False  # computed once and kept: worth float32
         lengths = tokens.argmax(dim=-1) + 1 if self._causal else torch.full((len(tokens),), tokens.shape[1])
         order = lengths.argsort(stable=True)
         parts: list[Tensor] = []
@@ -179,7 +188,6 @@ class Clip(nn.Module):
                 parts.append(self.encode_text(tokens[some, : int(lengths[some].max())]))
                 advance(len(some))
         rows = torch.cat(parts)[order.argsort().to(self.device)]  # [K * T, D]
-        self.bf16 = fast
         return F.normalize(rows.view(len(task.classes), len(task.templates), -1).mean(dim=1), dim=-1)
 
     def start_from_zero_shot(self, task: Task, kind: Head = "unit") -> None:

@@ -30,6 +30,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "tf32": device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32,
     }
 
 
@@ -48,10 +49,20 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def allow_tf32(device: torch.device) -> None:
+    """Let a GPU multiply float32 matrices in TF32, as torch did by default when the papers' code was run (1.7 to 1.11).
+
+    `describe` states it.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+
+
 def choose_precision(name: str, device: torch.device) -> str:
-    """'auto' is bf16 on a GPU that computes in it, fp32 elsewhere (on CPUs bf16 gains little for small models)."""
+    """'auto' stays 'auto' on a GPU that computes in bf16: the plan decides by recipe; elsewhere it is fp32."""
     if name == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        return "auto" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if name not in ("fp32", "bf16"):
         raise RbftError(f"unknown precision '{name}'; known: auto, fp32, bf16")
     return name

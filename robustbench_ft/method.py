@@ -1,7 +1,7 @@
 """The contract of a method: a frozen dataclass of hyper-parameters with `fit`, and what `fit` is given.
 
-`fit` sees ID train and ID validation. No path leads from it to a shift: `TrainSet` holds none, and suites are sealed
-while it runs.
+`fit` sees ID train and ID validation. No path leads from it to a shift: `TrainSet` holds none, and suites and drawing
+are sealed until the last prediction is made.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from .clip import Clip, State
 from .data import Split
 from .progress import Progress
 from .recipe import Recipe
-from .suite import Task
+from .suite import ACCURACY, Task
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class TrainSet:
     train: Split
     val: Split  # selects checkpoints and candidates; never trained on
     task: Task
+    metric: str = ACCURACY  # of `val`: what checkpoints are selected by, a name of `metrics.score`
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Run:
 
     seed: int
     device: torch.device
-    precision: str = "fp32"  # or 'bf16': autocast around forward passes
+    precision: str = "fp32"  # or 'bf16': autocast in the blocks of the image tower, while training
     folder: Path | None = None  # for resume checkpoints; None: keep none
     progress: Progress = field(default_factory=Progress)
     log: Callable[[Mapping[str, Any]], None] = lambda line: None
@@ -74,6 +75,7 @@ class Method(ABC):
 
     version: ClassVar[int] = 1  # raise it whenever a number could change
     trains: ClassVar[bool] = True  # False: nothing is fitted, so there is no recipe and no seed to vary
+    transductive: ClassVar[bool] = False  # True: a prediction depends on the other images of its split
     published: ClassVar[Mapping[str, Recipe]] = {}  # suite name -> the authors' recipe
 
     recipe: Recipe | None = None  # resolved by the plan before `fit`: --set, the method's own, or the suite's

@@ -11,7 +11,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -32,8 +32,9 @@ else:
 
 SCHEMA = 1
 SEEDS = "0"
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "auto")
 MOST_SEEDS = 10_000  # more is a slip of the finger
+LATER = ("partial", "suite_definition", "shared")  # fields of a cell that earlier ones lack
 _SEEDS = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
 _RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
 
@@ -48,7 +49,7 @@ class Request:
     pretrained: str | None = None
     seeds: str = SEEDS  # e.g. '0', '0-4', '0,2,5-7'
     protocol: Protocol = "clean"
-    precision: str = "fp32"  # resolved for the device before planning
+    precision: str = "fp32"  # 'auto', on a device that computes in bf16: each recipe as it was published
     set: tuple[tuple[str, str], ...] = ()  # ('lr', '1e-4') or ('lipsum.strength', '0.5')
     allow_partial: bool = False  # run on data whose counts differ from the card; such runs make no claims
 
@@ -72,6 +73,7 @@ class Cell:
     schema: int = SCHEMA
     partial: bool = False  # counts of the data may differ from the suite's card: barred from boards
     suite_definition: str = ""  # digest of the suite.toml, where one defines the suite
+    shared: Mapping[str, int] = field(default_factory=dict[str, int])  # of `recipe.SHARED_VERSIONS`, what it uses
 
     @property
     def digest(self) -> str:
@@ -92,7 +94,7 @@ class Cell:
 
     def _content(self) -> dict[str, Any]:
         """Fields that came later are left out at their defaults, so that digests of earlier cells stay."""
-        return {k: v for k, v in asdict(self).items() if v or k not in ("partial", "suite_definition")}
+        return {k: v for k, v in asdict(self).items() if v or k not in LATER}
 
     def build(self) -> Method:
         """The method with its fields and recipe in place."""
@@ -207,6 +209,7 @@ def _cells(
     settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
     if changed:
         source += f", --set {', '.join(sorted(changed))}"
+    precision = recipe.precision_of(request.precision, base if kind.trains else None)
     cell = Cell(
         suite=suite.name,
         suite_version=suite.version,
@@ -217,13 +220,28 @@ def _cells(
         recipe=asdict(resolved) if kind.trains else None,
         recipe_source=source if kind.trains else "none",
         protocol=request.protocol,
-        precision=request.precision,
+        precision=precision,
         seed=0,
         deterministic=not kind.trains,
         partial=suite.partial,
         suite_definition=suite.definition,
+        shared=_shared(resolved, precision) if kind.trains else {},
     )
     return [dataclasses.replace(cell, seed=seed) for seed in (seeds if kind.trains else seeds[:1])]
+
+
+def _shared(resolved: Recipe, precision: str) -> dict[str, int]:
+    return {name: v for name, v in recipe.SHARED_VERSIONS.items() if name in (resolved.augment, precision)}
+
+
+def precision_text(cells: Sequence[Cell]) -> str:
+    """What 'auto' chose on a device that computes in bf16, and why, in one line."""
+    found = {p: ", ".join(dict.fromkeys(cell.method for cell in cells if cell.precision == p)) for p in PRECISIONS}
+    why = {
+        "bf16": "Lipsum-FT's recipe, published in it; blocks of the image tower only",
+        "fp32": "recipes published in it, and all that is not trained",
+    }
+    return "precision auto: " + "; ".join(f"{p} for {found[p]} ({why[p]})" for p in why if found[p])
 
 
 def _settings(

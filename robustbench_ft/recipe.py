@@ -6,13 +6,14 @@ mlfoundations/wise-ft@58b7a4b; FLYP: locuslab/FLYP@215d5bb).
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Schedule = Literal["lipsum", "wise-ft"]
 Head = Literal["unit", "scaled"]
 Augment = Literal["none", "shift", "crop", "crop-flip"]
 Select = Literal["best", "last"]
+EACH_EPOCH = -1  # value of `Recipe.validate_every`
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Recipe:
     augment: Augment = "none"
     shuffle: bool = True  # False: batches follow the order of the split
     select: Select = "best"  # which validated checkpoint is kept
-    validate_every: int = 0  # steps; 0: at the end only
+    validate_every: int = 0  # steps; 0: at the end only; -1: once an epoch, whatever the batch
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -46,6 +47,11 @@ class Recipe:
     def total_steps(self, n: int) -> int:
         """Optimiser steps over `n` training images. An epoch ends with its smaller last batch, as in a DataLoader."""
         return self.steps or self.epochs * math.ceil(n / self.batch)
+
+    def validates_after(self, step: int, n: int) -> bool:
+        """Whether ID validation is due once `step` updates are done, beside the one at the end; `n` training images."""
+        every = math.ceil(n / self.batch) if self.validate_every == EACH_EPOCH else self.validate_every
+        return every > 0 and step % every == 0
 
     def lr_at(self, step: int, total: int) -> float:
         """Learning rate of the update number `step` (from 0) out of `total`.
@@ -79,7 +85,7 @@ def problems(recipe: Recipe) -> list[str]:
             ("warmup_steps", "at least 0", recipe.warmup_steps >= 0),
             ("clip_norm", "at least 0", recipe.clip_norm >= 0),
             ("label_smoothing", "in [0, 1)", 0 <= recipe.label_smoothing < 1),
-            ("validate_every", "at least 0", recipe.validate_every >= 0),
+            ("validate_every", "at least 0, or -1 for once an epoch", recipe.validate_every >= EACH_EPOCH),
             ("beta1", "in [0, 1)", 0 <= recipe.beta1 < 1),
             ("beta2", "in [0, 1)", 0 <= recipe.beta2 < 1),
             ("eps", "above 0", recipe.eps > 0),
@@ -112,6 +118,21 @@ R_FLYP = Recipe(
     lr=1e-5, weight_decay=0.1, epochs=10, batch=512, warmup_steps=500, schedule="wise-ft", head="scaled",
     augment="crop", select="last",
 )  # fmt: skip
+
+# Versions of what several recipes share, stated by the cells that use it: older records with other numbers stay apart.
+# crop-flip 2: TensorFlow's crop instead of torchvision's. bf16 2: the blocks of the image tower only.
+SHARED_VERSIONS = {"crop-flip": 2, "bf16": 2}
+
+
+def precision_of(asked: str, base: Recipe | None) -> str:
+    """'fp32' or 'bf16' for a recipe as its suite or method states it (None: nothing is trained).
+
+    'auto' is what its authors trained in: bfloat16 in the tower for Lipsum-FT's, of any length; float32 for the others.
+    """
+    if asked != "auto":
+        return asked
+    return "bf16" if base is not None and replace(base, steps=0) == replace(R_LIP, steps=0) else "fp32"
+
 
 # One recipe for every trainable method on the embedded suites. The grid is declared before any run; a learning rate is
 # only ever chosen from it, and only on ID validation.

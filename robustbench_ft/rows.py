@@ -160,10 +160,14 @@ def choose(values: Mapping[str, float], axis: Mapping[str, float]) -> str:
 
 
 def by_validation(summary: Json) -> str:
-    """The candidate that ID validation chooses, by the official metric of that split."""
-    val = summary["splits"]["val"]
-    metric = official_of(summary, val)
+    """The candidate that ID validation chooses, by the metric that the protocol selects by."""
+    val, metric = summary["splits"]["val"], selection_metric(summary)
     return choose({name: float(found[val][metric]) for name, found in summary["candidates"].items()}, summary["axis"])
+
+
+def selection_metric(summary: Json) -> str:
+    """The metric by which candidates and learning rates are chosen on ID validation."""
+    return str(summary.get("selection_metric", official_of(summary, summary["splits"]["val"])))
 
 
 def by_oracle(summary: Json) -> str:
@@ -234,7 +238,7 @@ def _setting(record: Record, candidate: str) -> Setting:
     val: str = record.metrics["splits"]["val"]
     return Setting(
         float(record.cell["recipe"]["lr"]),
-        float(record.metrics["candidates"][candidate][val][official_of(record.metrics, val)]),
+        float(record.metrics["candidates"][candidate][val][selection_metric(record.metrics)]),
         int(record.env["data"][val]["n"]),
     )
 

@@ -20,16 +20,19 @@ import torch
 from . import cache, doctor, environment, metrics, store, suite_ref
 from . import clip as clips
 from .clip import Clip
-from .data import Split
+from .data import Predictions, Split
 from .errors import RbftError
-from .method import Family, Run, TrainSet
+from .method import Family, Method, Run, TrainSet
 from .places import Roots
 from .plan import Cell
-from .predict import predict
+from .predict import depends_on_others, predict
 from .progress import Progress
+from .rows import by_validation
 from .store import Json
-from .suite import Suite, Task, sealed
+from .suite import ACCURACY, Suite, Task, sealed
 from .train import InterruptedRun
+
+SAMPLE = 64  # images of each split that are predicted again
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,11 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     _check_same(cell, folder)
     suite = _suite(cell, workshop)
     method = cell.build()
-    task = Task(suite.classes, suite.templates)
-    _find(suite, cell, workshop.progress)
-    data = TrainSet(suite.split(suite.trainer(cell.protocol)), suite.split(suite.selector(cell.protocol)), task)
+    splits = _find(suite, cell, workshop.progress)
+    data = _train_set(suite, cell, splits)
     clip = clips.load(cell.model).to(workshop.device)
     clip.bf16 = cell.precision == "bf16"
+    environment.allow_tf32(workshop.device)
     if reason := method.skip(clip):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
     store.write_json(folder / "cell.json", cell.to_json())  # all that can be asked wrongly has been loaded by now
@@ -102,82 +105,129 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     if workshop.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(workshop.device)
     began = time.monotonic()
-    with sealed():
+    with sealed():  # until the last prediction: what a method left behind runs during evaluation, too
         model = method.fit(clip, data, run)
-    fitted = time.monotonic()
-    results, digests, evaluated = _evaluate(model, suite, cell, folder, workshop, stopped)
-    evaluation = time.monotonic() - fitted
-    if workshop.save_model:
-        default = model.use(model.default) if isinstance(model, Family) else model
-        parent = {"parent": cell.model.weights, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
-        default.save(folder / "model", parent)
-    store.write_json(folder / "metrics.json", _summary(model, suite, cell, results))
-    stages = log.stages()
-    store.write_json(folder / "env.json", {
-        **environment.describe(workshop.device),
-        **({"gpu_decode": True} if workshop.gpu_decode else {}),
-        "data": {data.train.name: _data(suite, data.train), **digests},
-        "manifest": doctor.for_record(suite, [data.train, *map(suite.split, suite.evaluated(cell.protocol))]),
-        **_labels(suite),
-        "cost": {
-            "fit_seconds": sum(s["seconds"] for s in stages) or fitted - began,
-            "fit_images_per_second": _rate(sum(s["images"] for s in stages), sum(s["seconds"] for s in stages)),
-            "evaluate_seconds": evaluation,
-            "evaluate_images_per_second": _rate(evaluated, evaluation),
-            "peak_memory_mib": environment.peak_memory_mib(workshop.device),
-            "trained_parameters": max((s["parameters"] for s in stages), default=0),
-        },
-        "stages": stages,
-    })  # fmt: skip
+        fitted = time.monotonic()
+        evaluated = [splits[name] for name in suite.evaluated(cell.protocol)]
+        results, sample = _evaluate(model, evaluated, folder, workshop, run)
+        evaluation = time.monotonic() - fitted
+        transductive = _is_transductive(method, model, evaluated, sample, run)
+        if workshop.save_model:
+            default = model.use(model.default) if isinstance(model, Family) else model
+            parent = {"parent": cell.model.weights, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
+            default.save(folder / "model", parent)
+    summary = _summary(model, suite, cell, results)
+    store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
+    n = len(results) * sum(map(len, evaluated))
+    cost = _cost(log.stages(), fitted - began, evaluation, n, workshop.device)
+    _write_environment(folder, suite, workshop, [data.train, *evaluated], log.stages(), cost)
     store.write_bytes(folder / "done", b"")
     for checkpoint in folder.glob("resume-*.pt"):
         checkpoint.unlink()
 
 
-def _find(suite: Suite, cell: Cell, progress: Progress) -> None:
-    """Load every split: a shift with a fault is refused now, not after hours of fitting."""
+def _write_environment(
+    folder: Path, suite: Suite, workshop: Workshop, splits: Sequence[Split], stages: list[Json], cost: Json
+) -> None:
+    """env.json: what it ran on, on which data (train first), and what it cost."""
+    store.write_json(folder / "env.json", {
+        **environment.describe(workshop.device),
+        **({"gpu_decode": True} if workshop.gpu_decode else {}),
+        "data": {split.name: _data(suite, split) for split in splits},
+        "manifest": doctor.for_record(suite, splits),
+        **_labels(suite),
+        "cost": cost,
+        "stages": stages,
+    })  # fmt: skip
+
+
+def _cost(stages: list[Json], fit: float, evaluation: float, evaluated: int, device: torch.device) -> Json:
+    """Seconds, images per second and memory of one cell."""
+    seconds = sum(s["seconds"] for s in stages)
+    return {
+        "fit_seconds": seconds or fit,
+        "fit_images_per_second": _rate(sum(s["images"] for s in stages), seconds),
+        "evaluate_seconds": evaluation,
+        "evaluate_images_per_second": _rate(evaluated, evaluation),
+        "peak_memory_mib": environment.peak_memory_mib(device),
+        "trained_parameters": max((s["parameters"] for s in stages), default=0),
+    }
+
+
+def _find(suite: Suite, cell: Cell, progress: Progress) -> dict[str, Split]:
+    """Every split: a shift with a fault is refused now, not after hours of fitting, and later all are sealed."""
     names = tuple(dict.fromkeys((suite.trainer(cell.protocol), *suite.evaluated(cell.protocol))))
     slow = suite.places and not suite.is_loaded(names)
+    found: dict[str, Split] = {}
     with (progress if slow else Progress()).bar("find images", len(names), "splits") as advance:
         for name in names:
-            suite.split(name)
+            found[name] = suite.split(name)
             advance(1, name)
+    return found
+
+
+def _train_set(suite: Suite, cell: Cell, splits: Mapping[str, Split]) -> TrainSet:
+    """What `fit` is given. Papers select by accuracy; the protocol 'clean' selects by the split's official metric."""
+    val = suite.selector(cell.protocol)
+    return TrainSet(
+        splits[suite.trainer(cell.protocol)], splits[val], Task(suite.classes, suite.templates), _metric(suite, cell)
+    )
+
+
+def _metric(suite: Suite, cell: Cell) -> str:
+    """Of the selection split: what checkpoints and candidates are selected by."""
+    return suite.metric_of(suite.selector(cell.protocol)) if cell.protocol == "clean" else ACCURACY
 
 
 def _evaluate(
-    model: Clip | Family, suite: Suite, cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[], bool]
-) -> tuple[dict[str, Json], Json, int]:
-    """Predictions of all candidates on all splits, written split by split; their metrics; what was evaluated on."""
+    model: Clip | Family, splits: Sequence[Split], folder: Path, workshop: Workshop, run: Run
+) -> tuple[dict[str, Json], dict[str, Predictions]]:
+    """Predictions of all candidates on all splits, written split by split: their metrics, and those of the default."""
 
     def check() -> None:
-        if stopped():
+        if run.stopped():
             raise InterruptedRun("stopped during evaluation")
 
     results: dict[str, Json] = {}
-    digests: Json = {}
-    splits = [suite.split(name) for name in suite.evaluated(cell.protocol)]
+    default: dict[str, Predictions] = {}
     candidates = len(model.members) if isinstance(model, Family) else 1
-    total = candidates * sum(len(split) for split in splits)
-    with workshop.progress.bar("evaluate", total, "images") as advance:
+    with workshop.progress.bar("evaluate", candidates * sum(map(len, splits)), "images") as advance:
         for split in splits:
             for candidate, predictions in predict(model, split, advance, check, workshop.workers).items():
                 store.write_predictions(store.predictions_path(folder, candidate, split.name), predictions)
                 results.setdefault(candidate, {}).update(metrics.score_views(split.name, predictions))
-            digests[split.name] = _data(suite, split)
-    return results, digests, total
+                if candidate == _default(model):
+                    default[split.name] = predictions
+    return results, default
+
+
+def _default(model: Clip | Family) -> str:
+    return model.default if isinstance(model, Family) else "final"
+
+
+def _is_transductive(
+    method: Method, model: Clip | Family, splits: Sequence[Split], before: Mapping[str, Predictions], run: Run
+) -> bool:
+    """Whether a prediction depends on other test images: declared, or seen on a sample that is predicted again."""
+    if method.transductive:
+        return True
+    for split in splits:
+        order = torch.randperm(len(split), generator=run.generator(f"again/{split.name}"))
+        if depends_on_others(model, split, before[split.name], order[:SAMPLE].tolist()):
+            run.progress.say(
+                f"  predictions on {split.name} depend on the other images they are shown with: marked as transductive"
+            )
+            return True
+    return False
 
 
 def _summary(model: Clip | Family, suite: Suite, cell: Cell, results: dict[str, Json]) -> Json:
     """metrics.json: all numbers, which candidate is the headline, and which one ID validation would choose."""
-    default = model.default if isinstance(model, Family) else "final"
-    # the first of equals: with alphas, the smallest
-    val = suite.selector(cell.protocol)
-    by_val = max(results, key=lambda name: results[name][val]["accuracy"])
+    val, metric = suite.selector(cell.protocol), _metric(suite, cell)
     evaluated = suite.evaluated(cell.protocol)
-    return {
+    summary: Json = {
         "version": metrics.VERSION,
-        "default": default,
-        "id_val": by_val,
+        "default": _default(model),
         "axis": dict(model.axis) if isinstance(model, Family) else {},
         "splits": {
             "val": val,
@@ -189,8 +239,10 @@ def _summary(model: Clip | Family, suite: Suite, cell: Cell, results: dict[str, 
         "views": sorted({name for scores in results.values() for name in scores} - {*evaluated}),
         "shift_groups": {name: list(members) for name, members in suite.shift_groups.items()},
         "clusters": dict(suite.clusters),
+        "selection_metric": metric,
         "candidates": results,
     }
+    return {**summary, "id_val": by_validation(summary)}
 
 
 def _check_same(cell: Cell, folder: Path) -> None:

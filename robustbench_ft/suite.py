@@ -1,23 +1,22 @@
-"""Shift suites: what a benchmark declares, and the seal that keeps shifts out of `fit`. Torch-free."""
+"""Shift suites: what a benchmark declares; its shifts are sealed while a method runs. Torch-free."""
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from . import places
+from . import places, seal
 from .data import Split
 from .errors import MissingDataError, RbftError, SealedError, unknown
 from .places import Roots
 from .recipe import Recipe
+from .seal import sealed as sealed
 
 Protocol = Literal["clean", "as-published"]
-_fits: list[None] = []  # one entry for each fit under way in this process: its threads are sealed too
 ACCURACY = "accuracy"
 
 
@@ -98,7 +97,8 @@ class Suite(ABC):
             @functools.wraps(load)
             def guarded(self: "Suite", name: str) -> Split:
                 self._check_seal(name)
-                return load(self, name)
+                with seal.permitted():
+                    return load(self, name)
 
             cls.load = guarded
 
@@ -139,7 +139,7 @@ class Suite(ABC):
         return places.find(self.roots, self.base, split, self.places[split], self.card.home)
 
     def split(self, name: str) -> Split:
-        """Load one split; refuses shifts and the ID test set while a method is being fitted."""
+        """Load one split; refuses shifts and the ID test set while a method is being fitted or evaluated."""
         self._check_seal(name)
         if name not in self.known:
             raise RbftError(unknown(f"split of suite '{self.name}'", name, self.known))
@@ -152,7 +152,7 @@ class Suite(ABC):
         return all(name in self._loaded for name in names)
 
     def _check_seal(self, name: str) -> None:
-        if _fits and name not in (self.train, self.val):
+        if seal.is_sealed() and name not in (self.train, self.val):
             raise SealedError(
                 f"suite '{self.name}': split '{name}' is sealed during fit, which sees {self.train} and {self.val} only"
             )
@@ -244,13 +244,3 @@ def fill(template: str, name: str) -> str:
         name = name.replace("_", " ")
         template = template.replace("a(n)", "an" if name.startswith(tuple("aeiou")) else "a")
     return template.format(name)
-
-
-@contextmanager
-def sealed() -> Generator[None, None, None]:
-    """While this is open, every suite refuses to load anything but ID train and ID validation."""
-    _fits.append(None)
-    try:
-        yield
-    finally:
-        _fits.pop()

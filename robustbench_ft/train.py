@@ -17,18 +17,23 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from . import metrics
 from .clip import Clip
+from .data import Split
 from .errors import RbftError
 from .loader import Loader, Pending
 from .method import Run, TrainSet
+from .predict import of_logits
 from .progress import Advance
 from .recipe import Recipe
+from .suite import ACCURACY
 
 Terms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is minimised
+Scores = Mapping[str, float]  # metric -> its value on ID validation; NaN accuracy where a logit is not finite
 EVAL_CHUNK = 512
 AHEAD = 2  # batches of files decoded in advance
 CHECKPOINT = {
-    "step", "diverged", "finished", "weights", "optimizer", "best", "best_step", "best_accuracy", "images", "seconds",
+    "step", "diverged", "finished", "weights", "optimizer", "best", "best_step", "best_scores", "images", "seconds",
 }  # fmt: skip
 
 
@@ -55,14 +60,16 @@ Objective = Callable[[Batch], Terms]
 
 
 class Source(Protocol):
-    """Batches to learn from, and an accuracy to select by."""
+    """Batches to learn from, and scores to select by."""
+
+    metric: str  # which of the scores selects
 
     def __len__(self) -> int: ...
 
     def batch(self, clip: Clip, indices: list[int], step: int, recipe: Recipe, run: Run) -> Batch: ...
 
-    def accuracy(self, clip: Clip) -> float:
-        """On ID validation, in [0, 1]."""
+    def scores(self, clip: Clip) -> Scores:
+        """On ID validation: 'accuracy' in [0, 1], and `metric` where that is another."""
         ...
 
 
@@ -71,7 +78,7 @@ class Pixels:
 
     def __init__(self, clip: Clip, data: TrainSet, workers: int = 0, gpu_decode: bool = False) -> None:
         self.train, self.val = Loader(clip, data.train, workers, gpu_decode), Loader(clip, data.val, workers)
-        self.labels = torch.from_numpy(data.train.labels)
+        self.labels, self.metric = torch.from_numpy(data.train.labels), data.metric
         self.begun: dict[int, Pending] = {}  # step -> its batch
 
     def __len__(self) -> int:
@@ -89,8 +96,8 @@ class Pixels:
     def _begin(self, indices: list[int], step: int, recipe: Recipe, run: Run) -> Pending:
         return self.train.ahead(indices, recipe.augment, run.generator("augment", step))
 
-    def accuracy(self, clip: Clip) -> float:
-        return accuracy(clip.classify, self.val.split.labels, _features(clip, self.val))
+    def scores(self, clip: Clip) -> Scores:
+        return _scores(clip, self.val.split, _features(clip, self.val), self.metric)
 
 
 class Features:
@@ -101,7 +108,7 @@ class Features:
             # those of train are read once, and are many: their pixels are not kept
             self.train = _features(clip, Loader(clip, data.train, run.workers), keep=False, advance=advance)
             self.val = _features(clip, Loader(clip, data.val, run.workers), advance=advance)
-        self.labels, self.val_labels = torch.from_numpy(data.train.labels), data.val.labels
+        self.labels, self.data, self.metric = torch.from_numpy(data.train.labels), data, data.metric
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,8 +117,8 @@ class Features:
         features = self.train[indices]
         return Batch(step, self.labels[indices].to(clip.device), features[:, :0], lambda _: features)
 
-    def accuracy(self, clip: Clip) -> float:
-        return accuracy(clip.classify, self.val_labels, self.val)
+    def scores(self, clip: Clip) -> Scores:
+        return _scores(clip, self.data.val, self.val, self.metric)
 
 
 @torch.no_grad()
@@ -121,11 +128,21 @@ def _features(
     training = clip.training
     clip.eval()
     rows: list[Tensor] = []
-    for _, pixels in loader.chunks(EVAL_CHUNK, keep):
-        rows.append(clip.encode_image(loader.normalise(pixels)))
-        advance(len(pixels))
+    with clip.exact():
+        for _, pixels in loader.chunks(EVAL_CHUNK, keep):
+            rows.append(clip.encode_image(loader.normalise(pixels)))
+            advance(len(pixels))
     clip.train(training)
     return torch.cat(rows)
+
+
+@torch.no_grad()
+def _scores(clip: Clip, val: Split, features: Tensor, metric: str) -> Scores:
+    """Of `features` [N, D] of the images of `val`."""
+    found = {ACCURACY: accuracy(clip.classify, val.labels, features)}
+    if metric != ACCURACY and not math.isnan(found[ACCURACY]):
+        found[metric] = metrics.named(metric, of_logits(val, clip.classify(features)))
+    return found
 
 
 @torch.no_grad()
@@ -161,7 +178,7 @@ def train(
     with run.progress.bar(stage, state.total, "steps", done=state.step) as advance:
         while state.step < state.total and not state.diverged:
             terms = _update(clip, source, objective, recipe, run, state)
-            due = recipe.validate_every and state.step % recipe.validate_every == 0
+            due = recipe.validates_after(state.step, len(source))
             if (due or state.step == state.total) and not state.diverged:
                 state.validate(refresh)
             state.maybe_checkpoint()
@@ -173,7 +190,7 @@ def train(
     clip.eval()
     run.log({
         "event": "end", "stage": stage, "step": state.step, "seconds": state.seconds, "images": state.images,
-        "selected_step": state.best_step, "val_accuracy": state.best_accuracy, "diverged": state.diverged,
+        "selected_step": state.best_step, **state.said(state.best_scores), "diverged": state.diverged,
     })  # fmt: skip
     return clip
 
@@ -243,7 +260,7 @@ class _State:
         self.total = recipe.total_steps(len(source))
         self.step, self.diverged, self.finished = 0, False, False
         self.best: dict[str, Tensor] = {}
-        self.best_step, self.best_accuracy = -1, -1.0
+        self.best_step, self.best_scores = -1, dict[str, float]()
         self.start = {name: tensor.cpu() for name, tensor in clip.snapshot().items()}  # `fit` begins here, also resumed
         self.images, self.spent = 0, 0.0  # over all attempts, for the cost columns
         self.began = self.saved_at = time.monotonic()
@@ -256,23 +273,32 @@ class _State:
     def validate(self, refresh: Callable[[], None]) -> None:
         """Keep the weights if strictly better on ID validation than all before ('best'), or always ('last')."""
         refresh()
-        accuracy = self.source.accuracy(self.clip)
-        if math.isnan(accuracy):
+        scores = self.source.scores(self.clip)
+        if math.isnan(scores[ACCURACY]):
             self.diverged = True
             self.run.log({"event": "diverged", "step": self.step, "where": "validation"})
             self.run.progress.say(f"  validation is not finite after step {self.step}: stopped")
             return
-        self.run.log({"event": "validate", "step": self.step, "val_accuracy": accuracy})
-        if accuracy > self.best_accuracy or self.recipe.select == "last":
-            self.best_step, self.best_accuracy = self.step, accuracy
+        self.run.log({"event": "validate", "step": self.step, **self.said(scores)})
+        if self._is_better(scores) or self.recipe.select == "last":
+            self.best_step, self.best_scores = self.step, dict(scores)
             if self.recipe.select == "best":
                 self.best = self.clip.snapshot()
+
+    def _is_better(self, scores: Scores) -> bool:
+        metric = self.source.metric
+        sign = metrics.sign_of(metric)
+        return not self.best_scores or sign * scores[metric] > sign * self.best_scores[metric]
+
+    def said(self, scores: Scores) -> dict[str, float]:
+        """Scores as the log names them; an accuracy of -1 where nothing was validated."""
+        return {f"val_{metric}": value for metric, value in ({ACCURACY: -1.0} | dict(scores)).items()}
 
     def finish(self, refresh: Callable[[], None]) -> None:
         if self.best:
             self.clip.restore(self.best)
         refresh()
-        if self.diverged and math.isnan(self.source.accuracy(self.clip)):
+        if self.diverged and math.isnan(self.source.scores(self.clip)[ACCURACY]):
             self.clip.restore(self.start)
             self.best_step = 0
             refresh()
@@ -290,7 +316,7 @@ class _State:
         content: dict[str, Any] = {
             "step": self.step, "diverged": self.diverged, "finished": self.finished,
             "weights": self.clip.snapshot(), "optimizer": self.optimizer.state_dict(),
-            "best": self.best, "best_step": self.best_step, "best_accuracy": self.best_accuracy,
+            "best": self.best, "best_step": self.best_step, "best_scores": self.best_scores,
             "images": self.images, "seconds": self.seconds,
         }  # fmt: skip
         _save(content, self.path)
@@ -306,7 +332,7 @@ class _State:
         except (KeyError, RuntimeError, ValueError) as error:
             raise RbftError(f"checkpoint {self.path} is of another model: delete it to start the cell again") from error
         self.step, self.diverged, self.finished = content["step"], content["diverged"], content["finished"]
-        self.best, self.best_step, self.best_accuracy = content["best"], content["best_step"], content["best_accuracy"]
+        self.best, self.best_step, self.best_scores = content["best"], content["best_step"], content["best_scores"]
         self.images, self.spent = content["images"], content["seconds"]
         self.run.progress.say(f"  resuming at step {self.step} of {self.total}")
 

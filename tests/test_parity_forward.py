@@ -11,7 +11,7 @@ from golden import TASK, VECTORS, Array, agrees, arrays, differs, read, statisti
 from torch import Tensor
 
 from robustbench_ft import metrics
-from robustbench_ft.augment import CROPS, keys_bicubic
+from robustbench_ft.augment import keys_bicubic
 from robustbench_ft.clip import Clip
 from robustbench_ft.data import FileImages, Predictions, Split
 from robustbench_ft.errors import RbftError
@@ -169,7 +169,7 @@ def test_wise_ft_crops_are_pillows(photos: Split) -> None:
     loader, errors = Loader(golden.model(image_size=224), photos), list[Array]()
     for index in range(len(photos)):
         [ours] = loader.augmented([index], "crop", torch.Generator().manual_seed(0))
-        errors.append(np.abs(ours.numpy() - resized_crop(photos, index, CROPS["crop"], 224)))
+        errors.append(np.abs(ours.numpy() - resized_crop(photos, index, 224)))
     reference = "torchvision on Pillow images"
     agrees("training crops, levels of 255, worst pixel", reference, golden.worst(float(e.max()) for e in errors), 2)
     agrees("training crops, levels of 255, mean", reference, golden.worst(float(e.mean()) for e in errors), 0.05)

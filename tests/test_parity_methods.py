@@ -56,7 +56,7 @@ def test_jax_losses_are_repeated(run: str) -> None:
 def test_lipsum_regulariser_is_repeated(run: str) -> None:
     ours, official, _ = jax_run(run)
     gap = ours.column("energy_gap") / golden.read("hyperparameters")[run]["feat_regularization"]
-    assert np.all(gap[:2] == 0)  # the first update has learning rate 0; the official 1e-12 is rounding
+    assert np.all(gap[:2] < 1e-10)  # the first update has learning rate 0: what is left is rounding
     error = golden.relative(gap[2:], official[f"{run}/reg"][2:])
     agrees(f"{run}: regulariser of steps 3-5, rel", LIPSUM, error, GAP[replay.lipsum_recipe(run).lr])
 

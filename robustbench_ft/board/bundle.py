@@ -6,7 +6,7 @@ top-1 class of every candidate, and for the candidates that rows need the three 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from robustbench_ft.data import Ints, Predictions
 from robustbench_ft.errors import RbftError
-from robustbench_ft.metrics import ACCURACY, further_columns, official_of, value
-from robustbench_ft.rows import by_oracle, by_validation
+from robustbench_ft.metrics import ACCURACY, further_columns, named, official_of
+from robustbench_ft.rows import by_oracle, by_validation, selection_metric
 from robustbench_ft.store import Json, Record, read_json, write_bytes, write_json
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made at import, unseen by type checkers
@@ -67,15 +67,14 @@ class Bundle:
     @cached_property
     def metrics(self) -> Json:
         """What a record's metrics.json says, as far as rows need it: the official metric of every candidate."""
-        found: Json = {
-            name: {
-                split: {metric: value(metric, self.any(split).label, self.choices[split][name], self.any(split).groups)
-                        for metric in {ACCURACY, official_of(self.summary, split)}}
-                for split in self.choices
-            }
-            for name in next(iter(self.choices.values()))
-        }  # fmt: skip
+        candidates = next(iter(self.choices.values()))
+        found = {name: {split: self._scores(name, split) for split in self.choices} for name in candidates}
         return {**self.summary, "candidates": found}
+
+    def _scores(self, candidate: str, split: str) -> dict[str, float]:
+        """Accuracy and the official metric, which need no probabilities."""
+        answers = replace(self.any(split), prediction=self.choices[split][candidate])
+        return {metric: named(metric, answers) for metric in {ACCURACY, official_of(self.summary, split)}}
 
 
 def split_names(summary: Json) -> tuple[str, ...]:
@@ -89,6 +88,8 @@ def from_record(record: Record) -> Bundle:
     """Of a finished cell; a split or candidate without predictions is an error."""
     metrics, cell = record.metrics, record.cell
     summary = {key: metrics[key] for key in ("default", "axis", "splits", "shift_groups")}
+    if selection_metric(metrics) != official_of(metrics, metrics["splits"]["val"]):
+        summary |= {"selection_metric": selection_metric(metrics)}
     summary |= {"transductive": True} if metrics.get("transductive") else {}
     summary |= {"clusters": metrics.get("clusters", {}), "resolution": _resolution(record.folder)}
     if further_columns(metrics):

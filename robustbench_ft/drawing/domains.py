@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from robustbench_ft.seal import check_drawing
+
 from . import colouring, objects, things
 from .classes import CLASSES, DIGITS, OBJECTS
 from .colouring import CAMERAS, Camera
@@ -145,7 +147,8 @@ def scene_of(name: str, camera: str, labels: Ints, d: Draws) -> Scene:
 
 
 def paint(name: str, camera: str, labels: Ints, d: Draws) -> NDArray[np.uint8]:
-    """Images of one domain.  # [n, SIZE, SIZE, 3]"""
+    """Images of one domain; refused while a method is being fitted.  # [n, SIZE, SIZE, 3]"""
+    check_drawing(f"drawing '{name}'")
     domain = _domain(name, camera)
     maps, scene = _draw(domain, labels, d), scene_of(name, camera, labels, d)
     images = np.empty((len(d), SIZE, SIZE, 3), np.uint8)

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from robustbench_ft.seal import check_drawing
+
 from .draws import Draws, Floats
 from .raster import SIZE
 from .scene import RGB
@@ -16,7 +18,9 @@ def scan_images(scans: ArrayLike, key: str, indices: ArrayLike, style: str = "pl
     """Enlarge scans with values 0..16, [n, 8, 8], to 20-30 px and centre them: dark on white.  # [n, 32, 32, 3]
 
     "inverted" is light on dark, "colour" has coloured ink on a coloured texture, "corrupted" low contrast and noise.
+    Refused while a method is being fitted.
     """
+    check_drawing(f"drawing '{style}' scans")
     if style not in STYLES:
         raise ValueError(f"unknown style {style!r}; known: {', '.join(STYLES)}")
     d = Draws(f"scans/{key}", indices)

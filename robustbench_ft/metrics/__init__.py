@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustbench_ft.data import Ints, Predictions, view
-from robustbench_ft.stats.macro_f1 import per_class_f1
+from robustbench_ft.data import Predictions, view
+from robustbench_ft.errors import RbftError, unknown
 
 from .calibration import adaptive_ece as adaptive_ece
 from .calibration import debiased_ce2 as debiased_ce2
 from .calibration import ece as ece
-from .classes import group_accuracies as group_accuracies
 from .classes import macro_f1 as macro_f1
 from .classes import macro_recall as macro_recall
 from .classes import per_class_recall as per_class_recall
-from .classes import worst_group as worst_group
 from .classes import worst_groups as worst_groups
 
 VERSION = 2
@@ -86,6 +84,21 @@ def score(predictions: Predictions) -> dict[str, float]:
     return {name: metric.of(predictions) for name, metric in METRICS.items()} | worst
 
 
+def named(name: str, predictions: Predictions) -> float:
+    """One metric of `score` by its name. Raises `RbftError` where there is none of that name."""
+    if name in METRICS:
+        return METRICS[name].of(predictions)
+    worst = worst_groups(predictions)
+    if name.startswith(WORST) and name.removeprefix(WORST) in worst:
+        return worst[name.removeprefix(WORST)].accuracy
+    raise RbftError(unknown("metric", name, (*METRICS, *(f"{WORST}{column}" for column in worst))))
+
+
+def sign_of(name: str) -> int:
+    """1 where more is better, -1 where less is."""
+    return 1 if name.startswith(WORST) or METRICS[name].higher_is_better else -1
+
+
 def score_views(split: str, predictions: Predictions) -> dict[str, dict[str, float]]:
     """The metrics of a split under its name, and of its other label spaces under names of their own ('r@1000-way')."""
     return {split: score(predictions)} | {view(split, space): score(p) for space, p in predictions.also.items()}
@@ -94,20 +107,6 @@ def score_views(split: str, predictions: Predictions) -> dict[str, dict[str, flo
 def title_of(name: str) -> str:
     """For column headers, also of group metrics."""
     return f"worst-{name.removeprefix(WORST)} accuracy" if name.startswith(WORST) else METRICS[name].title
-
-
-def value(name: str, label: Ints, prediction: Ints, groups: Mapping[str, Ints]) -> float:
-    """The metric `name` of predicted classes [n]: accuracy, macro_f1, macro_recall or worst_group:COLUMN."""
-    if name.startswith(WORST):
-        group = groups[name.removeprefix(WORST)]
-        return worst_group(prediction[group >= 0] == label[group >= 0], group[group >= 0]).accuracy
-    if name == "macro_f1":
-        return float(per_class_f1(label, prediction).mean())
-    if name == "macro_recall":
-        return float(np.mean(list(group_accuracies(prediction == label, label).values())))
-    if name != ACCURACY:
-        raise ValueError(f"{name} needs more than predicted classes")
-    return float((prediction == label).mean())
 
 
 def official_of(summary: Mapping[str, Any], split: str) -> str:
