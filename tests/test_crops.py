@@ -34,7 +34,7 @@ def test_areas_are_distributed_as_tensorflows(
 
 
 def test_aspects_and_heights_are_uniform() -> None:
-    """The height between its own limits, which the aspect sets; its lowest part is left out, where crops are refused."""
+    """The height between the limits that the aspect sets; its lowest part, where crops are refused, is left out."""
     *_, w, h = boxes(4000, 4000).T
     ratio = w / h
     low, high = 4000 * np.sqrt(0.08 / ratio), 4000 * np.minimum(1, 1 / ratio)

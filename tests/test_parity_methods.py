@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from golden import TASK, Array, agrees, arrays, differs
 from replay import RecordedFLYP, RecordedLipsum, Replay
+from robustbench_ft.methods._logistic import sweep
 from torch import Tensor
 
 from robustbench_ft import metrics
@@ -208,6 +209,41 @@ def test_wise_ft_runs_are_repeated(run: str) -> None:
 
 def test_the_linear_probe_trains_the_head_alone() -> None:
     assert replay.linear_probe().start.keys() == {"head", "bias"}
+
+
+# -- the paper's linear probe ------------------------------------------------------------------------------------------
+
+LPFT, COEFFICIENT = "transfer_learning@13c3e2b", 2e-3  # the official solver stops before it has converged
+LOGISTIC_RUNS = {"multiclass": "coef_padded", "missing_class": "coef_padded", "binary": "coef_softmax"}
+
+
+@pytest.mark.parametrize("run", LOGISTIC_RUNS)
+def test_the_logistic_probe_is_repeated(run: str) -> None:
+    official = golden.tensors(arrays("lp_logreg"), f"{run}/")
+    weight, bias = official[LOGISTIC_RUNS[run]], official[LOGISTIC_RUNS[run].replace("coef", "intercept")]
+    accuracies: list[float] = []
+    train, val = ((official[f"features{k}"], official[f"labels{k}"]) for k in (0, 1))
+    ours = sweep(train, val, len(weight), official["C_grid"], heard=lambda probe: accuracies.append(probe.accuracy))
+    assert ours.step == official["best_i"]
+    assert ours.c == official["best_C"]
+    agrees(f"logistic probe, {run}: weights, abs", LPFT, golden.apart(ours.weight, weight), COEFFICIENT)
+    agrees(f"logistic probe, {run}: intercepts, abs", LPFT, golden.apart(ours.bias, bias), COEFFICIENT)
+    error = golden.apart(accuracies, official["acc"][:, 1])
+    agrees(f"logistic probe, {run}: accuracies of all penalties, abs", LPFT, error, 0)
+
+
+@pytest.mark.parametrize("wrong", ["standardised per dimension", "the weakest penalty"])
+def test_a_wrong_logistic_probe_would_be_noticed(wrong: str) -> None:
+    official = golden.tensors(arrays("lp_logreg"), "multiclass/")
+    train, val = ((official[f"features{k}"], official[f"labels{k}"]) for k in (0, 1))
+    penalties: Array = official["C_grid"]
+    if wrong == "standardised per dimension":
+        spread = train[0].std(axis=0) / train[0].std()
+        train, val = ((x / spread, y) for x, y in (train, val))
+    else:
+        penalties = penalties[-1:]
+    ours = sweep(train, val, 5, penalties)
+    differs(f"logistic probe, {wrong}: weights", LPFT, golden.apart(ours.weight, official["coef"]), COEFFICIENT)
 
 
 WRONG_WISE: dict[str, dict[str, Any]] = {

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from robustbench_ft import plan
 from robustbench_ft.cli import main
 from robustbench_ft.errors import PlanError, RbftError
-from robustbench_ft.plan import Cell, Request, make, parse_seeds
+from robustbench_ft.plan import Cell, Request, make, parse_seeds, precision_text
+from robustbench_ft.recipe import SHARED_VERSIONS, Recipe
 
 FT = Request(method=("ft",), suite=("shapes",))
 
@@ -93,6 +94,49 @@ def test_digest_changes_with_every_setting() -> None:
     cells += [replace(base, suite_version=9), replace(base, method_version=9), replace(base, schema=9)]
     cells += [replace(base, model=replace(base.model, weights="0"))]
     assert len({cell.digest for cell in [base, *cells]}) == len(cells) + 1
+
+
+def test_a_cell_states_the_versions_of_what_it_shares_with_others() -> None:
+    """Only where it uses it, so that digests of other cells stay."""
+    cells = {name: one(with_set(*pairs, request=Request(method=("lipsum",), suite=("shapes",), precision=precision)))
+             for name, pairs, precision in (("plain", (), "fp32"), ("crop", ("augment=crop-flip",), "fp32"),
+                                            ("bf16", (), "bf16"))}  # fmt: skip
+    assert "shared" not in cells["plain"].to_json()
+    assert cells["crop"].to_json()["shared"] == {"crop-flip": SHARED_VERSIONS["crop-flip"]}
+    assert cells["bf16"].to_json()["shared"] == {"bf16": SHARED_VERSIONS["bf16"]}
+    assert cells["crop"].digest != replace(cells["crop"], shared={}).digest
+
+
+def test_auto_precision_follows_the_recipe_of_each_cell() -> None:
+    request = Request(
+        method=("zero-shot", "ft", "flyp", "lipsum"), suite=("shapes",), precision="auto", set=(("lr", "1e-6"),)
+    )
+    assert {cell.precision for cell in make(request)} == {"fp32"}
+    cells = make(replace(request, suite=("imagenet",)))
+    assert [cell.precision for cell in cells] == ["fp32", "fp32", "fp32", "bf16"]
+    assert precision_text(cells) == (
+        "precision auto: bf16 for lipsum (Lipsum-FT's recipe, published in it; blocks of the image tower only); "
+        "fp32 for zero-shot, ft, flyp (recipes published in it, and all that is not trained)"
+    )
+    assert [cell.precision for cell in make(replace(request, suite=("domainnet",)))] == ["fp32", *["bf16"] * 3]
+
+
+def test_flyp_refuses_the_recipe_field_that_it_ignores() -> None:
+    request = Request(method=("flyp", "ft"), suite=("shapes",))
+    assert problems(with_set("label_smoothing=0.1", request=request)) == (
+        "flyp: label_smoothing has no effect on the contrastive loss; leave it out",
+    )
+    assert len(make(with_set("ft.label_smoothing=0.1", request=request))) == 2
+
+
+@pytest.mark.parametrize("suite", ["wilds-iwildcam", "wilds-fmow", "wilds-camelyon17"])
+def test_wilds_validates_once_an_epoch_whatever_the_batch(suite: str) -> None:
+    for batch in (256, 64):
+        cell = one(with_set(f"batch={batch}", request=Request(method=("ft",), suite=(suite,))))
+        found = Recipe(**(cell.recipe or {}))
+        assert [step for step in range(1, 40) if found.validates_after(step, 10 * batch - 1)] == [10, 20, 30]
+    with pytest.raises(PlanError, match="validate_every must be at least 0, or -1 for once an epoch, not -2"):
+        make(with_set("validate_every=-2", request=Request(method=("ft",), suite=(suite,))))
 
 
 def test_digest_stays_with_seed_place_and_wording() -> None:
