@@ -93,6 +93,7 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     clip.bf16 = cell.precision == "bf16"
     if reason := method.skip(clip):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
+    store.sweep(folder)
     store.write_json(folder / "cell.json", cell.to_json())  # all that can be asked wrongly has been loaded by now
     log = _Log(folder / "log.jsonl")
     run = Run(

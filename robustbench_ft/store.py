@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,28 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files (`.NAME.PID`) that processes which are no more left under `folder`."""
+    for path in folder.rglob(".*"):
+        pid = path.name.rpartition(".")[2]
+        if pid.isdecimal() and path.name.count(".") > 1 and not _lives(int(pid)):
+            with suppress(OSError):  # another process was faster
+                path.unlink()
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process here. Where that cannot be asked, the system keeps open files from removal."""
+    if os.name == "nt":
+        return pid == os.getpid()
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # of another user
+    return True
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -6,17 +6,16 @@ resumed draws what an undisturbed one draws, and on one CPU ends bit-identical t
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from . import checkpoint
 from .clip import Clip
 from .errors import RbftError
 from .loader import Loader, Pending
@@ -293,13 +292,13 @@ class _State:
             "best": self.best, "best_step": self.best_step, "best_accuracy": self.best_accuracy,
             "images": self.images, "seconds": self.seconds,
         }  # fmt: skip
-        _save(content, self.path)
+        checkpoint.save(content, self.path)
         self.saved_at = time.monotonic()
 
     def resume(self) -> None:
-        if self.path is None or not self.path.exists():
+        content = self.path and checkpoint.load(self.path, self.clip.device, CHECKPOINT, self.run.progress.say)
+        if not content:
             return
-        content = _load(self.path, self.clip.device)
         try:
             self.clip.restore(content["weights"])
             self.optimizer.load_state_dict(content["optimizer"])
@@ -309,27 +308,3 @@ class _State:
         self.best, self.best_step, self.best_accuracy = content["best"], content["best_step"], content["best_accuracy"]
         self.images, self.spent = content["images"], content["seconds"]
         self.run.progress.say(f"  resuming at step {self.step} of {self.total}")
-
-
-def _save(content: Mapping[str, Any], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise RbftError(f"cannot write {path}: {error.strerror}; free some space, then run the same command") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _load(path: Path, device: torch.device) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # what a damaged file makes torch raise depends on where the damage is
-        raise RbftError(f"checkpoint {path} is damaged: delete it to start the cell again") from error
-    if not isinstance(content, dict) or CHECKPOINT - content.keys():
-        raise RbftError(f"checkpoint {path} is damaged: delete it to start the cell again")
-    return content

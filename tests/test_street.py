@@ -13,13 +13,13 @@ CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "data", "cache", "progress", "pixel_cache", "drawing", "embedded", "recipe", "places", "suite",
     "trees", "archives", "prompts", "custom", "model_ref", "registry", "suite_ref", "doctor", "clip", "augment",
-    "loader", "method", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows",
+    "loader", "method", "checkpoint", "train", "predict", "plan", "environment", "store", "stats", "metrics", "rows",
     "scores", "compare", "report", "figure", "runner", "describe", "bench", "bench_loader", "checks",
     "cli_stats", "cli_cache", "cli_bench", "board", "cli_board", "cli_data", "cli_new", "cli",
 )  # fmt: skip
 TORCH = {
-    "augment", "clip", "loader", "method", "train", "predict", "environment", "runner", "bench", "bench_loader",
-    "embedded",
+    "augment", "clip", "loader", "method", "checkpoint", "train", "predict", "environment", "runner", "bench",
+    "bench_loader", "embedded",
 }  # fmt: skip
 REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")
 PUBLIC = {"Batch", "Clip", "Family", "Method", "Run", "TrainSet"}
