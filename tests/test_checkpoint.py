@@ -19,7 +19,7 @@ FLIPS = 50
 
 
 def content(step: int) -> dict[str, Any]:
-    return {"step": step, "weights": {"w": torch.arange(500.0) + step}}
+    return {"step": step, "weights": {"w": torch.arange(10_000.0) + step, "more": torch.zeros(10_000)}}
 
 
 def load(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -98,7 +98,7 @@ def test_a_whole_file_that_holds_something_else_is_refused(tmp_path: Path) -> No
             load(path)
 
 
-@pytest.mark.parametrize("room", [0, 1000, -10, -1])
+@pytest.mark.parametrize("room", [0, 1000, 20_000, 50_000, -10, -1])
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(room: int, tmp_path: Path) -> None:
     path = tmp_path / "resume-fit.pt"
     checkpoint.save(content(1), path)
