@@ -70,7 +70,7 @@ class Pixels:
 
     def __init__(self, clip: Clip, data: TrainSet, workers: int = 0, gpu_decode: bool = False) -> None:
         self.train, self.val = Loader(clip, data.train, workers, gpu_decode), Loader(clip, data.val, workers)
-        self.labels = torch.from_numpy(data.train.labels)
+        self.labels = torch.tensor(data.train.labels)
         self.begun: dict[int, Pending] = {}  # step -> its batch
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class Features:
             # those of train are read once, and are many: their pixels are not kept
             self.train = _features(clip, Loader(clip, data.train, run.workers), keep=False, advance=advance)
             self.val = _features(clip, Loader(clip, data.val, run.workers), advance=advance)
-        self.labels, self.val_labels = torch.from_numpy(data.train.labels), data.val.labels
+        self.labels, self.val_labels = torch.tensor(data.train.labels), data.val.labels
 
     def __len__(self) -> int:
         return len(self.labels)
