@@ -142,6 +142,10 @@ def show(name: str) -> None:
 @click.option(
     "--save-model/--no-save-model", default=True, show_default=True, help="Keep the tuned weights in the record."
 )
+@click.option("--rerun", is_flag=True, help="Run finished cells again whose method's source has changed since.")
+@click.option(
+    "--keep", is_flag=True, help="Take the numbers of finished cells whose method's source has changed since."
+)
 @click.option("--dry-run", is_flag=True, help="Show the cells and run nothing.")
 def run(**options: Any) -> None:
     """Fit methods on a suite, evaluate them on its shifts, and write records.
@@ -151,6 +155,8 @@ def run(**options: Any) -> None:
     from . import environment, places, plan, runner
     from .progress import choose
 
+    if options["rerun"] and options["keep"]:
+        raise RbftError("--rerun and --keep exclude each other: run changed cells again, or take their old numbers")
     set_threads(options["threads"])
     device = environment.choose_device(options["device"])
     if options["gpu_decode"] and device.type != "cuda":
@@ -176,6 +182,7 @@ def run(**options: Any) -> None:
         plan.suite_files(request),
         options["workers"] or 0,
         options["gpu_decode"],
+        "rerun" if options["rerun"] else "keep" if options["keep"] else "refuse",
     )
     try:
         folders = runner.run_cells(cells, workshop)

@@ -1,5 +1,6 @@
 """Files in, files out. A cell's folder is written atomically, read back without torch, and never half there."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -215,6 +216,24 @@ def predictions_path(folder: Path, candidate: str, split: str) -> Path:
 
 def is_done(folder: Path) -> bool:
     return (folder / "done").exists()
+
+
+def mark_done(folder: Path) -> None:
+    """Finish a cell: `done` holds the digest of its cell.json, as `sha256sum -c done` reads it."""
+    write_bytes(folder / "done", f"{_digest(folder / 'cell.json')}  cell.json\n".encode())
+
+
+def was_edited(folder: Path) -> bool:
+    """Whether the cell.json of a finished cell is another than when it was finished; `done` of old is empty."""
+    try:
+        words = (folder / "done").read_text(encoding="utf-8", errors="replace").split()
+    except FileNotFoundError:
+        return False
+    return bool(words) and words[0] != _digest(folder / "cell.json")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def find_records(roots: Iterable[Path]) -> list[Record]:

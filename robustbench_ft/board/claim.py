@@ -106,7 +106,7 @@ def config_digest(cell: Json) -> str | None:
     model = {"weights": cell["model"]["weights"], "name": cell["model"]["name"]}
     if model["name"].startswith("local-dir:"):
         return None
-    content = {key: value for key, value in cell.items() if key not in ("seed", "recipe_source", "digest")}
+    content = {key: value for key, value in cell.items() if key not in ("seed", "recipe_source", "digest", "code")}
     return hashlib.sha256(json.dumps({**content, "model": model}, sort_keys=True).encode()).hexdigest()
 
 
