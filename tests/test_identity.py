@@ -188,6 +188,21 @@ def test_an_edited_method_does_not_show_old_numbers(
     assert rbft("--seeds", "0-1").stderr.count(": done before\n") == 2
 
 
+def test_a_dry_run_says_where_cells_stand(rbft: Rbft, tmp_path: Path, shelf: Path) -> None:
+    def states() -> list[str]:
+        result = rbft("--seeds", "0-1", "--dry-run")
+        assert result.exit_code == 0
+        return [line[:8].strip() for line in result.stdout.splitlines() if "seed-" in line]
+
+    assert states() == ["to do", "to do"]
+    assert rbft().exit_code == 0
+    assert states() == ["done", "to do"]
+    edit(shelf / "_factor.py", "1", "5")
+    assert states() == ["changed", "to do"]
+    edit(cell(tmp_path) / "cell.json", '"recipe_source": "suite', '"recipe_source": "the paper')
+    assert states() == ["edited", "to do"]
+
+
 def test_only_changed_cells_are_run_again(rbft: Rbft, shelf: Path) -> None:
     more = ("--method", "ft")
     assert rbft(*more).exit_code == 0

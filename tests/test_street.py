@@ -11,10 +11,10 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "data", "cache", "progress", "pixel_cache", "drawing", "embedded", "recipe", "places", "suite",
+    "errors", "toml", "data", "cache", "progress", "pixel_cache", "drawing", "embedded", "recipe", "places", "suite",
     "trees", "archives", "prompts", "custom", "model_ref", "registry", "provenance", "suite_ref", "doctor", "clip",
-    "augment", "loader", "method", "checkpoint", "train", "predict", "plan", "environment", "store", "stats",
-    "metrics", "rows", "scores", "compare", "report", "figure", "earlier", "runner", "describe", "bench",
+    "augment", "loader", "method", "checkpoint", "train", "predict", "recipe_choice", "plan", "environment", "store",
+    "stats", "metrics", "rows", "scores", "compare", "report", "figure", "earlier", "runner", "describe", "bench",
     "bench_loader", "checks", "cli_stats", "cli_cache", "cli_bench", "board", "cli_board", "cli_data", "cli_new", "cli",
 )  # fmt: skip
 TORCH = {
