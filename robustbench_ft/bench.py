@@ -78,7 +78,7 @@ def _bare(setting: Setting, data: TrainSet) -> list[float]:
     clip.train_only("image", "head")
     loader = Loader(clip, data.train)
     pixels = loader.read(range(min(len(data.train), setting.batch * 4)))
-    labels = torch.from_numpy(data.train.labels[: len(pixels)]).to(setting.device)
+    labels = torch.tensor(data.train.labels[: len(pixels)]).to(setting.device)
     optimizer = torch.optim.AdamW([p for p in clip.parameters() if p.requires_grad], lr=1e-4, fused=True)
     clip.train()
     clock = _Clock(setting.device)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,10 @@ from .cli_stats import FOLDER, PARTIAL, ROOT, SUITE, WIDE, WORKERS, find
 from .errors import PlanError, RbftError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .checks import Check
-    from .plan import Request
+    from .plan import Cell, Request
     from .report import Table
 
 EPILOG = """\b
@@ -112,6 +113,11 @@ def show(name: str) -> None:
 @click.option("--pretrained", metavar="TAG", help="open_clip tag, a .safetensors file, or 'random'.")
 @click.option("--seeds", metavar="LIST", help="Seeds, e.g. 0, 0-4 or 0,2,5-7.  [default: 0]")
 @click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help="Base recipe of all methods: that of lipsum, wise-ft or flyp, or a TOML file.  [default: each its own]",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -142,6 +148,10 @@ def show(name: str) -> None:
 @click.option(
     "--save-model/--no-save-model", default=True, show_default=True, help="Keep the tuned weights in the record."
 )
+@click.option("--rerun", is_flag=True, help="Run finished cells again whose method's source has changed since.")
+@click.option(
+    "--keep", is_flag=True, help="Take the numbers of finished cells whose method's source has changed since."
+)
 @click.option("--dry-run", is_flag=True, help="Show the cells and run nothing.")
 def run(**options: Any) -> None:
     """Fit methods on a suite, evaluate them on its shifts, and write records.
@@ -151,6 +161,8 @@ def run(**options: Any) -> None:
     from . import environment, places, plan, runner
     from .progress import choose
 
+    if options["rerun"] and options["keep"]:
+        raise RbftError("--rerun and --keep exclude each other: run changed cells again, or take their old numbers")
     set_threads(options["threads"])
     device = environment.choose_device(options["device"])
     if options["gpu_decode"] and device.type != "cuda":
@@ -163,9 +175,7 @@ def run(**options: Any) -> None:
     if request.precision == "auto":
         click.echo(plan.precision_text(cells), err=True)
     if options["dry_run"]:
-        for cell in cells:
-            state = "done" if (options["out"] / cell.folder / "done").exists() else "to do"
-            click.echo(f"{state:<6} {options['out'] / cell.folder}")
+        _show_plan(cells, options["out"])
         click.echo(f"{len(cells)} cells, {device.type}, {request.precision}")
         return
     workshop = runner.Workshop(
@@ -178,6 +188,7 @@ def run(**options: Any) -> None:
         plan.suite_files(request),
         options["workers"] or 0,
         options["gpu_decode"],
+        "rerun" if options["rerun"] else "keep" if options["keep"] else "refuse",
     )
     try:
         folders = runner.run_cells(cells, workshop)
@@ -191,7 +202,7 @@ def _request(options: dict[str, Any], device: Any) -> "Request":
     from . import environment, plan
 
     values: dict[str, Any] = plan.read_toml(options["config"]) if options["config"] else {}
-    for key in ("method", "suite", "model", "pretrained", "seeds", "protocol"):
+    for key in ("method", "suite", "model", "pretrained", "seeds", "recipe", "protocol"):
         if options[key]:
             values[key] = options[key]
     malformed = [text for text in options["settings"] if "=" not in text]
@@ -204,6 +215,27 @@ def _request(options: dict[str, Any], device: Any) -> "Request":
     values["allow_partial"] = options["allow_partial"] or bool(values.get("allow_partial"))
     values |= {"set": (*kept, *pairs), "precision": environment.choose_precision(asked, device)}
     return plan.Request(**values)
+
+
+def _show_plan(cells: "Iterable[Cell]", out: Path) -> None:
+    """Each cell and where it stands, the recipe of each configuration, and how those of one suite differ."""
+    from . import earlier, recipe
+
+    for _, members in groupby(cells, lambda cell: cell.suite):
+        recipes: dict[str, Mapping[str, Any]] = {}
+        for _, seeds in groupby(members, lambda cell: cell.folder.parent):
+            some = tuple(seeds)
+            for cell in some:
+                folder = out / cell.folder
+                click.echo(f"{earlier.standing(cell, folder).text:<7} {folder}")
+            if (found := some[0].recipe) is None:
+                click.echo("        nothing is trained")
+            else:
+                click.echo(f"        {some[0].recipe_source}: {recipe.in_words(found)}")
+                recipes[some[0].digest] = found
+        if recipes:
+            words = recipe.differing(recipes)
+            click.echo(f"recipes differ: {', '.join(words)}" if words else "one recipe for all methods")
 
 
 def _print_results(folders: list[Path], out: Path) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,15 @@ from .errors import RbftError
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Array = TypeVar("Array", bound=NDArray[Any])
 LOOKS, LOOKERS = 2_000, 16  # files that one of so many threads looks at in one go
+
+
+def read_only(values: Array) -> Array:
+    """A view of `values` that cannot be written through; `values` itself stays as it was."""
+    view = values.view()
+    view.setflags(write=False)
+    return view
 
 
 class Images(Protocol):
@@ -63,9 +71,12 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images that fit in memory as one array [N, H, W, 3]."""
+    """Images that fit in memory as one array [N, H, W, 3], which is read-only."""
 
     pixels: Bytes
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", read_only(self.pixels))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -205,10 +216,13 @@ class LabelSpace:
     members: tuple[tuple[int, ...], ...] | None  # class of this space -> classes of the head; None: the head's own
     labels: Ints  # [N], in 0..len(members)-1; -1: the example has no label here and is left out
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", read_only(self.labels))
+
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images in a fixed order."""
+    """Labelled images in a fixed order. Its arrays are read-only: cells that run in one process share them."""
 
     name: str
     images: Images
@@ -229,6 +243,8 @@ class Split:
         if len(set(self.ids)) != len(self.ids):
             twice = next(name for name, n in Counter(self.ids).items() if n > 1)
             raise RbftError(f"split '{self.name}': example ids are not unique, e.g. '{twice}'; each image counts once")
+        object.__setattr__(self, "labels", read_only(self.labels))
+        object.__setattr__(self, "groups", {name: read_only(values) for name, values in self.groups.items()})
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -7,7 +7,7 @@ from pathlib import Path
 from . import registry, suite_ref
 from .errors import RbftError, unknown
 from .method import Method
-from .recipe import EMBEDDED, EMBEDDED_LR_GRID, recipe_text
+from .recipe import EMBEDDED, EMBEDDED_LR_GRID, in_words
 
 
 def describe(name: str) -> str:
@@ -33,7 +33,7 @@ def _method(entry: registry.Entry) -> str:
     if not kind.trains:
         lines.append("trains nothing: no recipe, no seeds")
     for suite, published in kind.published.items():
-        lines.append(f"own recipe on {suite}: {recipe_text(dataclasses.asdict(published))}")
+        lines.append(f"own recipe on {suite}: {in_words(dataclasses.asdict(published))}")
     if kind.trains:
         others = "other suites" if kind.published else "every suite"
         lines.append(f"on {others}, the suite's recipe (see `rbft show SUITE`)")
@@ -67,7 +67,7 @@ def _suite(name: str) -> str:
     ]
     lines += [f"also      {', '.join(suite.extra)} (in no mean)"] if suite.extra else []
     lines += [f"metric    {split}: {metric} (official)" for split, metric in suite.metrics.items()]
-    lines.append(f"recipe    {recipe_text(dataclasses.asdict(suite.recipe))}")
+    lines.append(f"recipe    {in_words(dataclasses.asdict(suite.recipe))}")
     if dataclasses.replace(suite.recipe, steps=0, validate_every=0) == dataclasses.replace(
         EMBEDDED, steps=0, validate_every=0
     ):

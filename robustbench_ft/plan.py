@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,18 +16,14 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from . import model_ref, recipe, registry, suite_ref
+from . import model_ref, recipe, recipe_choice, registry, suite_ref, toml
 from .errors import PlanError, RbftError, unknown
 from .method import Method
 from .model_ref import ModelRef
 from .places import Roots
 from .recipe import Recipe
+from .recipe_choice import Choice
 from .suite import Protocol, Suite
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SCHEMA = 1
 SEEDS = "0"
@@ -50,6 +45,7 @@ class Request:
     seeds: str = SEEDS  # e.g. '0', '0-4', '0,2,5-7'
     protocol: Protocol = "clean"
     precision: str = "fp32"  # 'auto', on a device that computes in bf16: each recipe as it was published
+    recipe: str | None = None  # base recipe of all methods: a method's name or a TOML file; None: each its own
     set: tuple[tuple[str, str], ...] = ()  # ('lr', '1e-4') or ('lipsum.strength', '0.5')
     allow_partial: bool = False  # run on data whose counts differ from the card; such runs make no claims
 
@@ -65,7 +61,7 @@ class Cell:
     method_version: int
     settings: Mapping[str, Any]  # the method's own fields
     recipe: Mapping[str, Any] | None  # None: nothing is trained
-    recipe_source: str  # 'suite' or 'method', and what --set changed
+    recipe_source: str  # 'suite', 'method' or '--recipe NAME', and what --set changed
     protocol: Protocol
     precision: str
     seed: int
@@ -104,12 +100,7 @@ class Cell:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A plan file as keyword arguments of `Request`; unknown keys and wrong types are errors."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RbftError(f"cannot read the plan {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RbftError(f"{path} is not valid TOML: {error}") from error
+    content = toml.read(path, "the plan")
     known = {f.name for f in dataclasses.fields(Request)}
     problems = [f"{path}: {unknown('key', key, known)}" for key in content if key not in known]
     for key in ("method", "suite", "model"):
@@ -151,6 +142,11 @@ def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]
         problems.append(unknown("protocol", request.protocol, get_args(Protocol)))
     if request.precision not in PRECISIONS:
         problems.append(unknown("precision", request.precision, PRECISIONS))
+    choice = Choice()
+    try:
+        choice = recipe_choice.read(request.recipe)
+    except RbftError as error:
+        problems.append(str(error))
     settings = _settings(request.set, dict(methods), problems)
     cells: list[Cell] = []
     for suite, model, (name, kind) in itertools.product(suites, models, methods):
@@ -160,7 +156,7 @@ def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]
         except RbftError as error:
             problems.append(str(error))
         for chosen in _grid(settings.get(name, {})):
-            made = _cells(suite, model, name, kind, chosen, seeds, request, problems)
+            made = _cells(suite, model, name, kind, chosen, seeds, request, choice, problems)
             cells += [cell for cell in made if cell not in cells]
     names = [suite.name for suite in suites]
     problems += [f"two suites of this plan are called '{n}'; run them apart" for n in names if names.count(n) > 1]
@@ -193,11 +189,14 @@ def _cells(
     chosen: Mapping[str, Any],
     seeds: Sequence[int],
     request: Request,
+    choice: Choice,
     problems: list[str],
 ) -> list[Cell]:
-    base, source = kind.published.get(suite.base), "method"
-    if base is None:
-        base, source = suite.recipe, "suite"
+    try:
+        base, source = choice.resolve(suite, kind)
+    except PlanError as error:
+        problems += error.problems
+        return []
     changed = {key: value for key, value in chosen.items() if key in _RECIPE_FIELDS}
     fields = {key: value for key, value in chosen.items() if key not in _RECIPE_FIELDS}
     if "epochs" in changed and "steps" not in changed:
@@ -315,8 +314,8 @@ def _value(kind: Any, text: str) -> Any:
 
 def _literal(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return toml.parse(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 

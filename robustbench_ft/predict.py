@@ -44,7 +44,7 @@ def predict(
             current = model.use(name) if isinstance(model, Family) else clip
             logits = _logits(current, loader, pixels)
             for key, space in spaces.items():
-                labels = torch.from_numpy(space.labels[start : start + len(pixels)]).to(logits.device)
+                labels = torch.tensor(space.labels[start : start + len(pixels)]).to(logits.device)
                 kept = labels >= 0
                 parts[name][key].append(_score(reduce(logits[kept], space.members), labels[kept]))
             advance(len(pixels), split.name)

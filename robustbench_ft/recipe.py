@@ -4,10 +4,13 @@ The three published base recipes are the constants at the end (Lipsum-FT: cs-giu
 mlfoundations/wise-ft@58b7a4b; FLYP: locuslab/FLYP@215d5bb).
 """
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_type_hints
+
+from .errors import unknown
 
 Schedule = Literal["lipsum", "wise-ft"]
 Head = Literal["unit", "scaled"]
@@ -97,11 +100,92 @@ def problems(recipe: Recipe) -> list[str]:
     return found
 
 
-def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """The fields of a stored recipe that differ from an empty one, in one line; the learning rate always."""
-    empty = Recipe()
-    changed = {k: v for k, v in recipe.items() if k == "lr" or v != getattr(empty, k, None)}
-    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in changed.items())
+_KNOWN = asdict(Recipe())
+
+
+def overlay(base: Recipe, table: Mapping[str, Any], problems_found: list[str]) -> Recipe:
+    """`base` with the fields of a TOML table over it; a length in steps replaces one in epochs, and the other way.
+
+    Unknown fields, wrong types and values that cannot be carried out are added to `problems_found`, one line each.
+    """
+    from pydantic import TypeAdapter, ValidationError  # heavy, and tables of results need only `differing`
+
+    hints, chosen = get_type_hints(Recipe), dict[str, Any]()
+    for key, given in table.items():
+        if key not in hints:
+            problems_found.append(unknown("setting", key, hints))
+            continue
+        try:
+            chosen[key] = TypeAdapter(hints[key]).validate_json(json.dumps(given, default=str), strict=True)
+        except ValidationError as error:
+            problems_found.append(f"{key} is {_shown(given)}: {error.errors()[0]['msg'].lower()}")
+    if any(isinstance(v, float) and not math.isfinite(v) for v in chosen.values()):
+        problems_found.append("every number must be finite")
+        return base
+    for key, other in (("steps", "epochs"), ("epochs", "steps")):
+        if chosen.get(key) and other not in table:
+            chosen[other] = 0
+    made = replace(base, **chosen)
+    problems_found += problems(made)
+    return made
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def in_words(recipe: Mapping[str, Any]) -> str:
+    """A stored recipe in one line: 'lr 1e-05, weight decay 0, 5,000 steps of batch 256, ...'."""
+    r = Recipe(**{key: value for key, value in recipe.items() if key in _KNOWN})
+    length = f"{r.steps:,} steps" if r.steps else f"{r.epochs:,} epochs"
+    warmup = f"{r.warmup_fraction:.0%}" if r.schedule == "lipsum" else f"{r.warmup_steps:,} steps"
+    often = "once an epoch" if r.validate_every == EACH_EPOCH else f"every {r.validate_every:,} steps"
+    every = f", validated {often}" if r.select == "best" and r.validate_every else ""
+    parts = [
+        f"lr {r.lr:g}", f"weight decay {r.weight_decay:g}", f"{r.head} head", f"augmentation {r.augment}",
+        f"{length} of batch {r.batch:,}", f"cosine after {warmup} of warm-up ({r.schedule})",
+        f"{r.select} checkpoint{every}",
+    ]  # fmt: skip
+    parts += [f"gradient norm up to {r.clip_norm:g}"] if r.clip_norm else []
+    parts += [f"label smoothing {r.label_smoothing:g}"] if r.label_smoothing else []
+    parts += [] if r.shuffle else ["images in the order of the split"]
+    if (r.beta1, r.beta2, r.eps) != (_KNOWN["beta1"], _KNOWN["beta2"], _KNOWN["eps"]):
+        parts.append(f"Adam betas {r.beta1:g} and {r.beta2:g}, eps {r.eps:g}")
+    return ", ".join(parts)
+
+
+def differing(recipes: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """In what these recipes differ, in words and in a fixed order; empty where they are one recipe.
+
+    Recipes are as cell.json holds them, by any name. A field that one of them lacks came after it, and is at its
+    default there. Fields that have no effect, like the warm-up of another schedule, do not count.
+    """
+    found = [_effects(recipe) for recipe in recipes.values() if recipe]
+    words = dict.fromkeys(word for effects in found for word in effects)
+    return tuple(word for word in words if any(other.get(word) != found[0].get(word) for other in found))
+
+
+def _effects(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Word -> what the recipe does there. Fields that this version does not know come last, by their own names."""
+    r = {**_KNOWN, **recipe}
+    warmup = r["warmup_fraction"] if r["schedule"] == "lipsum" else r["warmup_steps"]
+    return {
+        "lr": r["lr"],
+        "weight decay": r["weight_decay"],
+        "head": r["head"],
+        "augmentation": r["augment"],
+        "batch": r["batch"],
+        "length": (r["steps"], 0 if r["steps"] else r["epochs"]),
+        "schedule": (r["schedule"], warmup),
+        "selection": (r["select"], r["validate_every"] if r["select"] == "best" else 0),
+        "gradient clipping": r["clip_norm"],
+        "label smoothing": r["label_smoothing"],
+        "order of images": r["shuffle"],
+        "Adam betas": (r["beta1"], r["beta2"]),
+        "Adam eps": r["eps"],
+        **{key: r[key] for key in sorted(r.keys() - _KNOWN.keys())},
+    }
 
 
 R_LIP = Recipe(
@@ -118,6 +202,8 @@ R_FLYP = Recipe(
     lr=1e-5, weight_decay=0.1, epochs=10, batch=512, warmup_steps=500, schedule="wise-ft", head="scaled",
     augment="crop", select="last",
 )  # fmt: skip
+
+PUBLISHED = {"lipsum": R_LIP, "wise-ft": R_WISE, "flyp": R_FLYP}  # method -> base recipe of its authors
 
 # Versions of what several recipes share, stated by the cells that use it: older records with other numbers stay apart.
 # crop-flip 2: TensorFlow's crop instead of torchvision's. bf16 2: the blocks of the image tower only.

@@ -82,6 +82,14 @@ def load(kind: Kind, name: str, parent: type[Any]) -> type[Any]:
     return public[0]
 
 
+def distribution(kind: Kind, module: str) -> str:
+    """Name and version of the installed package on whose shelf a module is, e.g. 'robustbench_ft 0.2.0', else ''."""
+    for point in entry_points(group=_GROUPS[kind]):
+        if point.dist and (module == point.value or module.startswith(f"{point.value}.")):
+            return f"{point.dist.name} {point.dist.version}"
+    return ""
+
+
 def _modules(shelf: str) -> list[tuple[str, Path]]:
     try:
         spec = find_spec(shelf)

@@ -17,7 +17,9 @@ from .stats import Estimate
 from .stats import mean as interval
 from .store import Record
 
-FURTHER = "Beside the official metrics: accuracy, splits in no mean, other label spaces, in %: means over seeds, no intervals."
+FURTHER = (
+    "Beside the official metrics: accuracy, further splits and label spaces, in %: means over seeds, no intervals."
+)
 OOD = "mean OOD"
 
 
@@ -133,8 +135,8 @@ def footnote(table: Table) -> str:
     ]
     return " ".join([
         f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % two-way t interval over "
-        f"seeds and examples ({seeds} training seed{'' if seeds == '1' else 's'}; one seed: examples only). Mean OOD: equal "
-        "weights, ID not in it.",
+        f"seeds and examples ({seeds} training seed{'' if seeds == '1' else 's'}; one seed: examples only). Mean OOD: "
+        "equal weights, ID not in it.",
         *(note for note in notes if note),
     ])  # fmt: skip
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from . import cache, doctor, environment, metrics, store, suite_ref
+from . import cache, doctor, earlier, environment, metrics, provenance, store, suite_ref
 from . import clip as clips
 from .clip import Clip
 from .data import Predictions, Split
@@ -48,6 +48,7 @@ class Workshop:
     files: Mapping[str, str] = field(default_factory=dict[str, str])  # suite name -> its suite.toml, where it has one
     workers: int = 0  # threads that decode images; 0: as many as there are cores
     gpu_decode: bool = False  # decode training JPEGs on the GPU
+    way: earlier.Way = "refuse"  # with records that other code made
 
 
 def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
@@ -57,12 +58,14 @@ def run_cells(cells: Sequence[Cell], workshop: Workshop) -> list[Path]:
     for cell in cells:
         _suite(cell, workshop).check_ready()
     folders = [workshop.out / cell.folder for cell in cells]
-    for cell, folder in zip(cells, folders, strict=True):
-        _check_same(cell, folder)
+    renewed = earlier.to_renew(cells, folders, workshop.way)
     for k, (cell, folder) in enumerate(zip(cells, folders, strict=True), start=1):
         title = f"[{k}/{len(cells)}] {cell.method} on {cell.suite}, seed {cell.seed}"
+        if folder in renewed:
+            earlier.clear(folder)
         if store.is_done(folder):
-            workshop.progress.say(f"{title}: done before")
+            workshop.progress.say(f"{title}: {earlier.standing(cell, folder).note}")
+            _tidy(folder)
             continue
         workshop.progress.say(title)
         with _graceful() as stopped:
@@ -86,7 +89,7 @@ def claim(out: Path) -> None:
 
 def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[], bool] = lambda: False) -> None:
     """Fit, evaluate, record. Raises `InterruptedRun` when asked to stop, leaving a folder that resumes."""
-    _check_same(cell, folder)
+    earlier.check_same(cell, folder)
     suite = _suite(cell, workshop)
     method = cell.build()
     splits = _find(suite, cell, workshop.progress)
@@ -96,7 +99,11 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     environment.allow_tf32(workshop.device)
     if reason := method.skip(clip):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
-    store.write_json(folder / "cell.json", cell.to_json())  # all that can be asked wrongly has been loaded by now
+    store.sweep(folder)
+    code = provenance.code_of(type(method)).to_json()
+    store.write_json(
+        folder / "cell.json", {**cell.to_json(), "code": code}
+    )  # all that can be asked wrongly has been loaded by now
     log = _Log(folder / "log.jsonl")
     run = Run(
         cell.seed, workshop.device, cell.precision, folder, workshop.progress, log, workshop.checkpoint_seconds,
@@ -121,9 +128,14 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     n = len(results) * sum(map(len, evaluated))
     cost = _cost(log.stages(), fitted - began, evaluation, n, workshop.device)
     _write_environment(folder, suite, workshop, [data.train, *evaluated], log.stages(), cost)
-    store.write_bytes(folder / "done", b"")
+    store.mark_done(folder)
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what only an unfinished cell needs."""
     for checkpoint in folder.glob("resume-*.pt"):
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
 
 
 def _write_environment(
@@ -243,20 +255,6 @@ def _summary(model: Clip | Family, suite: Suite, cell: Cell, results: dict[str, 
         "candidates": results,
     }
     return {**summary, "id_val": by_validation(summary)}
-
-
-def _check_same(cell: Cell, folder: Path) -> None:
-    path = folder / "cell.json"
-    if path.exists() and _identity(store.read_json(path)) != _identity(cell.to_json()):
-        raise RbftError(
-            f"{path} describes another cell than the one asked for; move {folder} away or choose another --out"
-        )
-
-
-def _identity(stored: Json) -> Json:
-    """Of a cell.json: all of it but the words it was asked for in."""
-    model = stored.get("model", {})
-    return {**stored, "model": [model.get("name"), model.get("weights")], "recipe_source": ""}
 
 
 class _Log:

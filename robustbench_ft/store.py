@@ -1,8 +1,10 @@
 """Files in, files out. A cell's folder is written atomically, read back without torch, and never half there."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +35,28 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files (`.NAME.PID`) that processes which are no more left under `folder`."""
+    for path in folder.rglob(".*"):
+        pid = path.name.rpartition(".")[2]
+        if pid.isdecimal() and path.name.count(".") > 1 and not _lives(int(pid)):
+            with suppress(OSError):  # another process was faster
+                path.unlink()
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process here. Where that cannot be asked, the system keeps open files from removal."""
+    if os.name == "nt":
+        return pid == os.getpid()
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # of another user
+    return True
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -213,6 +237,24 @@ def predictions_path(folder: Path, candidate: str, split: str) -> Path:
 
 def is_done(folder: Path) -> bool:
     return (folder / "done").exists()
+
+
+def mark_done(folder: Path) -> None:
+    """Finish a cell: `done` holds the digest of its cell.json, as `sha256sum -c done` reads it."""
+    write_bytes(folder / "done", f"{_digest(folder / 'cell.json')}  cell.json\n".encode())
+
+
+def was_edited(folder: Path) -> bool:
+    """Whether the cell.json of a finished cell is another than when it was finished; `done` of old is empty."""
+    try:
+        words = (folder / "done").read_text(encoding="utf-8", errors="replace").split()
+    except FileNotFoundError:
+        return False
+    return bool(words) and words[0] != _digest(folder / "cell.json")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def find_records(roots: Iterable[Path]) -> list[Record]:

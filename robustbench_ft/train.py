@@ -6,18 +6,16 @@ resumed draws what an undisturbed one draws, and on one CPU ends bit-identical t
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from . import metrics
+from . import checkpoint, metrics
 from .clip import Clip
 from .data import Split
 from .errors import RbftError
@@ -78,7 +76,7 @@ class Pixels:
 
     def __init__(self, clip: Clip, data: TrainSet, workers: int = 0, gpu_decode: bool = False) -> None:
         self.train, self.val = Loader(clip, data.train, workers, gpu_decode), Loader(clip, data.val, workers)
-        self.labels, self.metric = torch.from_numpy(data.train.labels), data.metric
+        self.labels, self.metric = torch.tensor(data.train.labels), data.metric
         self.begun: dict[int, Pending] = {}  # step -> its batch
 
     def __len__(self) -> int:
@@ -108,7 +106,7 @@ class Features:
             # those of train are read once, and are many: their pixels are not kept
             self.train = _features(clip, Loader(clip, data.train, run.workers), keep=False, advance=advance)
             self.val = _features(clip, Loader(clip, data.val, run.workers), advance=advance)
-        self.labels, self.data, self.metric = torch.from_numpy(data.train.labels), data, data.metric
+        self.labels, self.data, self.metric = torch.tensor(data.train.labels), data, data.metric
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -319,13 +317,13 @@ class _State:
             "best": self.best, "best_step": self.best_step, "best_scores": self.best_scores,
             "images": self.images, "seconds": self.seconds,
         }  # fmt: skip
-        _save(content, self.path)
+        checkpoint.save(content, self.path)
         self.saved_at = time.monotonic()
 
     def resume(self) -> None:
-        if self.path is None or not self.path.exists():
+        content = self.path and checkpoint.load(self.path, self.clip.device, CHECKPOINT, self.run.progress.say)
+        if not content:
             return
-        content = _load(self.path, self.clip.device)
         try:
             self.clip.restore(content["weights"])
             self.optimizer.load_state_dict(content["optimizer"])
@@ -335,27 +333,3 @@ class _State:
         self.best, self.best_step, self.best_scores = content["best"], content["best_step"], content["best_scores"]
         self.images, self.spent = content["images"], content["seconds"]
         self.run.progress.say(f"  resuming at step {self.step} of {self.total}")
-
-
-def _save(content: Mapping[str, Any], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise RbftError(f"cannot write {path}: {error.strerror}; free some space, then run the same command") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _load(path: Path, device: torch.device) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # what a damaged file makes torch raise depends on where the damage is
-        raise RbftError(f"checkpoint {path} is damaged: delete it to start the cell again") from error
-    if not isinstance(content, dict) or CHECKPOINT - content.keys():
-        raise RbftError(f"checkpoint {path} is damaged: delete it to start the cell again")
-    return content

@@ -238,7 +238,7 @@ def test_selection_on_reported_images_is_named(presenter: str, tmp_path: Path) -
     text = {
         "report": lambda: rbft("report", tmp_path / "runs", "--format", "markdown"),
         "compare": lambda: rbft("compare", tmp_path / "runs", "--format", "markdown"),
-        "board": lambda: (tmp_path / "boards" / "shapes-v1.md").read_text(),
+        "board": (tmp_path / "boards" / "shapes-v1.md").read_text,
     }[presenter]()
     assert "alpha by the reported ID set" in text
     assert "selected on images that the table reports" in text
@@ -332,7 +332,7 @@ def test_a_row_off_the_recipe_says_so_alone_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [('[embedded]\nbaseline = "ft-00000000"\n', None), ('[embedded]\nbase = "ft"\n', "unknown key 'base'"),
-     ("[embedded]\nbaseline = 3\n", "names of claims"), ("[embedded\n", "cannot read")],
+     ("[embedded]\nbaseline = 3\n", "names of claims"), ("[embedded\n", "is not valid TOML")],
 )  # fmt: skip
 def test_a_wrong_board_toml_is_one_line(keepers: Path, content: str, says: str | None) -> None:
     (keepers / "shapes-v1" / shelf.BOARD).write_text(content)

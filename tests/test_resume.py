@@ -29,6 +29,16 @@ def last(*args):
 module.{name} = last
 """
 
+BETWEEN = """
+import os, pathlib, signal
+original = pathlib.Path.replace
+def replace(path, target):
+    if target.name == "resume-fit.pt" and target.with_name("resume-fit.previous.pt").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(path, target)
+pathlib.Path.replace = replace
+"""
+
 
 def arguments(out: Path, *words: str) -> list[str]:
     return ["run", "--out", str(out), "--threads", "1", "--device", "cpu", *(words or LIPSUM)]
@@ -118,13 +128,43 @@ def test_a_kill_while_training_and_one_while_evaluating_leave_no_trace(
 
 
 def test_a_kill_while_a_file_is_written_leaves_no_half_file(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    process = start(tmp_path, "--checkpoint-seconds", "0", prelude=VICTIM.format(module="train", name="os.fsync", n=5))
+    victim = VICTIM.format(module="checkpoint", name="os.fsync", n=5)
+    process = start(tmp_path, "--checkpoint-seconds", "0", prelude=victim)
     finish(process)
     assert process.returncode == -signal.SIGKILL
     assert log(tmp_path, "step")[-1]["step"] == 3  # the first write was cell.json
     assert rbft(tmp_path).exit_code == 0
     assert log(tmp_path, "start")[1]["step"] == 3
     assert results(tmp_path) == undisturbed
+
+
+def test_a_kill_between_two_renames_goes_back_to_the_checkpoint_before(
+    undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = start(tmp_path, "--checkpoint-seconds", "0", prelude=BETWEEN)
+    finish(process)
+    assert process.returncode == -signal.SIGKILL
+    assert [path.name for path in cell(tmp_path).glob("resume-*")] == ["resume-fit.previous.pt"]
+    assert list(cell(tmp_path).glob(".resume-fit.pt.*"))
+    assert rbft(tmp_path).exit_code == 0
+    assert log(tmp_path, "start")[1]["step"] == 1
+    assert results(tmp_path) == undisturbed
+    assert not list(tmp_path.rglob("resume-*")) + list(tmp_path.rglob(".*"))
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    process = start(tmp_path, "--checkpoint-seconds", "0")
+    wait_for_steps(process, tmp_path, 6)
+    process.kill()
+    finish(process)
+    path = cell(tmp_path) / "resume-fit.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9999] + bytes([whole[-9999] ^ 1]) + whole[-9998:])
+    again = rbft(tmp_path)
+    assert again.exit_code == 0
+    assert f"checkpoint {path} is damaged: going back to the one before it" in again.stderr
+    assert results(tmp_path) == undisturbed
+    assert not list(tmp_path.rglob("resume-*"))
 
 
 def test_an_interrupt_stops_in_good_order_and_says_how_to_resume(undisturbed: dict[str, bytes], tmp_path: Path) -> None:

@@ -11,14 +11,15 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "seal", "data", "cache", "progress", "pixel_cache", "drawing", "embedded", "recipe", "places", "suite",
-    "trees", "archives", "prompts", "custom", "model_ref", "registry", "suite_ref", "doctor", "autocast", "clip",
-    "augment", "loader", "stats", "metrics", "method", "predict", "train", "plan", "environment", "store", "rows",
-    "scores", "compare", "report", "figure", "runner", "describe", "bench", "bench_loader", "checks",
-    "board", "cli_stats", "cli_cache", "cli_bench", "cli_board", "cli_data", "cli_new", "cli",
+    "errors", "toml", "seal", "data", "cache", "progress", "pixel_cache", "drawing", "embedded", "recipe", "places",
+    "suite", "trees", "archives", "prompts", "custom", "model_ref", "registry", "provenance", "suite_ref", "doctor",
+    "autocast", "clip", "augment", "loader", "stats", "metrics", "method", "predict", "checkpoint", "train",
+    "recipe_choice", "plan", "environment", "store", "rows", "scores", "compare", "report", "figure", "earlier",
+    "runner", "describe", "bench", "bench_loader", "checks", "board", "cli_stats", "cli_cache", "cli_bench",
+    "cli_board", "cli_data", "cli_new", "cli",
 )  # fmt: skip
 TORCH = {
-    "augment", "autocast", "clip", "loader", "method", "train", "predict", "environment", "runner", "bench",
+    "augment", "autocast", "clip", "loader", "method", "checkpoint", "train", "predict", "environment", "runner", "bench",
     "bench_loader", "embedded",
 }  # fmt: skip
 REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")

@@ -1,24 +1,19 @@
 """The leaderboards folder: claims go in whole or not at all, and are found again."""
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from robustbench_ft import toml
 from robustbench_ft.errors import RbftError
 from robustbench_ft.store import Json, Record, find_records, is_done, read_json, write_json
 
 from . import bundle, claim
 from .bundle import Bundle, PublishedRun
 from .claim import Place
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FILES = (bundle.RECORD, bundle.PREDICTIONS)
 
@@ -42,10 +37,7 @@ def named(folder: Path, model: str) -> Named:
     path = folder / BOARD
     if not path.exists():
         return Named()
-    try:
-        content: Json = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RbftError(f"cannot read {path}: {error}") from error
+    content = toml.read(path, "the board's file")
     table = content.get(model, {})
     stray = sorted({*table} - {"baseline", "curve"}) if isinstance(table, dict) else [model]
     if stray:

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from robustbench_ft.compare.text import MISSING, p_text, points
 from robustbench_ft.metrics import ACCURACY
-from robustbench_ft.recipe import recipe_text
+from robustbench_ft.recipe import in_words
 
 from . import paper
 from .table import Board, Row, caption
@@ -78,7 +78,7 @@ def recipe_name(row: Row) -> str:
 
 def recipes_text(board: Board) -> str:
     """What the recipes of a board are: one sentence where there is one, a line for each otherwise."""
-    found = {number: recipe_text(recipe) for number, recipe in board.recipes.items()}
+    found = {number: in_words(recipe) for number, recipe in board.recipes.items()}
     if len(found) < 2:
         return "".join(f"Recipe of every trained row: {text}." for text in found.values())
     return " ".join(f"R{number}: {text}." for number, text in found.items())
@@ -124,7 +124,9 @@ def meaning(board: Board) -> str:
     return " ".join(texts)
 
 
-FURTHER = "Beside the official metrics: accuracy, splits in no mean, other label spaces, in %: means over seeds, sd behind them."
+FURTHER = (
+    "Beside the official metrics: accuracy, further splits and label spaces, in %: means over seeds, sd behind them."
+)
 
 
 def further_cells(board: Board, row: Row) -> list[str]:

@@ -1,11 +1,10 @@
 """What may stand in a `suite.toml`: its keys and types, and everything that is wrong with a file in one go."""
 
 import json
-import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from robustbench_ft.errors import MissingDataError, PlanError, RbftError, unknown
 from robustbench_ft.prompts import openai_templates, simple_templates
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.recipe import problems as recipe_problems
+from robustbench_ft.recipe import overlay as recipe_overlay
 from robustbench_ft.suite import ACCURACY
 
 if sys.version_info >= (3, 11):
@@ -210,25 +209,13 @@ def _place(key: str, value: Any, problems: list[str]) -> Any:
 
 
 def _recipe(value: Any, problems: list[str]) -> Recipe:
-    """The given fields over `RECIPE`; a length in steps replaces the one in epochs."""
-    hints = get_type_hints(Recipe)
+    """The given fields over `RECIPE`."""
     if not isinstance(value, dict):
         problems.append(f"recipe is {_shown(value)}: write a table, e.g. [recipe] and below it lr = 3e-5")
         return RECIPE
-    chosen: dict[str, Any] = {}
-    for key, given in value.items():
-        if key not in hints:
-            problems.append(f"recipe: {unknown('setting', key, hints)}")
-            continue
-        try:
-            chosen[key] = TypeAdapter(hints[key]).validate_json(json.dumps(given, default=str), strict=True)
-        except ValidationError as error:
-            problems.append(f"recipe: {key} is {_shown(given)}: {error.errors()[0]['msg'].lower()}")
-    if any(isinstance(v, float) and not math.isfinite(v) for v in chosen.values()):
-        problems.append("recipe: every number must be finite")
-        return RECIPE
-    made = replace(RECIPE, **({"epochs": 0} if chosen.get("steps") else {}) | chosen)
-    problems += [f"recipe: {line}" for line in recipe_problems(made)]
+    found: list[str] = []
+    made = recipe_overlay(RECIPE, value, found)
+    problems += [f"recipe: {line}" for line in found]
     return made
 
 
