@@ -19,8 +19,8 @@ STREET = (
     "cli_board", "cli_data", "cli_new", "cli",
 )  # fmt: skip
 TORCH = {
-    "augment", "autocast", "clip", "loader", "method", "checkpoint", "train", "predict", "environment", "runner", "bench",
-    "bench_loader", "embedded",
+    "augment", "autocast", "clip", "loader", "method", "checkpoint", "train", "predict", "environment", "runner",
+    "bench", "bench_loader", "embedded",
 }  # fmt: skip
 REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")
 PUBLIC = {"Batch", "Clip", "Family", "Method", "Run", "TrainSet"}
