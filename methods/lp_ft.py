@@ -41,7 +41,7 @@ class LpFT(FT):
     version: ClassVar[int] = 2  # 2: head_lr in logits
 
     probe: Literal["zero-shot", "logistic"] = "zero-shot"
-    head_lr: float = 1e-1  # of the probe 'zero-shot', in logits
+    head_lr: float = 1e-2  # of the probe 'zero-shot', in logits
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
         self.start(clip, data)

@@ -1,6 +1,7 @@
 """Everything short of training, against the official implementations: features, heads, pixels, schedules, metrics."""
 
 import hashlib
+from pathlib import Path
 
 import golden
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from crops import resized_crop
 from golden import TASK, VECTORS, Array, agrees, arrays, differs, read, statistics
+from PIL import Image
 from torch import Tensor
 
 from robustbench_ft import metrics
@@ -173,6 +175,22 @@ def test_wise_ft_crops_are_pillows(photos: Split) -> None:
     reference = "torchvision on Pillow images"
     agrees("training crops, levels of 255, worst pixel", reference, golden.worst(float(e.max()) for e in errors), 2)
     agrees("training crops, levels of 255, mean", reference, golden.worst(float(e.mean()) for e in errors), 0.05)
+
+
+@pytest.mark.parametrize(("side", "scale"), [(800, 2), (1600, 4), (3200, 8)])
+def test_wise_ft_crops_of_large_jpegs_are_pillows_to_a_few_levels(side: int, scale: int, tmp_path: Path) -> None:
+    """They are decoded at a part of their side; the official crop is that of the full decode. Noise on soft shapes."""
+    rng = np.random.default_rng(side)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    soft = np.asarray(coarse.resize((side * 4 // 3, side), Image.Resampling.BICUBIC), np.float64)
+    noisy = np.clip(soft + rng.normal(0, 20, soft.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "large.jpg", quality=90)
+    photo = Split("large", FileImages(tmp_path, ("large.jpg",)), np.zeros(1, np.int64), ("large",))
+    [ours] = Loader(golden.model(image_size=224), photo).augmented([0], "crop", torch.Generator().manual_seed(0))
+    error = np.abs(ours.numpy() - resized_crop(photo, 0, 224))
+    what, reference = f"training crops of JPEGs decoded at 1/{scale}, levels of 255", "torchvision on Pillow images"
+    agrees(f"{what}, worst pixel", reference, float(error.max()), 40)
+    agrees(f"{what}, mean", reference, float(error.mean()), 2)
 
 
 def test_lipsum_crops_are_resized_as_tensorflow_does(photos: Split) -> None:

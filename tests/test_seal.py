@@ -27,8 +27,8 @@ class Spoken(Progress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
-        self.lines.append(text)
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def run(method: str, model: str, out: Path, **settings: Any) -> tuple[store.Record, list[str]]:
