@@ -1,7 +1,7 @@
 """Claims from scores: intervals, tests, ranks and power for runs and examples that are two crossed random factors.
 
 Torch-free, and free of records: arrays in, small frozen results out. `README.md` beside this file says what each file
-guards; section numbers in comments refer to it.
+guards.
 """
 
 from .intervals import Draws as Draws

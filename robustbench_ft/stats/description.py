@@ -1,4 +1,4 @@
-"""Ranks over test sets: description, not proof (1.8). A suite's few test sets are no sample of test sets."""
+"""Ranks over test sets: description, not proof. A suite's few test sets are no sample of test sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Compact letters by insert-and-absorb (5.2; Piepho, 2004): two rows share a letter iff they are not told apart."""
+"""Compact letters by insert-and-absorb (Piepho, 2004): two rows share a letter iff they are not told apart."""
 
 from collections.abc import Sequence
 

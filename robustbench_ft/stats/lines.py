@@ -1,4 +1,4 @@
-"""The shipped effective-robustness lines (1.11): named, hashed, and fitted by this command from the public table.
+"""The shipped effective-robustness lines: named, hashed, and fitted by this command from the public table.
 
     python -m robustbench_ft.stats.lines testbed_top1.csv [--check]
 

@@ -1,4 +1,4 @@
-"""Checkpoint against checkpoint on the same examples (1.6): right for 'did this file change', wrong for methods."""
+"""Checkpoint against checkpoint on the same examples: right for 'did this file change', wrong for methods."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a design can see (1.10): minimal detectable differences, and seeds needed, from seed sd and psi.
+"""What a design can see: minimal detectable differences, and seeds needed, from seed sd and psi.
 
 psi = var over examples of the seed-averaged difference, roughly how often two methods disagree; typically .02-.15.
 """

@@ -1,4 +1,4 @@
-"""Ranks as intervals, and the chance of being best, from bootstrap draws of all methods at once (1.8)."""
+"""Ranks as intervals, and the chance of being best, from bootstrap draws of all methods at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

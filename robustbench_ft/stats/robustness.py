@@ -1,4 +1,4 @@
-"""Robustness beyond accuracy (1.11): lines through standard models, and curves met at equal ID accuracy.
+"""Robustness beyond accuracy: lines through standard models, and curves met at equal ID accuracy.
 
 Intervals are those of `intervals`: a function of accuracies is linearised, its gradient times the per-example scores
 takes the place of the scores, and ID and OOD parts of one run stay together.

@@ -1,4 +1,4 @@
-"""Seed-level tests, and what they cannot do (1.7)."""
+"""Seed-level tests, and what they cannot do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import exp, log
 from sys import float_info
 
-from scipy import optimize
+from scipy import optimize, special
 from scipy import stats as scipy_stats
 
 from .proportions import LEVEL
@@ -59,12 +59,17 @@ def separate(value: float, variance: float, parts: Sequence[Part]) -> tuple[floa
 
 
 def _square(p: float, parts: Sequence[Part]) -> float:
-    return float(sum(scipy_stats.t.isf(p / 2, part.df) ** 2 * part.variance for part in parts))
+    return sum(_quantile(p, part.df) ** 2 * part.variance for part in parts)
+
+
+def _quantile(p: float, df: float) -> float:
+    """What |t| exceeds with probability p: as scipy.stats.t, without its 60 microseconds a call."""
+    return -float(special.stdtrit(df, p / 2))
 
 
 def _df(wanted: float, least: float, most: float) -> float:
     def excess(log_df: float) -> float:
-        return float(scipy_stats.t.ppf(0.5 + LEVEL / 2, exp(log_df))) - wanted
+        return _quantile(1 - LEVEL, exp(log_df)) - wanted
 
     low, high = log(least), log(most)
     if excess(low) <= 0 or excess(high) >= 0:  # all parts have one number of df, or one part is all there is
