@@ -41,13 +41,13 @@ class Standing:
 
 def standing(cell: Cell, folder: Path) -> Standing:
     """Where a cell stands. Raises `RbftError` when the folder holds another cell."""
+    now = provenance.code_of(registry.load("method", cell.method, Method))  # of new cells too, before hours of work
     done = store.is_done(folder)
     if not (folder / "cell.json").exists():
         return Standing(done)
     code = check_same(cell, folder).get("code")
     if not isinstance(code, dict):
         return Standing(done, coded=False, edited=store.was_edited(folder))
-    now = provenance.code_of(registry.load("method", cell.method, Method))
     return Standing(done, changed=provenance.changed(code, now), edited=store.was_edited(folder))
 
 

@@ -188,6 +188,15 @@ def test_an_edited_method_does_not_show_old_numbers(
     assert rbft("--seeds", "0-1").stderr.count(": done before\n") == 2
 
 
+def test_the_code_of_a_run_is_that_of_its_start(tmp_path: Path, shelf: Path, tiny_model: str) -> None:
+    """An edit while other cells run does not change what this process has imported."""
+    planned = plan.make(plan.Request(("pull",), ("tiny",), (tiny_model,)))
+    before = hashlib.sha256((shelf / "_factor.py").read_bytes()).hexdigest()
+    assert earlier.to_renew(planned, [tmp_path / "out"], "refuse") == set()
+    edit(shelf / "_factor.py", "1", "5")
+    assert provenance.code_of(registry.load("method", "pull", Method)).files["_factor.py"] == before
+
+
 def test_a_dry_run_says_where_cells_stand(rbft: Rbft, tmp_path: Path, shelf: Path) -> None:
     def states() -> list[str]:
         result = rbft("--seeds", "0-1", "--dry-run")

@@ -81,6 +81,12 @@ def test_a_value_of_another_type_is_refused(pair: str) -> None:
     assert pair in problem
 
 
+@pytest.mark.parametrize("key", ["steps", "lr", "head"])
+def test_a_number_of_thousands_of_digits_is_refused(key: str) -> None:
+    [problem] = problems(with_set(f"{key}={'9' * 5000}"))
+    assert problem.startswith(f"--set {key}=999")
+
+
 def test_digest_changes_with_every_setting() -> None:
     base = one(Request(method=("lipsum",), suite=("shapes",)))
     request = Request(method=("lipsum",), suite=("shapes",))
