@@ -17,7 +17,7 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.stats import bootstrap, description, lines, pairs, power, proportions, ranks, seeds
 from robustbench_ft.stats.intervals import Draws, Examples
 from robustbench_ft.stats.letters import compact_letters
-from robustbench_ft.stats.macro_f1 import influence, macro_f1_draws, per_class_f1, stack
+from robustbench_ft.stats.macro_f1 import influence, macro_f1_draws, macro_recall_draws, per_class_f1, stack
 from robustbench_ft.stats.multiplicity import benjamini_hochberg, holm
 from robustbench_ft.stats.robustness import Point, at_identity, curve_area, frontier, matched_id_gain, rising
 from robustbench_ft.stats.streams import generator
@@ -236,3 +236,16 @@ def test_a_frontier_keeps_what_nothing_beats() -> None:
 
 def test_streams_are_named() -> None:
     assert generator("a", 1).random() == generator("a", 1).random() != generator("a", 2).random()
+
+
+def test_macro_recall_is_sklearns_and_its_draws_are_centred_on_it() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 5, 400)
+    predictions = np.where(rng.random((2, 400)) < 0.6, label, rng.integers(0, 7, (2, 400)))
+    found = macro_recall_draws(label, predictions, 500, "test")
+    for run, prediction in zip(found, predictions, strict=True):
+        recalls = [(prediction == label)[label == k].mean() for k in range(5)]
+        assert run.runs[0] == pytest.approx(np.mean(recalls))
+        assert run.draws.mean() == pytest.approx(run.runs[0], abs=0.005)
+        binomial = np.sqrt(np.sum([p * (1 - p) / (label == k).sum() for k, p in enumerate(recalls)])) / 5
+        assert run.draws.std() == pytest.approx(binomial, rel=0.1)

@@ -65,14 +65,27 @@ def test_draws_are_shared_by_all_runs_and_methods() -> None:
     assert np.allclose(again.draws, found[0].draws)
 
 
-def test_groups_without_an_interval_are_refused() -> None:
-    correct = np.ones((1, 6), np.bool_)
+def test_without_any_group_there_is_no_worst_one() -> None:
     with pytest.raises(RbftError, match="no example is in a group"):
-        worst_group_draws(correct, np.full(6, -1), 5, "test")
-    with pytest.raises(RbftError, match="group 3 is a single example"):
-        worst_group_draws(correct, np.array([0, 0, 0, 0, 0, 3]), 5, "test")
-    with pytest.raises(RbftError, match="group 1 is a single cluster"):
-        worst_group_draws(correct, np.array([0, 0, 0, 1, 1, 1]), 5, "test", clusters=np.array([0, 1, 2, 3, 3, 3]))
+        worst_group_draws(np.ones((1, 6), np.bool_), np.full(6, -1), 5, "test")
+
+
+def test_a_cluster_that_is_its_whole_group_is_fixed_as_the_group_is() -> None:
+    correct, group = world(7, 900, 1, (0.8, 0.5))
+    alone, own = (worst_group_draws(correct, group, 400, "test", clusters=c)[0] for c in (None, group))
+    assert np.array_equal(alone.draws, own.draws)
+    assert own.df == alone.df == (group == int(np.argmin([correct[0, group == k].mean() for k in (0, 1)]))).sum() - 1
+    assert worst_group_draws(np.array([[True, False]]), np.array([0, 3]), 5, "test")[0].df == 1
+
+
+def test_a_runs_draws_do_not_depend_on_the_runs_beside_it() -> None:
+    correct, group = world(8, 500, 1, (0.8, 0.6, 0.7))
+    other, clusters = ~correct, np.arange(group.size) % 40
+    for codes in (None, clusters):
+        alone = worst_group_draws(correct, group, 100, "test", clusters=codes)[0]
+        beside = worst_group_draws(np.concatenate([other, correct]), group, 100, "test", clusters=codes)[1]
+        assert np.allclose(alone.draws, beside.draws, rtol=1e-13)
+        assert alone.df == beside.df
 
 
 @pytest.mark.parametrize("levels", [(0.75, 0.75, 0.75), (0.75, 0.9, 0.95)])

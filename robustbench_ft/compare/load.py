@@ -12,13 +12,14 @@ from robustbench_ft.metrics import ACCURACY, WORST, official_of, title_of
 from robustbench_ft.rows import Row, Run, arenas, check_same_data, reported_selection, rows
 from robustbench_ft.scores import Scores, SplitReader, stacked
 from robustbench_ft.stats.intervals import Examples, Sample
-from robustbench_ft.stats.macro_f1 import DRAWS, macro_f1_draws, stack
+from robustbench_ft.stats.macro_f1 import DRAWS, macro_f1_draws, macro_recall_draws, stack
 from robustbench_ft.stats.worst_group import worst_group_draws
 from robustbench_ft.store import Json, Record
 
 OFFICIAL = "official"
 METRICS = (OFFICIAL, ACCURACY, "macro_f1", "nll", "brier")
 PER_EXAMPLE = (ACCURACY, "nll", "brier")
+CLASS_DRAWS = {"macro_f1": macro_f1_draws, "macro_recall": macro_recall_draws}
 LOWER_IS_BETTER = ("nll", "brier")
 
 
@@ -196,9 +197,9 @@ def samples_of(
     every = list(dict.fromkeys(run for runs in rows.values() for run in runs))
     if not every:
         return {}
-    if metric == "macro_f1":
+    if metric in CLASS_DRAWS:
         predictions = np.stack([reader.predictions(*run) for run in every])
-        drawn = macro_f1_draws(reader.label, predictions, DRAWS, suite, reader.split, clusters=clusters)
+        drawn = CLASS_DRAWS[metric](reader.label, predictions, DRAWS, suite, reader.split, clusters=clusters)
     else:
         group = reader.group(*every[0], metric.removeprefix(WORST))
         correct = np.stack([reader.predictions(*run) == reader.label for run in every])

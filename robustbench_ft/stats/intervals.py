@@ -181,7 +181,7 @@ class Draws:
 
     def minus(self, other: Any) -> "Draws":
         bounds = total([(1.0, self.range), (-1.0, other.range)])
-        return Draws(self.runs - other.runs, self.draws - other.draws, self.df, bounds)
+        return Draws(self.runs - other.runs, self.draws - other.draws, min(self.df, other.df), bounds)
 
 
 Sample = Examples | Draws  # one method on one test set, as far as an interval needs it
@@ -216,8 +216,8 @@ def estimate(
     sets: list[ExamplePart] = []
     for k, weight in enumerate(weights):
         units = sum(s * row[k].units for s, row in zip(signs, made, strict=True))
-        first = made[0][k]
-        sets.append(ExamplePart(weight**2 * first.scale * _square_sum(units), first.df, first.count, weight))
+        first, df = made[0][k], min(row[k].df for row in made)  # rows of a worst group may have other groups
+        sets.append(ExamplePart(weight**2 * first.scale * _square_sum(units), df, first.count, weight))
     terms = [(s * w, x.range) for s, row in zip(signs, made, strict=True) for w, x in zip(weights, row, strict=True)]
     dust = DUST * max(1.0, *map(abs, values))
     return combine(sum(values), [_seed_part(row, weights) for row in made], sets, total(terms), dust)

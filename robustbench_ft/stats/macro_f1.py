@@ -27,6 +27,12 @@ def per_class_f1(label: Ints, prediction: Ints) -> Matrix:
     return 2 * hits[classes] / total[classes]
 
 
+def per_class_recall(label: Ints, prediction: Ints) -> Matrix:
+    """Recall of every class present in the labels, in class order."""
+    classes, places = np.unique(label, return_inverse=True)
+    return np.bincount(places, weights=label == prediction, minlength=len(classes)) / np.bincount(places)
+
+
 def influence(label: Ints, prediction: Ints) -> Matrix:
     """[n], what each example adds to macro-F1, mean 0. Too small where classes are rare: for checks."""
     classes, n = np.unique(label), len(label)
@@ -41,10 +47,18 @@ def influence(label: Ints, prediction: Ints) -> Matrix:
     return phi * n / len(classes)
 
 
-def macro_f1_draws(
+def macro_recall_draws(
     label: Ints, predictions: NDArray[np.int64], draws: int, *names: object, clusters: Ints | None = None
 ) -> list[Draws]:
-    """For runs [R, n] on shared labels [n]: each run's macro-F1 and its values in the same resamples."""
+    """For runs [R, n] on shared labels [n]: each run's mean per-class recall and its values in the same resamples."""
+    return macro_f1_draws(label, predictions, draws, *names, clusters=clusters, recall=True)
+
+
+def macro_f1_draws(
+    label: Ints, predictions: NDArray[np.int64], draws: int, *names: object, clusters: Ints | None = None,
+    recall: bool = False,
+) -> list[Draws]:  # fmt: skip
+    """For runs [R, n] on shared labels [n]: each run's macro-F1 (or macro-recall) and its values in the same resamples."""
     classes, n = np.unique(label), len(label)
     k = len(classes)
     place = np.full(int(max(label.max(), predictions.max())) + 1, -1)
@@ -59,10 +73,13 @@ def macro_f1_draws(
         weights = example_weights(n, size, rng) if clusters is None else cluster_weights(clusters, size, rng)
         counts = indicator @ np.ascontiguousarray(weights.T)  # [(1 + 2 R) K, size]
         true, hits, predicted = counts[:k], counts[k : (runs + 1) * k], counts[(runs + 1) * k :]
-        total = predicted.reshape(runs, k, size) + true[None]
-        f = np.divide(2 * hits.reshape(runs, k, size), total, out=np.full_like(total, np.nan), where=total > 0)
+        # F1 = 2 hits / (predicted + true), recall = hits / true
+        total = true[None] + (true[None] if recall else predicted.reshape(runs, k, size))
+        f = np.divide(2 * hits.reshape(runs, k, size), total, out=np.full_like(hits.reshape(runs, k, size), np.nan),
+                      where=total > 0)  # fmt: skip
         values[:, start : start + size] = np.nanmean(f, axis=1)
-    whole = np.array([per_class_f1(label, p).mean() for p in predictions])
+    score = per_class_recall if recall else per_class_f1
+    whole = np.array([score(label, p).mean() for p in predictions])
     df = n - 1.0 if clusters is None else cluster_df(clusters)
     return [Draws(whole[r : r + 1], values[r : r + 1], df, (0.0, 1.0)) for r in range(runs)]
 
@@ -70,7 +87,7 @@ def macro_f1_draws(
 def stack(parts: list[Draws]) -> Draws:
     """Runs of one method together."""
     runs, draws = np.concatenate([part.runs for part in parts]), np.concatenate([part.draws for part in parts])
-    return Draws(runs, draws, parts[0].df, parts[0].range)
+    return Draws(runs, draws, min(part.df for part in parts), parts[0].range)
 
 
 def _indicator(codes: NDArray[np.int64], k: int) -> sparse.csr_matrix:
