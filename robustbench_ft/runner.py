@@ -100,10 +100,8 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     if reason := method.skip(clip):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
     store.sweep(folder)
-    code = provenance.code_of(type(method)).to_json()
-    store.write_json(
-        folder / "cell.json", {**cell.to_json(), "code": code}
-    )  # all that can be asked wrongly has been loaded by now
+    record = {**cell.to_json(), "code": provenance.code_of(type(method)).to_json()}
+    store.write_json(folder / "cell.json", record)  # all that can be asked wrongly has been loaded by now
     log = _Log(folder / "log.jsonl")
     run = Run(
         cell.seed, workshop.device, cell.precision, folder, workshop.progress, log, workshop.checkpoint_seconds,
