@@ -139,7 +139,12 @@ def _check_same(runs: Sequence[Bundle]) -> None:
             "claim needs the whole data set: run it again without"
         )
     for run in runs[1:]:
-        for key in sorted({*first.cell, *run.cell} - {"seed"}):
+        if _source(run) not in (None, _source(first)):
+            raise RbftError(
+                f"seeds {first.seed} and {run.seed} of one claim were run with two states of "
+                f"{first.cell['method']}'s code; run the older one again with `rbft run --rerun`"
+            )
+        for key in sorted({*first.cell, *run.cell} - {"seed", "code"}):
             if run.cell.get(key) != first.cell.get(key):
                 raise RbftError(
                     f"seeds {first.seed} and {run.seed} of one claim differ in '{key}': {first.cell.get(key)} and "
@@ -153,6 +158,11 @@ def _check_same(runs: Sequence[Bundle]) -> None:
     seeds = [run.seed for run in runs]
     if len(set(seeds)) != len(seeds):
         raise RbftError(f"a seed is there twice: {seeds}; name each record once")
+
+
+def _source(run: Bundle) -> str | None:
+    """The digest of the method's source; None for a run of a version that did not note it."""
+    return run.cell.get("code", {}).get("sha256")
 
 
 def _data(runs: Sequence[Bundle]) -> Json:
