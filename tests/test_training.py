@@ -220,14 +220,16 @@ def test_texts_heads_and_evaluation_do_not_know_of_it(clip: Clip) -> None:
 # -- the probe of LP-FT ------------------------------------------------------------------------------------------------
 
 
-def probe_of(clip: Clip, head: Head, **settings: Any) -> tuple[Clip, list[dict[str, Any]], Tensor]:
+def probe_of(
+    clip: Clip, head: Head, data: TrainSet = DATA, **settings: Any
+) -> tuple[Clip, list[dict[str, Any]], Tensor]:
     """LP-FT with a second stage that moves nothing: the model, the log, and the head before."""
     run, lines = logged()
     kind: Any = registry.load("method", "lp-ft", Method)
     recipe = replace(Tiny.recipe, head=head, lr=1e-30, weight_decay=0.0, schedule="wise-ft", steps=1, batch=48)
     clip.start_from_zero_shot(TASK, head)
     before = clip.head.detach().clone()
-    return kind(recipe=recipe, **settings).fit(clip, DATA, run), lines, before
+    return kind(recipe=recipe, **settings).fit(clip, data, run), lines, before
 
 
 @pytest.mark.parametrize("head", ["unit", "scaled"])
@@ -241,7 +243,8 @@ def test_the_first_step_of_the_probe_moves_logits_by_its_rate(head: Head, clip: 
 
 @pytest.mark.parametrize("head", ["unit", "scaled"])
 def test_the_logistic_probe_is_in_the_head_as_it_was_chosen(head: Head, clip: Clip) -> None:
-    tuned, lines, _ = probe_of(clip, head, probe="logistic")
+    data = TrainSet(uneven(), DATA.val, TASK)  # of classes that are unequally frequent: a bias would not be 0
+    tuned, lines, _ = probe_of(clip, head, data, probe="logistic")
     probe = [line for line in lines if line.get("stage") == "linear-probe"]
     assert [line["event"] for line in probe] == ["start", "end"]
     tried = [line["val_accuracy"] for line in lines if "C" in line]
@@ -250,8 +253,12 @@ def test_the_logistic_probe_is_in_the_head_as_it_was_chosen(head: Head, clip: Cl
     assert max(tried) > 1 / 3
     stage = next(line for line in lines if line["event"] == "validate" and "C" not in line)
     assert stage["val_accuracy"] == probe[1]["val_accuracy"]
-    assert (tuned.bias is None) == (head == "unit")
-    assert tuned.bias is None or tuned.bias.abs().max() > 0
+    features = Features(tuned, data, Run(0, tuned.device))
+    pairs = ((features.train.numpy(), data.train.labels), (features.val.numpy(), data.val.labels))
+    chosen = import_module("robustbench_ft.methods._logistic").sweep(*pairs, 3, intercept=head == "scaled")
+    ours = tuned.classify(features.val).detach().numpy()
+    assert np.abs(ours - features.val.numpy() @ chosen.weight.T - chosen.bias).max() < 1e-3 * np.abs(ours).max()
+    assert (chosen.bias != 0).any() == (head == "scaled")
 
 
 def test_the_grid_of_the_probe_is_declared() -> None:
