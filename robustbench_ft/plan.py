@@ -61,7 +61,7 @@ class Cell:
     method_version: int
     settings: Mapping[str, Any]  # the method's own fields
     recipe: Mapping[str, Any] | None  # None: nothing is trained
-    recipe_source: str  # 'suite', 'method' or '--recipe NAME', and what --set changed
+    recipe_source: str  # 'suite', 'method', '--recipe NAME' or 'none', and all that --set changed, settings too
     protocol: Protocol
     precision: str
     seed: int
@@ -206,8 +206,7 @@ def _cells(
     problems += [f"{name}: {line}" for line in method.problems()]
     problems += [f"{name}: {line}" for line in recipe.problems(resolved)] if kind.trains else []
     settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
-    if changed:
-        source += f", --set {', '.join(sorted(changed))}"
+    by_hand = f", --set {', '.join(sorted({*changed, *fields}))}" if changed or fields else ""
     precision = recipe.precision_of(request.precision, base if kind.trains else None)
     cell = Cell(
         suite=suite.name,
@@ -217,7 +216,7 @@ def _cells(
         method_version=kind.version,
         settings=settings,
         recipe=asdict(resolved) if kind.trains else None,
-        recipe_source=source if kind.trains else "none",
+        recipe_source=(source if kind.trains else "none") + by_hand,
         protocol=request.protocol,
         precision=precision,
         seed=0,

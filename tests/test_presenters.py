@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from robustbench_ft import metrics, report, stats, store
+from robustbench_ft import metrics, plan, report, stats, store
 from robustbench_ft.board import claim, shelf, standing
 from robustbench_ft.board import text as board_text
 from robustbench_ft.cli import main
 from robustbench_ft.compare import compare, load, tables, two_runs
 from robustbench_ft.compare.text import markdown, points
 from robustbench_ft.errors import RbftError
+from robustbench_ft.rows import settings
 
 TRUST = {"origin": "rerun", "by": None}
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
@@ -199,6 +201,13 @@ def perfect(found: Any) -> Any:
     return type(found)(
         found.ids, found.label, found.label, found.confidence, found.log_prob, found.sum_sq, top, found.top_probs
     )
+
+
+def test_settings_that_were_set_by_hand_name_a_row_and_rename_no_other() -> None:
+    request = plan.Request(method=("lp-ft",), suite=("shapes",), precision="fp32")
+    own, probed = (plan.make(replace(request, set=pairs))[0] for pairs in ((), (("probe", "logistic"),)))
+    named = settings({cell.digest: cell.to_json() for cell in (own, probed)})
+    assert named == {own.digest: "", probed.digest: "probe=logistic"}
 
 
 # -- what is said under a table ---------------------------------------------------------------------------------------
