@@ -15,10 +15,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from robustbench_ft import trees
 from robustbench_ft.data import FileImages, Ints, Split
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.places import Roots
+from robustbench_ft.images import folders
+from robustbench_ft.images.roots import Roots
 from robustbench_ft.suite import Suite
 
 NONE = ""  # split of a row that belongs to no split
@@ -101,7 +101,7 @@ class Wilds(Suite):
     def _on_disk(self, place: Path, rows: Rows, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """[N] rows to keep; one without its image is an error, and left out where partial data are allowed."""
         if not self.partial:
-            trees.check_files(place, rows.files[keep].tolist(), place / self.table)
+            folders.check_files(place, rows.files[keep].tolist(), place / self.table)
             return keep
         found = keep.copy()
         for k in np.flatnonzero(keep):
@@ -118,7 +118,7 @@ def check_unique(table: Path, names: Texts) -> None:
 
 def numbers(table: Path, columns: Mapping[str, Texts], name: str, most: int = 2**31, where: str = "") -> Ints:
     """A column of whole numbers in 0..most."""
-    found = trees.integers(table, name, columns[name])
+    found = folders.integers(table, name, columns[name])
     odd = (found < 0) | (found > most)
     if odd.any():
         row = int(np.argmax(odd))

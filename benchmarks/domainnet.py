@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robustbench_ft import trees
 from robustbench_ft.data import FileImages, Ints, Split
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.places import Roots
+from robustbench_ft.images import folders
+from robustbench_ft.images.roots import Roots
 from robustbench_ft.prompts import openai_templates
 from robustbench_ft.recipe import R_LIP
 from robustbench_ft.suite import Card, Source, Suite
@@ -96,7 +96,7 @@ class DomainNet(Suite):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        names = folders()
+        names = class_folders()
         return tuple(name.replace("_", " ") for name in names) if "clean-prompts" in self.chosen else names
 
     @property
@@ -108,11 +108,11 @@ class DomainNet(Suite):
         place, lines = self._lines(name)
         if name == "test":
             self._check_apart(lines)
-        trees.check_files(place, lines.paths, lines.files[0])
-        ids = [f"{domain}/{stem}" for stem in trees.stems(lines.paths)]
+        folders.check_files(place, lines.paths, lines.files[0])
+        ids = [f"{domain}/{stem}" for stem in folders.stems(lines.paths)]
         keep = np.ones(len(ids), np.bool_)
         if part == "train" and name != "train-all":
-            held = trees.held_out(ids, lines.labels, HELD_OUT)
+            held = folders.held_out(ids, lines.labels, HELD_OUT)
             keep = held if name == "val" else ~held
         rows: list[int] = np.flatnonzero(keep).tolist()
         images = FileImages(place, tuple(lines.paths[k] for k in rows))
@@ -127,9 +127,11 @@ class DomainNet(Suite):
             f"split '{split.name}' has {len(lines.paths):,} images, "
             + ", ".join(f"the {generation} lists have {n:,}" for generation, n in known.items())
         ]  # fmt: skip
-        absent = sorted({*range(len(folders()))} - {*lines.labels.tolist()})
+        absent = sorted({*range(len(class_folders()))} - {*lines.labels.tolist()})
         if absent:
-            found.append(f"split '{split.name}' has no image of {len(absent)} classes ({folders()[absent[0]]}, ...)")
+            found.append(
+                f"split '{split.name}' has no image of {len(absent)} classes ({class_folders()[absent[0]]}, ...)"
+            )
         return found
 
     def _lines(self, name: str) -> tuple[Path, Lines]:
@@ -178,7 +180,7 @@ class DomainNet(Suite):
 
 
 @lru_cache
-def folders() -> tuple[str, ...]:
+def class_folders() -> tuple[str, ...]:
     """The 345 names in label order, as the class folders are called."""
     return tuple(json.loads(Path(__file__).with_name("domainnet_classes.json").read_text(encoding="utf-8")))
 
@@ -205,7 +207,7 @@ def _files(place: Path, domain: str, part: str) -> tuple[Path, ...]:
         )
     for other in found[1:]:
         for first, file in zip(found[0], other, strict=False):
-            if first.name == file.name and trees.read_text(first) != trees.read_text(file):
+            if first.name == file.name and folders.read_text(first) != folders.read_text(file):
                 raise RbftError(f"{first} and {file} differ; move one of them away")
     return found[0]
 
@@ -219,9 +221,9 @@ def _read(place: Path, domain: str, part: str) -> Lines:
     paths: list[str] = []
     labels: list[int] = []
     for file in files:
-        some, own = trees.split_file(file, len(folders()))
+        some, own = folders.split_file(file, len(class_folders()))
         for path, label in zip(some, own.tolist(), strict=True):
-            name = folders()[label]
+            name = class_folders()[label]
             if not path.startswith(f"{domain}/"):
                 raise RbftError(f"{file} names '{path}', which is not under {domain}/; is it another domain's list?")
             if path.split("/")[1] != name:

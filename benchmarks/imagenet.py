@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from robustbench_ft import archives, trees
 from robustbench_ft.data import FileImages, Ints, LabelSpace, Split
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.places import Roots
+from robustbench_ft.images import archives, folders
+from robustbench_ft.images.roots import Roots
 from robustbench_ft.prompts import imagenet_classes, openai_templates
 from robustbench_ft.recipe import R_WISE
 from robustbench_ft.suite import Card, Source, Suite
@@ -140,12 +140,12 @@ class ImageNet(Suite):
         elif name in ("r", "a"):
             _check_wnids(name, place)
         kind, layout = ("number", "numbered folders") if name == "v2" else ("wnid", "wnid folders")
-        found = trees.class_folders(place, subset, kind=kind, partial=self.partial)
+        found = folders.class_folders(place, subset, kind=kind, partial=self.partial)
         labels = found.labels.tolist()
-        stems = [stem.partition("/") for stem in trees.stems(found.paths)]
+        stems = [stem.partition("/") for stem in folders.stems(found.paths)]
         # V2's folders may be written 7 or 007; Sketch and R both hold n01443537/sketch_0
-        folders = map(str, labels) if name == "v2" else [folder for folder, _, _ in stems]
-        ids = [f"{name}/{folder}/{stem}" for folder, (_, _, stem) in zip(folders, stems, strict=True)]
+        named = map(str, labels) if name == "v2" else [folder for folder, _, _ in stems]
+        ids = [f"{name}/{folder}/{stem}" for folder, (_, _, stem) in zip(named, stems, strict=True)]
         split = _ordered(place, layout, ids, found.labels, found.paths).split(name)
         if name not in ("r", "a"):
             return split
@@ -161,7 +161,7 @@ class ImageNet(Suite):
             self._trained = _ordered(place, layout, ids, labels, files)
         if name == "train-all":
             return self._trained.split(name)
-        held = trees.held_out(self._trained.ids, self._trained.labels, HELD_OUT)
+        held = folders.held_out(self._trained.ids, self._trained.labels, HELD_OUT)
         return self._trained.split(name, np.flatnonzero(held if name == "val" else ~held))
 
     def _test(self, place: Path) -> Split:
@@ -176,7 +176,7 @@ class ImageNet(Suite):
         return replace(split, also={key: _space(members, split.labels) for key, members in spaces.items()})
 
     def _sorted(self, place: Path, part: str) -> Found:
-        found = trees.class_folders(place, _indices("wnids"), kind="wnid", partial=self.partial)
+        found = folders.class_folders(place, _indices("wnids"), kind="wnid", partial=self.partial)
         return _names(found.paths, found.labels, place, part), found.labels, found.paths, "wnid folders"
 
     def _flat(self, place: Path) -> Found:
@@ -189,7 +189,7 @@ class ImageNet(Suite):
             raise MissingDataError(
                 f"{place} is flat and has no labels: sort it into wnid folders, or put {CSV} beside it{why}"
             )
-        columns = trees.read_table(table, ("ImageId", "PredictionString"))
+        columns = folders.read_table(table, ("ImageId", "PredictionString"))
         every = _indices("wnids")
         wnids = [text.split(" ", 1)[0] for text in columns["PredictionString"].tolist()]
         unknown = next((wnid for wnid in wnids if wnid not in every), None)
@@ -199,8 +199,8 @@ class ImageNet(Suite):
         label = dict(zip(names, (every[wnid] for wnid in wnids), strict=True))
         if len(label) != len(names):
             raise RbftError(f"{table} names {len(names) - len(label):,} images twice; get the official file again")
-        files = trees.image_files(place)
-        stems = trees.stems(files)
+        files = folders.image_files(place)
+        stems = folders.stems(files)
         stray = [file for file, stem in zip(files, stems, strict=True) if stem not in label]
         if stray:
             raise MissingDataError(
@@ -234,11 +234,11 @@ class ImageNet(Suite):
     def _objectnet(self, place: Path) -> Split:
         mapped = _objectnet_members()
         labels = {folder: k for k, folder in enumerate(mapped)}
-        found = trees.class_folders(place, labels, kind="ObjectNet", others=True, partial=self.partial)
-        others = len(set(trees.names_in(place)) - set(mapped))
+        found = folders.class_folders(place, labels, kind="ObjectNet", others=True, partial=self.partial)
+        others = len(set(folders.names_in(place)) - set(mapped))
         layout = f"ObjectNet folders, {others} without an ImageNet class left out, {BORDER} pixels cut off each side"
         _check_frame(FileImages(place, found.paths))
-        ids = [f"objectnet/{stem}" for stem in trees.stems(found.paths)]
+        ids = [f"objectnet/{stem}" for stem in folders.stems(found.paths)]
         split = _ordered(place, layout, ids, found.labels, found.paths).split("objectnet", border=BORDER)
         return replace(split, members=tuple(mapped.values()))
 
@@ -270,7 +270,7 @@ def _numbered(place: Path) -> dict[str, int]:
     variant = next((name for name in OTHER_V2 if name in place.name.lower()), None)
     if variant:
         raise MissingDataError(f"{place} is V2's {variant} set; the suite takes the matched-frequency one, get that")
-    names = trees.names_in(place) if place.is_dir() else []
+    names = folders.names_in(place) if place.is_dir() else []
     wnids = [name for name in names if name in _indices("wnids")]
     if wnids:
         raise MissingDataError(
@@ -288,7 +288,7 @@ def _numbered(place: Path) -> dict[str, int]:
 
 def _check_wnids(name: str, place: Path) -> None:
     """R's and A's 200 classes differ; one set in the other's place is told apart from a few stray folders."""
-    found = set(trees.names_in(place)) & set(_indices("wnids")) if place.is_dir() else set[str]()
+    found = set(folders.names_in(place)) & set(_indices("wnids")) if place.is_dir() else set[str]()
     own, other = set(_indices(f"imagenet_{name}")), {"r": "a", "a": "r"}[name]
     if found - own and found <= set(_indices(f"imagenet_{other}")):
         raise MissingDataError(
@@ -310,8 +310,8 @@ def _check_frame(images: FileImages) -> None:
 
 def _is_flat(place: Path) -> bool:
     """Images and no folder of a class."""
-    names = trees.names_in(place) if place.is_dir() else []
-    return not set(names) & set(_indices("wnids")) and any(map(trees.is_image, names))
+    names = folders.names_in(place) if place.is_dir() else []
+    return not set(names) & set(_indices("wnids")) and any(map(folders.is_image, names))
 
 
 def _names(keys: Sequence[str], labels: Ints, place: Path, part: str) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustbench_ft import trees
+from robustbench_ft.images import folders
 from robustbench_ft.recipe import EACH_EPOCH, R_FLYP
 from robustbench_ft.suite import Card, Source
 
@@ -58,7 +58,7 @@ class WildsCamelyon17(Wilds):
 
     def read(self, place: Path) -> Rows:
         table = place / self.table
-        columns = trees.read_table(
+        columns = folders.read_table(
             table, ("patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split")
         )
         hospital = numbers(table, columns, "center", HOSPITALS - 1)

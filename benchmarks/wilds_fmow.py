@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from robustbench_ft import trees
 from robustbench_ft.data import Ints
 from robustbench_ft.errors import MissingDataError, RbftError, unknown
+from robustbench_ft.images import folders
 from robustbench_ft.recipe import EACH_EPOCH, R_FLYP
 from robustbench_ft.suite import Card, Source
 
@@ -71,7 +71,7 @@ class WildsFMoW(Wilds):
 
     def read(self, place: Path) -> Rows:
         table = place / self.table
-        columns = trees.read_table(table, ("split", "category", "timestamp", "country_code"))
+        columns = folders.read_table(table, ("split", "category", "timestamp", "country_code"))
         choice(table, columns, "split", ("train", "val", "test", SEQUESTERED))
         _check_rows(table, len(columns["split"]))
         rows = np.flatnonzero(columns["split"] != SEQUESTERED)  # of the whole table: files are named by these
@@ -95,7 +95,7 @@ class WildsFMoW(Wilds):
 
     def _regions(self, table: Path, codes: Texts) -> Ints:
         """Of each image; as in WILDS, a country that the table does not know is in 'Other'."""
-        columns = trees.read_table(table, ("alpha-3", "region"))
+        columns = folders.read_table(table, ("alpha-3", "region"))
         lacking = sorted(set(REGIONS) - set(columns["region"].tolist()))
         if lacking:
             raise RbftError(f"{table} has no country in {', '.join(lacking)}; get the official file again")

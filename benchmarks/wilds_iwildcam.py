@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from robustbench_ft import trees
 from robustbench_ft.data import Ints
 from robustbench_ft.errors import RbftError
+from robustbench_ft.images import folders
 from robustbench_ft.recipe import EACH_EPOCH, R_FLYP
 from robustbench_ft.suite import Card, Source
 
@@ -65,7 +65,7 @@ class WildsIWildCam(Wilds):
 
     def read(self, place: Path) -> Rows:
         table = place / self.table
-        columns = trees.read_table(
+        columns = folders.read_table(
             table, ("split", "filename", "y", "location_remapped", "sequence_remapped", "datetime")
         )
         choice(table, columns, "split", SPLITS)

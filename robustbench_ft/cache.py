@@ -18,8 +18,8 @@ from typing import Any
 
 import filelock
 import numpy as np
+from numpy.typing import NDArray
 
-from .data import Bytes
 from .errors import RbftError
 
 LIMIT = 64 * 2**30  # bytes of pixels: ImageNet's validation set and its four shifts at 224 pixels take 21 GiB
@@ -74,7 +74,7 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def array(kind: str, key: str, make: Callable[[], Bytes]) -> Bytes:
+def array(kind: str, key: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """The array for `key`: mapped from the cache, or made and stored. A damaged entry is made again."""
     path = entry(kind, key, ".npy")
     if path.exists():
@@ -211,7 +211,7 @@ def _remove(path: Path) -> int:
 
 
 def limit() -> int:
-    """Bytes of pixels to keep: `RBFT_CACHE_LIMIT`, e.g. 20GiB, or 64 GiB."""
+    """NDArray[np.uint8] of pixels to keep: `RBFT_CACHE_LIMIT`, e.g. 20GiB, or 64 GiB."""
     text = os.environ.get("RBFT_CACHE_LIMIT", "")
     return parse_size(text, "RBFT_CACHE_LIMIT") if text else LIMIT
 

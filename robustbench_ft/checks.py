@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import model_ref
+from .clip import ref as model_ref
 from .data import ArrayImages, Split
 from .errors import MissingDataError
-from .places import Roots
+from .images.roots import Roots
+from .prompts import Task
 from .recipe import Recipe
-from .suite import Suite, Task, sealed
+from .suite import Suite, sealed
 
 if TYPE_CHECKING:
     from .clip import Clip, State

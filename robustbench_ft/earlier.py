@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from . import provenance, registry, store
+from . import provenance, registry
 from .errors import PlanError, RbftError
 from .method import Method
 from .plan import Cell
-from .store import Json
+from .record import store
+from .record.store import Json
 
 Way = Literal["refuse", "rerun", "keep"]  # with records of other code
 

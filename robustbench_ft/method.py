@@ -16,8 +16,9 @@ import torch
 from .clip import Clip, State
 from .data import Split
 from .progress import Progress
+from .prompts import Task
 from .recipe import Recipe
-from .suite import ACCURACY, Task
+from .suite import ACCURACY
 
 
 @dataclass(frozen=True)

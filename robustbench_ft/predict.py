@@ -9,8 +9,8 @@ from torch import Tensor
 from .clip import Clip
 from .data import TOP_K, Floats, Ints, LabelSpace, Predictions, Split
 from .errors import RbftError
-from .loader import Loader
 from .method import Family
+from .pixels.loader import Loader
 from .progress import Advance
 
 CHUNK = 2048  # images decoded and held at once: candidates take turns on it

@@ -1,6 +1,10 @@
-"""ImageNet's class names and OpenAI's templates, as open_clip ships them: one copy, its own. Torch-free."""
+"""Class names and prompts: what a suite looks like to a text tower. Torch-free.
+
+ImageNet's names and OpenAI's templates are those that open_clip ships: one copy, its own.
+"""
 
 import importlib.util
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +12,28 @@ from types import ModuleType
 from .errors import RbftError
 
 FILE = "zero_shot_metadata.py"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a suite looks like to a head: its classes and prompts. Shared with saved models."""
+
+    classes: tuple[str, ...]
+    templates: tuple[str, ...] = field(repr=False)
+
+    @property
+    def texts(self) -> list[str]:
+        """[K * T] every class in every template, class by class."""
+        return [fill(template, name) for name in self.classes for template in self.templates]
+
+
+def fill(template: str, name: str) -> str:
+    """The prompt of one class. 'a(n) {}' takes the article that the name asks for, and writes its underscores as
+    spaces: WiSE-FT's satellite prompts have templates with and without this."""
+    if "a(n) {}" in template:
+        name = name.replace("_", " ")
+        template = template.replace("a(n)", "an" if name.startswith(tuple("aeiou")) else "a")
+    return template.format(name)
 
 
 def imagenet_classes() -> tuple[str, ...]:

@@ -17,19 +17,21 @@ from typing import Any
 
 import torch
 
-from . import cache, doctor, earlier, environment, metrics, provenance, store, suite_ref
+from . import cache, doctor, earlier, environment, metrics, provenance, suite_ref
 from . import clip as clips
 from .clip import Clip
+from .compare.rows import by_validation
 from .data import Predictions, Split
 from .errors import RbftError
+from .images.roots import Roots
 from .method import Family, Method, Run, TrainSet
-from .places import Roots
 from .plan import Cell
 from .predict import depends_on_others, predict
 from .progress import Progress
-from .rows import by_validation
-from .store import Json
-from .suite import ACCURACY, Suite, Task, sealed
+from .prompts import Task
+from .record import store
+from .record.store import Json
+from .suite import ACCURACY, Suite, sealed
 from .train import InterruptedRun
 
 SAMPLE = 64  # images of each split that are predicted again

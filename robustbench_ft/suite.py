@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from . import places, seal
+from . import seal
 from .data import Split
 from .errors import MissingDataError, RbftError, SealedError, unknown
-from .places import Roots
+from .images import roots
+from .images.roots import Roots
 from .recipe import Recipe
 from .seal import sealed as sealed
 
@@ -72,7 +73,7 @@ class Suite(ABC):
     def __init__(
         self, name: str, root: Roots | Path | None = None, chosen: Collection[str] = (), partial: bool = False
     ) -> None:
-        self.name, self.roots, self.chosen, self.partial = name, places.roots_of(root), tuple(chosen), partial
+        self.name, self.roots, self.chosen, self.partial = name, roots.roots_of(root), tuple(chosen), partial
         for option in chosen:
             if option not in self.options:
                 raise RbftError(unknown(f"option of suite '{self.base}'", option, self.options))
@@ -136,7 +137,7 @@ class Suite(ABC):
 
     def place(self, split: str) -> Path:
         """Where a split lies under the roots; one line that says what was looked for otherwise."""
-        return places.find(self.roots, self.base, split, self.places[split], self.card.home)
+        return roots.find(self.roots, self.base, split, self.places[split], self.card.home)
 
     def split(self, name: str) -> Split:
         """Load one split; refuses shifts and the ID test set while a method is being fitted or evaluated."""
@@ -222,25 +223,3 @@ class Suite(ABC):
         for split in self.places:
             if split in self.known:
                 self.place(split)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a suite looks like to a head: its classes and prompts. Shared with saved models."""
-
-    classes: tuple[str, ...]
-    templates: tuple[str, ...] = field(repr=False)
-
-    @property
-    def texts(self) -> list[str]:
-        """[K * T] every class in every template, class by class."""
-        return [fill(template, name) for name in self.classes for template in self.templates]
-
-
-def fill(template: str, name: str) -> str:
-    """The prompt of one class. 'a(n) {}' takes the article that the name asks for, and writes its underscores as
-    spaces: WiSE-FT's satellite prompts have templates with and without this."""
-    if "a(n) {}" in template:
-        name = name.replace("_", " ")
-        template = template.replace("a(n)", "an" if name.startswith(tuple("aeiou")) else "a")
-    return template.format(name)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from . import custom, registry
 from .errors import RbftError
-from .places import Roots
+from .images.roots import Roots
 from .suite import Suite
 
 

@@ -14,8 +14,8 @@ import tiny
 from PIL import Image
 from tiny import Tiny
 
-from robustbench_ft import archives, trees
 from robustbench_ft.data import FileImages, Images, Ints, Split
+from robustbench_ft.images import archives, folders
 from robustbench_ft.suite import Card, Source, Suite
 
 CLASSES = ("cup", "dog", "fern", "kite")  # folders
@@ -54,7 +54,7 @@ class Clinic(Suite):
         images, keys, labels, layout = _found(place, self.partial)
         part = name if name in N else "train"
         ids = tuple(f"{part}/{key}" for key in keys)
-        held = trees.held_out(ids, labels, HELD_OUT)
+        held = folders.held_out(ids, labels, HELD_OUT)
         keep = {"train": ~held, "val": held}.get(name, np.ones(len(ids), np.bool_))
         rows = np.flatnonzero(keep)
         return Split(name, images(rows), labels[rows], tuple(ids[k] for k in rows), place=place, layout=layout)
@@ -66,7 +66,7 @@ def _found(place: Path, partial: bool) -> tuple[Callable[[Ints], Images], list[s
         if shards:
             packed = read(shards)
             return packed.images.take, [key.partition(".")[0] for key in packed.keys], packed.labels, suffix
-    found = trees.class_folders(place, {word: k for k, word in enumerate(CLASSES)}, partial=partial)
+    found = folders.class_folders(place, {word: k for k, word in enumerate(CLASSES)}, partial=partial)
     keys = [path.rpartition(".")[0] for path in found.paths]
     return (lambda rows: FileImages(place, tuple(found.paths[k] for k in rows))), keys, found.labels, "class folders"
 

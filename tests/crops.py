@@ -5,8 +5,8 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
-from robustbench_ft.augment import crop_box
 from robustbench_ft.data import Ints, Split
+from robustbench_ft.pixels.augment import crop_box
 
 
 def resized_crop(split: Split, index: int, side: int) -> Ints:

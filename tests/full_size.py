@@ -17,7 +17,8 @@ from pathlib import Path
 import click
 import forest
 
-from robustbench_ft import report, store
+from robustbench_ft.compare import report
+from robustbench_ft.record import store
 
 WORDS = (
     "run --method lipsum --suite imagenet --root data --allow-partial --model ViT-B-32 --pretrained random "

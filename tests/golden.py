@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref
 from robustbench_ft.clip import Clip, State
+from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.data import ArrayImages, Split
-from robustbench_ft.suite import Task
+from robustbench_ft.prompts import Task
 
 VECTORS = Path(__file__).with_name("vectors")
 Array = NDArray[Any]

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_ft import metrics, store
+from robustbench_ft import metrics
 from robustbench_ft.data import Predictions
+from robustbench_ft.record import store
 
 SHIFTS = ("painting", "clipart", "sketch")
 # method -> (skill on ID, skill on shifts), in logits

@@ -20,7 +20,9 @@ import numpy as np
 import synthetic
 from scipy import stats as scipy_stats
 
-from robustbench_ft import compare, scores, store
+from robustbench_ft import compare
+from robustbench_ft.compare import scores
+from robustbench_ft.record import store
 from robustbench_ft.stats import macro_f1, ranks
 from robustbench_ft.stats.streams import generator
 

@@ -20,9 +20,10 @@ import forest_wilds
 import pytest
 from click.testing import CliRunner
 
-from robustbench_ft import places, registry, suite_ref
-from robustbench_ft.cli import main
-from robustbench_ft.trees import SUFFIXES
+from robustbench_ft import registry, suite_ref
+from robustbench_ft.cli.main import main
+from robustbench_ft.images import roots
+from robustbench_ft.images.folders import SUFFIXES
 
 HEAD = """# What `rbft data check` says
 
@@ -82,7 +83,7 @@ def break_images(root: Path) -> None:
 @contextmanager
 def counted(name: str, root: Path) -> Generator[None, None, None]:
     """The card counts what lies here."""
-    suite = suite_ref.load(name, places.Roots((root,)), True)
+    suite = suite_ref.load(name, roots.Roots((root,)), True)
     with pytest.MonkeyPatch.context() as patch:
         if name == "domainnet":
             patch.setattr(f"{type(suite).__module__}.GENERATIONS", forest.LINES)

@@ -9,7 +9,7 @@ import tiny
 from tiny import Tiny
 
 from robustbench_ft.data import LabelSpace, Split
-from robustbench_ft.places import Roots
+from robustbench_ft.images.roots import Roots
 from robustbench_ft.suite import Card
 
 WARM = ((0,), (1, 2))  # red, and what is not red

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robustbench_ft import store
 from robustbench_ft.data import Predictions
+from robustbench_ft.record import store
 from robustbench_ft.stats.streams import generator
 
 SHIFTS = ("painting", "sketch")

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from robustbench_ft import archives, cache
-from robustbench_ft.archives import Packed
+from robustbench_ft import cache
 from robustbench_ft.data import FileImages
 from robustbench_ft.errors import MissingDataError, RbftError
+from robustbench_ft.images import archives
+from robustbench_ft.images.archives import Packed
 
 webdataset: Any = import_module("webdataset")
 VALIDATION = {"validation"}

@@ -9,7 +9,8 @@ from typing import Any
 import made
 import pytest
 
-from robustbench_ft.board import build, shelf
+from robustbench_ft.board import build
+from robustbench_ft.claims import shelf
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

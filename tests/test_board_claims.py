@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from robustbench_ft import metrics, stats, store
-from robustbench_ft.board import audit, bundle, claim, shelf
-from robustbench_ft.board.shelf import Stored
-from robustbench_ft.cli import main
-from robustbench_ft.rows import by_oracle, by_validation
+from robustbench_ft import metrics, stats
+from robustbench_ft.claims import audit, bundle, claim, shelf
+from robustbench_ft.claims.shelf import Stored
+from robustbench_ft.cli.main import main
+from robustbench_ft.compare.rows import by_oracle, by_validation
+from robustbench_ft.record import store
 from robustbench_ft.stats import Examples
 
 TRUST = {"origin": "rerun", "by": None}

@@ -8,9 +8,10 @@ import made
 import pytest
 from click.testing import CliRunner
 
-from robustbench_ft.board import build, shelf, standing
+from robustbench_ft.board import build, ranking
 from robustbench_ft.board import text as board_text
-from robustbench_ft.cli import main
+from robustbench_ft.claims import shelf
+from robustbench_ft.cli.main import main
 
 TRUST = {"origin": "rerun", "by": None}
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
@@ -47,9 +48,9 @@ def stranger(boards: Path, **options: Any) -> None:
 def test_a_strangers_row_moves_no_other_difference(keepers: Path, named: bool) -> None:
     if not named:
         (keepers / "shapes-v1" / shelf.BOARD).unlink()
-    before = {row.name: row for row in standing.boards(shelf.find(keepers))[0].rows}
+    before = {row.name: row for row in ranking.boards(shelf.find(keepers))[0].rows}
     stranger(keepers)
-    board = standing.boards(shelf.find(keepers))[0]
+    board = ranking.boards(shelf.find(keepers))[0]
     after = {row.name: row for row in board.rows}
     assert board.baseline == "ft"
     assert after.keys() - before.keys() == {"ft (steps=20)"}
@@ -61,11 +62,11 @@ def test_a_strangers_row_moves_no_other_difference(keepers: Path, named: bool) -
 
 def test_a_row_off_the_recipe_says_so_alone_too(tmp_path: Path) -> None:
     stranger(tmp_path / "boards")
-    board = standing.boards(shelf.find(tmp_path / "boards"))[0]
+    board = ranking.boards(shelf.find(tmp_path / "boards"))[0]
     assert [row.name for row in board.rows] == ["ft (steps=20)"]
     assert board.baseline is None
     stranger(tmp_path / "boards", lr=1e-2)
-    board = standing.boards(shelf.find(tmp_path / "boards"))[0]
+    board = ranking.boards(shelf.find(tmp_path / "boards"))[0]
     assert {row.name for row in board.rows} == {"ft (steps=20, lr=0.0003)", "ft (steps=20, lr=0.01)"}
     assert "No differences are shown: 0 claims of ft, and board.toml names none" in board_text.markdown(board)
 
@@ -123,7 +124,7 @@ def test_refresh_blesses_no_other_predictions(keepers: Path) -> None:
 
 
 def test_building_reads_each_parquet_file_once(keepers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from robustbench_ft.board import bundle
+    from robustbench_ft.claims import bundle
 
     read: list[Path] = []
 

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from robustbench_ft import stats, store
-from robustbench_ft.board import build, paper, shelf, standing, text
+from robustbench_ft import stats
+from robustbench_ft.board import build, paper, ranking, text
 from robustbench_ft.board.table import Board
-from robustbench_ft.cli import main
+from robustbench_ft.claims import shelf
+from robustbench_ft.cli.main import main
 from robustbench_ft.compare import compare, load
+from robustbench_ft.record import store
 from robustbench_ft.stats.multiplicity import holm
 
 TRUST = {"origin": "rerun", "by": None}
@@ -56,7 +58,7 @@ IMAGENET = [
 
 
 def board_of(root: Path) -> Board:
-    return standing.boards(shelf.find(root))[0]
+    return ranking.boards(shelf.find(root))[0]
 
 
 def rbft(*words: object) -> Result:
@@ -130,7 +132,7 @@ def test_protocols_never_share_a_board(tmp_path: Path) -> None:
     for protocol in ("clean", "as-published"):
         made.write(tmp_path / protocol, made.World(skills={"ft": (1.0, 0.0)}, n=30, protocol=protocol))
     shelf.add([tmp_path / "clean", tmp_path / "as-published"], tmp_path / "boards", TRUST)
-    found = standing.boards(shelf.find(tmp_path / "boards"))
+    found = ranking.boards(shelf.find(tmp_path / "boards"))
     assert [(board.protocol, len(board.rows)) for board in found] == [("as-published", 1), ("clean", 1)]
     assert [row.letters for board in found for row in board.rows] == ["", ""]  # one row is no comparison
 
@@ -228,7 +230,7 @@ def test_a_rerun_of_a_papers_row_shows_its_distance(tmp_path: Path) -> None:
     )  # fmt: skip
     shelf.add([made.write(tmp_path / "runs", world)], tmp_path / "boards", TRUST)
     (tmp_path / "boards" / paper.FILE).write_text(json.dumps([entry("FT", "ImageNet-val", 81.3), *IMAGENET]))
-    board = standing.boards(shelf.find(tmp_path / "boards"), paper.load(tmp_path / "boards" / paper.FILE))[0]
+    board = ranking.boards(shelf.find(tmp_path / "boards"), paper.load(tmp_path / "boards" / paper.FILE))[0]
     told = text.deltas(board, board.paper[0], board.shifts)
     assert [name for name, _ in told] == ["ft"]
     rerun = board.rows[0].estimate("ID")
@@ -237,7 +239,7 @@ def test_a_rerun_of_a_papers_row_shows_its_distance(tmp_path: Path) -> None:
     assert set(board.rows[0].effective or {}) == {"v2", "sketch"}  # the shifts with a line of standard models
     clean = replace(world, protocol="clean")
     shelf.add([made.write(tmp_path / "clean", clean)], tmp_path / "others", TRUST)
-    other = standing.boards(shelf.find(tmp_path / "others"), board.paper)[0]
+    other = ranking.boards(shelf.find(tmp_path / "others"), board.paper)[0]
     assert not text.deltas(other, board.paper[0], board.shifts)  # another protocol is not comparable
 
 

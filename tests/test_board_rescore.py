@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from robustbench_ft.board import audit, shelf
-from robustbench_ft.cli import main
+from robustbench_ft.claims import audit, shelf
+from robustbench_ft.cli.main import main
 
 METHODS = ("ft", "wise-ft")
 

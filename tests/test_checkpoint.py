@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from robustbench_ft import checkpoint, store
 from robustbench_ft.errors import RbftError
+from robustbench_ft.record import store
+from robustbench_ft.train import checkpoint
 
 CPU = torch.device("cpu")
 NEEDED = {"step", "weights"}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from robustbench_ft import cache, pixel_cache
-from robustbench_ft.cli import main
+from robustbench_ft import cache
+from robustbench_ft.cli.main import main
+from robustbench_ft.pixels import kept
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +19,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three splits of 30 kB, used one, two and three days ago, and a drawn array."""
     monkeypatch.setenv("RBFT_CACHE", str(tmp_path / "cache"))
     for days, name in enumerate(("a", "b", "c"), start=1):
-        with pixel_cache.filling(name, (10, 3, 32, 32), {"what": f"split {name}", "place": f"/data/{name}"}) as add:
+        with kept.filling(name, (10, 3, 32, 32), {"what": f"split {name}", "place": f"/data/{name}"}) as add:
             add(np.zeros((10, 3, 32, 32), np.uint8))
-        os.utime(pixel_cache.path(name), (0, time.time() - days * 86_400))
+        os.utime(kept.path(name), (0, time.time() - days * 86_400))
     cache.array("drawn", "d", lambda: np.zeros(100, np.uint8))
     return tmp_path / "cache"
 

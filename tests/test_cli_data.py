@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from clinic import CLASSES, FAULTS
 
-from robustbench_ft import cache, registry, runner, store
-from robustbench_ft.cli import main
+from robustbench_ft import cache, registry, runner
+from robustbench_ft.cli.main import main
 from robustbench_ft.doctor import scan
+from robustbench_ft.record import store
 
 CHECK = "data check clinic --root TMP/data"
 

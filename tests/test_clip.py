@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref
 from robustbench_ft.clip import Clip, interpolate
+from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.errors import RbftError
 from robustbench_ft.method import Run
-from robustbench_ft.suite import Task
+from robustbench_ft.prompts import Task
 
 TASK = Task(("fish", "bird", "car"), ("a photo of a {}", "a sketch of a {}"))
 RUN = Run(0, torch.device("cpu"))

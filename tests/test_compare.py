@@ -14,10 +14,11 @@ import synthetic
 from click.testing import CliRunner
 from synthetic import World
 
-from robustbench_ft import compare, store
-from robustbench_ft.cli import main
-from robustbench_ft.compare import beyond, designs, tables, text
+from robustbench_ft import compare
+from robustbench_ft.cli.main import main
+from robustbench_ft.compare import designs, tables, text, tradeoffs
 from robustbench_ft.errors import RbftError
+from robustbench_ft.record import store
 
 SKILLS = {"zero-shot": 0.2, "ft": 0.8, "lipsum": 1.6, "flyp": 0.8}
 ALPHAS = (0.0, 0.5, 0.75, 1.0)
@@ -98,7 +99,7 @@ def test_families_made_from_a_run_are_paired_with_it(runs: Path) -> None:
 
 
 def test_ft_gains_nothing_over_the_curve_that_ends_in_it(runs: Path) -> None:
-    more = beyond.beyond(compared(runs))
+    more = tradeoffs.beyond(compared(runs))
     gain = next(g for g in more.gains if g.row == "ft")
     assert gain.paired_seeds
     assert gain.estimate is not None
@@ -176,7 +177,7 @@ def test_learning_rates_are_selected_by_two_named_rules(tmp_path: Path) -> None:
         synthetic.write(tmp_path, World(), {"ft": skill, "lipsum": skill}, 3, recipes={"ft": lr, "lipsum": lr})
     found = compared(tmp_path, baseline="ft (lr by best ID val)")
     assert line(found, "ft (lr=0.001)").row.also == ("lr by best ID val", "lr by one-SE rule")
-    more = beyond.beyond(found)
+    more = tradeoffs.beyond(found)
     assert {f.method for f in more.frontiers} <= {"ft", "lipsum"}
 
 

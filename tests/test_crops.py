@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustbench_ft.augment import ATTEMPTS, DRAWS, Box, box_of
+from robustbench_ft.pixels.augment import ATTEMPTS, DRAWS, Box, box_of
 
 SIZE = 224
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from custom_cases import BASE, CASES, CLASSES, Case, build
 
 from robustbench_ft import checks, custom, metrics, plan
-from robustbench_ft.cli import main
+from robustbench_ft.cli.main import main
 from robustbench_ft.custom.form import METRICS, WORST
 from robustbench_ft.data import FileImages
 from robustbench_ft.errors import PlanError, RbftError, SealedError

@@ -11,10 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from robustbench_ft import registry, report, store, suite_ref
-from robustbench_ft.cli import main
+from robustbench_ft import registry, suite_ref
+from robustbench_ft.cli.main import main
+from robustbench_ft.compare import report
 from robustbench_ft.custom.form import Columns, Form, Place
 from robustbench_ft.errors import RbftError
+from robustbench_ft.record import store
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "custom-suite.md").read_text(encoding="utf-8")
 SHOP = ("ice_cream", "mug", "umbrella")

@@ -18,7 +18,7 @@ from robustbench_ft.data import FileImages, Split, decode
 from robustbench_ft.doctor import Examination, Extent, manifest, scan
 from robustbench_ft.doctor.look import BIT, KINDS, STOPS, look, names
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.places import Roots
+from robustbench_ft.images.roots import Roots
 from robustbench_ft.progress import Progress
 
 WHOLE = Extent(None, 2)

@@ -12,10 +12,11 @@ import pytest
 import tiny
 from click.testing import CliRunner, Result
 
-from robustbench_ft import earlier, plan, provenance, registry, store
-from robustbench_ft.board import claim
-from robustbench_ft.cli import main
+from robustbench_ft import earlier, plan, provenance, registry
+from robustbench_ft.claims import claim
+from robustbench_ft.cli.main import main
 from robustbench_ft.method import Method
+from robustbench_ft.record import store
 
 METHOD = '''"""Pull: FT whose loss is scaled, by a helper and a constant of modules beside it."""
 

@@ -15,13 +15,17 @@ from imagenet_cases import CASES, SPOKEN, Case, put
 from test_bad_input import answer, invoke
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref, places, registry, report, runner, store, suite_ref
-from robustbench_ft.board import shelf
+from robustbench_ft import registry, runner, suite_ref
 from robustbench_ft.checks import check_suite
+from robustbench_ft.claims import shelf
+from robustbench_ft.clip import ref as model_ref
+from robustbench_ft.compare import report
 from robustbench_ft.data import Split
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.loader import Loader
+from robustbench_ft.images import roots
+from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.predict import reduce
+from robustbench_ft.record import store
 from robustbench_ft.suite import Suite
 
 VECTORS = np.load(Path(__file__).parent / "vectors" / "imagenet_masks.npz")
@@ -104,7 +108,7 @@ def test_an_image_that_cannot_be_decoded_is_named(base: Path, tmp_path: Path) ->
         load(tmp_path).split("a").images.read([0])
     cut = [replace(one, content=one.content[:300]) for one in forest.val()[:3]]
     shard = forest.write_tar(tmp_path / "validation.tar", cut)
-    split = suite_ref.load("imagenet", places.choose([f"imagenet/test={tmp_path}"], {}), partial=True).split("test")
+    split = suite_ref.load("imagenet", roots.choose([f"imagenet/test={tmp_path}"], {}), partial=True).split("test")
     with pytest.raises(RbftError, match=rf"cannot decode {shard}:{cut[1].stem}: .*; replace the file"):
         split.images.read([1])
 
@@ -233,7 +237,7 @@ def test_folders_of_other_trees_are_found(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if case.split])
 def test_bad_data_are_one_line(case: Case, base: Path, tmp_path: Path) -> None:
-    suite = suite_ref.load("imagenet+objectnet", places.choose(case.prepare(base, tmp_path), {}))
+    suite = suite_ref.load("imagenet+objectnet", roots.choose(case.prepare(base, tmp_path), {}))
     with pytest.raises(RbftError) as caught:
         suite.split(case.split)
     assert case.text.replace("TMP", str(tmp_path)) in str(caught.value)

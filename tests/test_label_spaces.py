@@ -10,13 +10,15 @@ import torch
 from click.testing import CliRunner
 from spaced import WARM, Spaced
 
-from robustbench_ft import metrics, report, runner, store
-from robustbench_ft.board import audit, bundle, shelf
-from robustbench_ft.cli import main
+from robustbench_ft import metrics, runner
+from robustbench_ft.claims import audit, bundle, shelf
+from robustbench_ft.cli.main import main
+from robustbench_ft.compare import report
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import further_columns
 from robustbench_ft.predict import reduce
+from robustbench_ft.record import store
 
 pytestmark = pytest.mark.usefixtures("shelves")
 VIEWS = ["dim@3-way", "test@red-green"]
@@ -138,7 +140,7 @@ def test_boards_hold_and_verify_them(records: list[store.Record], runs: Path, tm
     assert results["columns"]["noisy"] == ["noisy"]
     assert results["columns"]["dim@3-way"] == ["dim@3-way"]
     assert results["columns"]["mean OOD"] == ["dim"]
-    from robustbench_ft.places import Roots
+    from robustbench_ft.images.roots import Roots
 
     assert not any(audit.audit_all(tmp_path, data=Roots()).values())  # ids and labels of every view, from the suite
     done = CliRunner().invoke(main, ["leaderboard", "build", "--root", str(tmp_path)])

@@ -18,17 +18,19 @@ from crops import resized_crop
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from robustbench_ft import cache, model_ref, pixel_cache
+from robustbench_ft import cache
 from robustbench_ft import clip as clips
-from robustbench_ft.augment import smooth_bicubic
 from robustbench_ft.clip import Clip
+from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.data import FileImages, Split
 from robustbench_ft.errors import RbftError
-from robustbench_ft.loader import Loader
 from robustbench_ft.method import Run, TrainSet
+from robustbench_ft.pixels import kept
+from robustbench_ft.pixels.augment import smooth_bicubic
+from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.predict import predict
+from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Augment, Recipe
-from robustbench_ft.suite import Task
 from robustbench_ft.train import Pixels, indices_at
 
 N = 40
@@ -59,8 +61,8 @@ def whole(loader: Loader, size: int = 16) -> torch.Tensor:
     return torch.cat([pixels for _, pixels in loader.chunks(size)])
 
 
-def kept() -> list[cache.Entry]:
-    return [entry for entry in cache.entries() if entry.kind == pixel_cache.KIND]
+def entries() -> list[cache.Entry]:
+    return [entry for entry in cache.entries() if entry.kind == kept.KIND]
 
 
 def left_over(own_cache: Path) -> list[Path]:
@@ -153,7 +155,7 @@ def test_a_file_that_cannot_be_decoded_ends_the_batch_with_its_path(clip: Clip, 
 def test_kept_pixels_are_those_of_the_files(clip: Clip, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     first = whole(Loader(clip, split))
     assert torch.equal(first, Loader(clip, split).read(range(N)))
-    assert [entry.text for entry in kept()] == ["files, 40 images of 32 pixels"]
+    assert [entry.text for entry in entries()] == ["files, 40 images of 32 pixels"]
     monkeypatch.setattr(FileImages, "raw", lambda self, index: pytest.fail("decoded again"))
     for size in (16, 7, N):
         assert torch.equal(whole(Loader(clip, split), size), first)
@@ -161,9 +163,9 @@ def test_kept_pixels_are_those_of_the_files(clip: Clip, split: Split, monkeypatc
 
 def test_predictions_are_the_same_with_and_without_it(clip: Clip, split: Split, own_cache: Path) -> None:
     found = [predict(clip, split)["final"] for _ in range(2)]
-    assert kept()
-    cache.forget(kept()[0].path)
-    assert not kept()
+    assert entries()
+    cache.forget(entries()[0].path)
+    assert not entries()
     found.append(predict(clip, split, workers=1)["final"])
     for other in found[1:]:
         assert (found[0].log_prob == other.log_prob).all()
@@ -183,16 +185,16 @@ def test_another_size_or_border_is_another_entry(clip: Clip, split: Split, tmp_p
     assert isinstance(split.images, FileImages)
     framed = replace(split, images=replace(split.images, border=8))
     assert not torch.equal(whole(Loader(clip, framed)), whole(Loader(clip, split)))
-    assert len(kept()) == 2
+    assert len(entries()) == 2
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b"\x80" * len(b)])
 def test_a_damaged_entry_is_made_again(clip: Clip, split: Split, damage: Callable[[bytes], bytes]) -> None:
     first = whole(Loader(clip, split))
-    [entry] = kept()
+    [entry] = entries()
     entry.path.write_bytes(damage(entry.path.read_bytes()))
     assert torch.equal(whole(Loader(clip, split)), first)
-    assert kept()[0].size == entry.size
+    assert entries()[0].size == entry.size
 
 
 def test_an_evaluation_that_stops_keeps_nothing(clip: Clip, split: Split, own_cache: Path) -> None:
@@ -200,7 +202,7 @@ def test_an_evaluation_that_stops_keeps_nothing(clip: Clip, split: Split, own_ca
     next(reading)
     assert left_over(own_cache)
     reading.close()
-    assert not kept()
+    assert not entries()
     assert not left_over(own_cache)
 
 
@@ -209,9 +211,9 @@ def test_two_processes_do_not_disturb_each_other(clip: Clip, split: Split, own_c
     first = Loader(clip, split).chunks(16)
     parts = [next(first)[1]]
     assert torch.equal(whole(Loader(clip, split)), Loader(clip, split).read(range(N)))
-    assert not kept()  # the second one left it to the first
+    assert not entries()  # the second one left it to the first
     parts += [pixels for _, pixels in first]
-    assert len(kept()) == 1
+    assert len(entries()) == 1
     assert torch.equal(torch.cat(parts), whole(Loader(clip, split)))
 
 
@@ -220,8 +222,8 @@ def test_a_killed_process_leaves_nothing_in_the_way(clip: Clip, split: Split, ow
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np
 from pathlib import Path
-from robustbench_ft import pixel_cache
-with pixel_cache.filling("key", (4, 3, 8, 8), {{"what": "x"}}) as add:
+from robustbench_ft.pixels import kept
+with kept.filling("key", (4, 3, 8, 8), {{"what": "x"}}) as add:
     add(np.zeros((1, 3, 8, 8), np.uint8)); print("half", flush=True); sys.stdin.read()
 """
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -231,9 +233,9 @@ with pixel_cache.filling("key", (4, 3, 8, 8), {{"what": "x"}}) as add:
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert left_over(own_cache)
-    with pixel_cache.filling("key", (4, 3, 8, 8), {"what": "x"}) as add:
+    with kept.filling("key", (4, 3, 8, 8), {"what": "x"}) as add:
         add(np.ones((4, 3, 8, 8), np.uint8))
-    found = pixel_cache.stored("key", (4, 3, 8, 8))
+    found = kept.stored("key", (4, 3, 8, 8))
     assert found is not None
     assert (found == 1).all()
     assert not left_over(own_cache)
@@ -253,17 +255,17 @@ def test_what_a_killed_process_left_is_swept(own_cache: Path) -> None:
 def test_a_full_disk_stops_no_evaluation(
     clip: Clip, split: Split, own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = pixel_cache.np.lib.format.write_array_header_1_0
+    write = kept.np.lib.format.write_array_header_1_0
 
     def full(file: object, header: dict[str, object]) -> None:
         write(file, header)  # pyright: ignore[reportArgumentType]
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pixel_cache.np.lib.format, "write_array_header_1_0", full)
+    monkeypatch.setattr(kept.np.lib.format, "write_array_header_1_0", full)
     assert torch.equal(whole(Loader(clip, split)), Loader(clip, split).read(range(N)))
     said = capsys.readouterr().err
     assert f"cache: cannot keep pixels in {own_cache / 'pixels'}: No space left on device; going on without" in said
-    assert not kept()
+    assert not entries()
     assert not left_over(own_cache)
 
 
@@ -276,7 +278,7 @@ def test_pixels_beyond_the_limit_are_not_kept(
     assert f"cache: 120 KiB of pixels do not fit ({says}); decoding every time (RBFT_CACHE_LIMIT raises it)" in (
         capsys.readouterr().err
     )
-    assert not kept()
+    assert not entries()
 
 
 def test_large_entries_are_announced(
@@ -284,8 +286,8 @@ def test_large_entries_are_announced(
 ) -> None:
     whole(Loader(clip, split))
     assert "keeping" not in capsys.readouterr().err
-    cache.forget(kept()[0].path)
-    monkeypatch.setattr(pixel_cache, "LARGE", 1)
+    cache.forget(entries()[0].path)
+    monkeypatch.setattr(kept, "LARGE", 1)
     whole(Loader(clip, split))
     assert f"cache: keeping 120 KiB of pixels in {own_cache / 'pixels'} for later" in capsys.readouterr().err
 
@@ -298,7 +300,7 @@ def test_what_was_used_longest_ago_makes_room(clip: Clip, split: Split, monkeypa
     for border in (0, 1, 0, 2):
         whole(Loader(clip, borders[border]))
         time.sleep(0.01)
-    assert len(kept()) == 2
+    assert len(entries()) == 2
     monkeypatch.setattr(FileImages, "raw", lambda self, index: pytest.fail("decoded again"))
     for border in (0, 2):  # 1 was used longest ago
         whole(Loader(clip, borders[border]))
@@ -324,7 +326,7 @@ def test_words_for_sizes(size: int, text: str) -> None:
 
 def test_arrays_of_the_models_own_size_are_never_kept(clip: Clip) -> None:
     whole(Loader(clip, tiny.Tiny("tiny").split("test")))
-    assert not kept()
+    assert not entries()
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from robustbench_ft import metrics
-from robustbench_ft.augment import keys_bicubic
 from robustbench_ft.clip import Clip
 from robustbench_ft.data import FileImages, Predictions, Split
 from robustbench_ft.errors import RbftError
-from robustbench_ft.loader import Loader
+from robustbench_ft.pixels.augment import keys_bicubic
+from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.predict import predict
 from robustbench_ft.recipe import Recipe
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from robustbench_ft import metrics
 from robustbench_ft.clip import Clip
-from robustbench_ft.loader import Loader
 from robustbench_ft.method import Family, Run, TrainSet
+from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.predict import predict
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import Batch, Objective, Terms

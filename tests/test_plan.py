@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from robustbench_ft import plan
-from robustbench_ft.cli import main
+from robustbench_ft.cli.main import main
 from robustbench_ft.errors import PlanError, RbftError
 from robustbench_ft.plan import Cell, Request, make, parse_seeds, precision_text
 from robustbench_ft.recipe import SHARED_VERSIONS, Recipe

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from robustbench_ft import metrics, plan, report, stats, store
-from robustbench_ft.board import claim, shelf, standing
+from robustbench_ft import metrics, plan, stats
+from robustbench_ft.board import ranking
 from robustbench_ft.board import text as board_text
-from robustbench_ft.cli import main
-from robustbench_ft.compare import compare, load, tables, two_runs
+from robustbench_ft.claims import claim, shelf
+from robustbench_ft.cli.main import main
+from robustbench_ft.compare import compare, load, report, tables, two_runs
+from robustbench_ft.compare.rows import settings
 from robustbench_ft.compare.text import markdown, points
 from robustbench_ft.errors import RbftError
-from robustbench_ft.rows import settings
+from robustbench_ft.record import store
 
 TRUST = {"origin": "rerun", "by": None}
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
@@ -105,7 +107,7 @@ def test_boards_and_comparisons_have_the_same_letters_ranks_and_tests(told: dict
 def test_texts_print_the_same_digits(told: dict[str, Any]) -> None:
     (arena,) = load(store.find_records([told["runs"]]))
     found = compare(arena, "ft")
-    board = standing.boards(shelf.find(told["boards"]))[0]
+    board = ranking.boards(shelf.find(told["boards"]))[0]
     texts = {
         "compare": markdown(tables.main_table(found)), "report": report.markdown(report.tables(arena.records)[0]),
         "against": report.against(report.tables(arena.records)[0], "ft"), "board": board_text.markdown(board),
@@ -278,7 +280,7 @@ def test_transductive_rows_are_shown_and_never_ranked(tmp_path: Path) -> None:
     assert not next(c for c in found.claims if c.row == "lipsum").tested
     assert "transductive" in rbft("report", tmp_path / "runs", "--format", "markdown")
     shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
-    row = next(r for r in standing.boards(shelf.find(tmp_path / "boards"))[0].rows if r.method == "lipsum")
+    row = next(r for r in ranking.boards(shelf.find(tmp_path / "boards"))[0].rows if r.method == "lipsum")
     assert not row.ranked
     assert row.note.startswith("transductive")
 

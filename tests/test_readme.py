@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from robustbench_ft import registry
-from robustbench_ft.cli import main
+from robustbench_ft.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

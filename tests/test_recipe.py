@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from robustbench_ft import plan, registry
-from robustbench_ft.cli import main
+from robustbench_ft.cli.main import main
 from robustbench_ft.errors import PlanError
 from robustbench_ft.method import Method
 from robustbench_ft.plan import Cell, Request

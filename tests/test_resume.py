@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
-from robustbench_ft import registry, runner, store
-from robustbench_ft.cli import main
+from robustbench_ft import registry, runner
+from robustbench_ft.cli.main import main
+from robustbench_ft.record import store
 
 pytestmark = pytest.mark.usefixtures("shelves")
 

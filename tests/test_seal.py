@@ -10,12 +10,14 @@ import pytest
 import torch
 from tiny import Tiny
 
-from robustbench_ft import drawing, plan, registry, runner, store
+from robustbench_ft import drawing, plan, registry, runner
 from robustbench_ft.checks import check_method
 from robustbench_ft.errors import SealedError
 from robustbench_ft.method import Method
 from robustbench_ft.progress import Progress
-from robustbench_ft.suite import Task, sealed
+from robustbench_ft.prompts import Task
+from robustbench_ft.record import store
+from robustbench_ft.suite import sealed
 
 SUITE = Tiny("tiny")
 TASK = Task(SUITE.classes, SUITE.templates)

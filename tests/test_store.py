@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from robustbench_ft import metrics, store
+from robustbench_ft import metrics
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError
+from robustbench_ft.record import store
 
 N, K = 200, 7
 

@@ -11,20 +11,46 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "toml", "seal", "data", "cache", "progress", "pixel_cache", "drawing", "embedded", "recipe", "places",
-    "suite", "trees", "archives", "prompts", "custom", "model_ref", "registry", "provenance", "suite_ref", "doctor",
-    "autocast", "clip", "augment", "loader", "stats", "metrics", "method", "predict", "checkpoint", "train",
-    "recipe_choice", "plan", "environment", "store", "rows", "scores", "compare", "report", "figure", "earlier",
-    "runner", "describe", "bench", "bench_loader", "checks", "board", "cli_stats", "cli_cache", "cli_bench",
-    "cli_board", "cli_data", "cli_new", "cli",
+    "errors", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom", "drawing",
+    "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "clip", "pixels", "method",
+    "predict", "train", "recipe_choice", "plan", "environment", "record", "compare", "claims", "board", "earlier",
+    "runner", "checks", "bench", "cli",
 )  # fmt: skip
-TORCH = {
-    "augment", "autocast", "clip", "loader", "method", "checkpoint", "train", "predict", "environment", "runner",
-    "bench", "bench_loader", "embedded",
+# the same rule inside: modules of a package in the order in which they may import each other
+COURTS = {
+    "images": ("files", "archives", "folders", "roots"),
+    "custom": ("form", "listing", "draft", "suite"),
+    "drawing": (
+        "draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring", "domains",
+        "captions", "scans",
+    ),
+    "embedded": ("corpus", "network", "words", "zero_shot", "pretrain"),
+    "stats": (
+        "streams", "proportions", "tails", "limits", "intervals", "bootstrap", "multiplicity", "letters", "pairs",
+        "power", "ranks", "seeds", "description", "robustness", "lines", "macro_f1", "worst_group", "study_worlds",
+        "study",
+    ),
+    "metrics": ("calibration", "classes", "across"),
+    "doctor": ("look", "scan", "manifest", "check", "report", "sources"),
+    "clip": ("ref", "autocast", "clip", "load"),
+    "pixels": ("augment", "kept", "loader"),
+    "train": ("checkpoint", "loop"),
+    "record": ("store",),
+    "compare": (
+        "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
+    ),
+    "claims": ("bundle", "claim", "shelf", "audit", "rescore"),
+    "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
+    "bench": ("step", "loader"),
+    "cli": ("options", "show", "describe", "compare", "bench", "cache", "data", "leaderboard", "new", "authors", "report",
+            "run", "main"),
 }  # fmt: skip
-REPORTING = ("store", "stats", "metrics", "rows", "scores", "compare", "report", "figure", "board.build")
+TORCH = {
+    "clip", "pixels", "method", "predict", "train", "environment", "runner", "bench", "embedded",
+}  # fmt: skip
+REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Clip", "Family", "Method", "Run", "TrainSet"}
-SUITES_MAY = {"archives", "cache", "data", "drawing", "errors", "places", "prompts", "recipe", "suite", "trees"}
+SUITES_MAY = {"cache", "data", "drawing", "errors", "images", "prompts", "recipe", "suite"}
 SHELF = "robustbench_ft.benchmarks"
 HEAVY = ("torch", "open_clip", "torchvision", "numpy", "scipy", "pyarrow", "matplotlib", "sklearn", "pydantic")
 
@@ -72,6 +98,23 @@ def test_core_module_imports_only_earlier_ones(name: str) -> None:
             *([name] if path.parent != CORE else []),
         }
         assert not later, f"{path.name} imports {later}"
+
+
+@pytest.mark.parametrize("name", COURTS)
+def test_module_of_a_package_imports_only_earlier_ones(name: str) -> None:
+    order = COURTS[name]
+    assert {path.stem for path in (CORE / name).glob("[!_]*.py")} == set(order)
+    for k, module in enumerate(order):
+        found = set[str]()
+        for target, imported in imports(CORE / name / f"{module}.py", f"robustbench_ft.{name}"):
+            inner = target.removeprefix(f"robustbench_ft.{name}").lstrip(".").partition(".")[0]
+            if target == f"robustbench_ft.{name}" or target.startswith(f"robustbench_ft.{name}."):
+                found.add(inner or imported)
+        assert found <= set(order[:k]), f"{name}/{module}.py imports {found - set(order[:k])}"
+
+
+def test_every_package_has_its_order() -> None:
+    assert set(COURTS) == {path.parent.name for path in CORE.glob("*/__init__.py")}
 
 
 @pytest.mark.parametrize("name", STREET)

@@ -14,15 +14,17 @@ from tiny import Tiny
 from torch import Tensor
 
 from robustbench_ft import clip as clips
-from robustbench_ft import metrics, model_ref, plan, registry, runner, store
-from robustbench_ft.autocast import blocks, blocks_in_bf16
+from robustbench_ft import metrics, plan, registry, runner
 from robustbench_ft.clip import Clip
+from robustbench_ft.clip import ref as model_ref
+from robustbench_ft.clip.autocast import blocks, blocks_in_bf16
 from robustbench_ft.data import Split
 from robustbench_ft.errors import RbftError
 from robustbench_ft.method import Method, Run, TrainSet
 from robustbench_ft.predict import of_logits, predict
+from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Head, Recipe
-from robustbench_ft.suite import Task
+from robustbench_ft.record import store
 from robustbench_ft.train import Batch, Features, Pixels, train
 
 SUITE = Tiny("tiny")

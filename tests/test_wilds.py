@@ -18,8 +18,8 @@ from wilds_oracle import SPLITS, Oracle, agree, load, package, paths, region_cod
 from robustbench_ft import metrics, suite_ref
 from robustbench_ft.data import Predictions, Split
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.places import Roots
-from robustbench_ft.suite import Task
+from robustbench_ft.images.roots import Roots
+from robustbench_ft.prompts import Task
 
 EACH = [pytest.param(suite, split, id=f"{suite}-{split}") for suite, splits in SPLITS.items() for split in splits]
 REGIONS = ("Asia", "Europe", "Africa", "Americas", "Oceania")

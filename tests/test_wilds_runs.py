@@ -13,11 +13,14 @@ from forest_wilds import FOLDERS
 from wilds_cases import CASES, Case
 from wilds_oracle import Oracle, agree, load, package
 
-from robustbench_ft import checks, registry, report, runner, store, suite_ref
-from robustbench_ft.board import audit, shelf
-from robustbench_ft.cli import main
-from robustbench_ft.places import Roots
-from robustbench_ft.suite import Suite, Task
+from robustbench_ft import checks, registry, runner, suite_ref
+from robustbench_ft.claims import audit, shelf
+from robustbench_ft.cli.main import main
+from robustbench_ft.compare import report
+from robustbench_ft.images.roots import Roots
+from robustbench_ft.prompts import Task
+from robustbench_ft.record import store
+from robustbench_ft.suite import Suite
 
 COUNTS = {name: suite_ref.load(name).card.counts for name in FOLDERS}
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_ft import __version__, registry
+from robustbench_ft.claims import audit, claim, shelf
 from robustbench_ft.compare.load import OFFICIAL
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY
-from robustbench_ft.store import Json, write_bytes
+from robustbench_ft.record.store import Json, write_bytes
 from robustbench_ft.suite import Suite
 
-from . import audit, claim, page, paper, shelf, standing, text
+from . import page, paper, ranking, text
 from .page import Page
 from .table import Board, Row
 
@@ -96,7 +97,7 @@ def _sound(claims: Sequence[shelf.Stored]) -> None:
 def _pages(
     claims: Sequence[shelf.Stored], published: Sequence[paper.Row], baseline: str | None, suite: str | None
 ) -> list[Page]:
-    boards = standing.boards(claims, published, baseline)
+    boards = ranking.boards(claims, published, baseline)
     pages: dict[tuple[str, int], Page] = {}
     for board in boards:
         mine = tuple(b for b in boards if b.name == board.name)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from robustbench_ft.claims.claim import FIXED
 from robustbench_ft.stats import Estimate
 from robustbench_ft.stats import lines as stats_lines
 from robustbench_ft.stats.robustness import sigmoid
 
 from . import paper, svg
-from .claim import FIXED
 from .svg import INK, MUTED, PAPER, SERIES
 from .table import Board
 

@@ -9,13 +9,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robustbench_ft.claims import claim
+from robustbench_ft.claims.claim import BY_REPORTED, BY_VALIDATION, ORACLE
 from robustbench_ft.compare.tables import metric_title
+from robustbench_ft.record.store import Json
 from robustbench_ft.stats import lines as stats_lines
-from robustbench_ft.store import Json
 from robustbench_ft.suite import Card
 
-from . import claim, figures, paper, text
-from .claim import BY_REPORTED, BY_VALIDATION, ORACLE
+from . import figures, paper, text
 from .table import Board, Row, caption
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -6,22 +6,23 @@ from typing import Any
 
 import numpy as np
 
+from robustbench_ft.claims import claim
+from robustbench_ft.claims.claim import FIXED, ORACLE
+from robustbench_ft.claims.shelf import Stored
 from robustbench_ft.compare.load import OFFICIAL, Arena
 from robustbench_ft.compare.tables import REPORTED, metric_title
 from robustbench_ft.compare.text import recipes_line, sizes_line, span
 from robustbench_ft.data import Predictions
 from robustbench_ft.metrics import ACCURACY, Column, further_columns
 from robustbench_ft.metrics.calibration import Bins, reliability
+from robustbench_ft.record.store import Json
 from robustbench_ft.stats import Estimate, Examples
 from robustbench_ft.stats.multiplicity import ALPHA
 from robustbench_ft.stats.ranks import RankInterval
 from robustbench_ft.stats.robustness import EffectiveRobustness
-from robustbench_ft.store import Json
 from robustbench_ft.suite import Card
 
-from . import claim, paper
-from .claim import FIXED, ORACLE
-from .shelf import Stored
+from . import paper
 
 
 @dataclass(frozen=True, eq=False)

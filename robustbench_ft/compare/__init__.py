@@ -3,11 +3,11 @@
 `rbft compare` and leaderboards begin here: `load` reads and checks records, `compare` computes, `tables` prints.
 """
 
-from .claims import Cell as Cell
-from .claims import Claim as Claim
-from .claims import Comparison as Comparison
-from .claims import Line as Line
-from .claims import compare as compare
-from .claims import find_row as find_row
 from .load import Arena as Arena
 from .load import load as load
+from .verdicts import Cell as Cell
+from .verdicts import Claim as Claim
+from .verdicts import Comparison as Comparison
+from .verdicts import Line as Line
+from .verdicts import compare as compare
+from .verdicts import find_row as find_row

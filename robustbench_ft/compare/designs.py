@@ -5,13 +5,13 @@ from itertools import combinations
 
 import numpy as np
 
-from robustbench_ft.rows import Row
 from robustbench_ft.stats.intervals import difference, mean
 from robustbench_ft.stats.multiplicity import ALPHA
 from robustbench_ft.stats.power import Design, detectable, example_floor, seeds_needed
 from robustbench_ft.stats.seeds import least_seeds, sd_interval
 
 from .load import Arena
+from .rows import Row
 from .text import MISSING, Text
 
 SEEDS = (3, 5, 10)

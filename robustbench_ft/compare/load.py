@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY, WORST, official_of, title_of
-from robustbench_ft.rows import Row, Run, arenas, check_same_data, reported_selection, rows
-from robustbench_ft.scores import Scores, SplitReader, stacked
+from robustbench_ft.record.store import Json, Record
 from robustbench_ft.stats.intervals import Examples, Sample
 from robustbench_ft.stats.macro_f1 import DRAWS, macro_f1_draws, macro_recall_draws, stack
 from robustbench_ft.stats.worst_group import worst_group_draws
-from robustbench_ft.store import Json, Record
+
+from .rows import Row, Run, arenas, check_same_data, reported_selection, rows
+from .scores import Scores, SplitReader, stacked
 
 OFFICIAL = "official"
 METRICS = (OFFICIAL, ACCURACY, "macro_f1", "nll", "brier")

@@ -6,9 +6,9 @@ from typing import Any
 
 from robustbench_ft.metrics import METRICS
 
-from .claims import FOR_LETTERS, Claim, Comparison, Line
 from .load import OFFICIAL, Arena
 from .text import MISSING, Text, estimate_json, p_text, points, recipes_line, sizes_line, span
+from .verdicts import FOR_LETTERS, Claim, Comparison, Line
 
 REPORTED = "Candidates and checkpoints are selected on images that the table reports, as the protocol says."
 

@@ -7,8 +7,9 @@ from typing import Any
 from tabulate import tabulate
 
 from robustbench_ft.recipe import differing
-from robustbench_ft.rows import Row
 from robustbench_ft.stats.intervals import Estimate
+
+from .rows import Row
 
 MISSING = "—"
 SMALL = 100  # images: with fewer, a table says how many there are

@@ -8,8 +8,8 @@ import numpy as np
 
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError, unknown
+from robustbench_ft.record.store import Record, read_json
 from robustbench_ft.stats.pairs import Flips, flips
-from robustbench_ft.store import Record, read_json
 
 from .text import MISSING, Text, p_text
 

@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.trees import SUFFIXES, image_files, is_image, read_text, scan, some
+from robustbench_ft.images.folders import SUFFIXES, image_files, is_image, read_text, scan, some
 
 from .form import Columns, Place
 

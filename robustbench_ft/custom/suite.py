@@ -12,9 +12,9 @@ import numpy as np
 
 from robustbench_ft.data import FileImages, Ints, LabelSpace, Split
 from robustbench_ft.errors import MissingDataError, PlanError, RbftError, unknown
-from robustbench_ft.places import Roots
+from robustbench_ft.images.folders import held_out
+from robustbench_ft.images.roots import Roots
 from robustbench_ft.suite import Card, Suite
-from robustbench_ft.trees import held_out
 
 from .form import Form
 from .listing import Listed, check_files, composed, listed, some, text_of

@@ -9,7 +9,7 @@ import numpy as np
 from robustbench_ft import cache, suite_ref
 from robustbench_ft.data import Ints, Split
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.places import Roots
+from robustbench_ft.images.roots import Roots
 from robustbench_ft.progress import Progress
 from robustbench_ft.suite import Suite
 

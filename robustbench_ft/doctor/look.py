@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from robustbench_ft.data import WIDE_MODES
 from robustbench_ft.errors import RbftError
+from robustbench_ft.images.files import WIDE_MODES
 
 
 @dataclass(frozen=True)

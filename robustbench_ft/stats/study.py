@@ -13,19 +13,7 @@ import click
 import numpy as np
 
 from .streams import generator
-from .study_worlds import (
-    IMAGE,
-    SKILL,
-    SKILLS,
-    VIEW,
-    Outcome,
-    answers,
-    clustered,
-    crossed,
-    grouped,
-    matched,
-    unequal,
-)
+from .study_worlds import IMAGE, SKILL, SKILLS, VIEW, Outcome, answers, clustered, crossed, grouped, matched, unequal
 
 LIMITS = {"type-I": (0.02, 0.06), "coverage": (0.94, 0.98)}
 Make = Callable[[np.random.Generator], Outcome]

@@ -1,0 +1,301 @@
+"""What a claim's numbers come from: one run's configuration, environment and predictions, small enough for git.
+
+A run's folder holds `record.json` and one `predictions.parquet` with all splits: example id, label, group columns, the
+top-1 class of every candidate, and for the candidates that rows need the three columns from which every metric follows.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from robustbench_ft.compare.rows import by_oracle, by_validation, selection_metric
+from robustbench_ft.data import Ints, Predictions
+from robustbench_ft.errors import RbftError
+from robustbench_ft.metrics import ACCURACY, further_columns, named, official_of
+from robustbench_ft.record.store import Json, Record, read_json, write_bytes, write_json
+
+pc: Any = import_module("pyarrow.compute")  # its functions are made at import, unseen by type checkers
+RECORD, PREDICTIONS = "record.json", "predictions.parquet"
+SCORES = ("confidence", "log_prob", "sum_sq")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """One run (seed) of a claim."""
+
+    record: Json  # cell, env, summary
+    scored: Mapping[str, Mapping[str, Predictions]]  # split -> candidate -> predictions
+    choices: Mapping[str, Mapping[str, Ints]]  # split -> every candidate -> top-1 class [n]
+    digests: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str], repr=False)
+
+    @property
+    def cell(self) -> Json:
+        return self.record["cell"]
+
+    @property
+    def env(self) -> Json:
+        return self.record["env"]
+
+    @property
+    def summary(self) -> Json:
+        return self.record["summary"]
+
+    @property
+    def seed(self) -> int:
+        return int(self.cell["seed"])
+
+    def any(self, split: str) -> Predictions:
+        """Ids, labels and groups are the same for all candidates of a run."""
+        return next(iter(self.scored[split].values()))
+
+    def codes(self, split: str) -> Ints | None:
+        """[n] which cluster each example belongs to, 0..G-1, where the suite declares that examples come together."""
+        name = self.summary["clusters"].get(split.partition("@")[0])
+        return (
+            None if name is None else np.unique(self.any(split).groups[name], return_inverse=True)[1].astype(np.int64)
+        )
+
+    @cached_property
+    def metrics(self) -> Json:
+        """What a record's metrics.json says, as far as rows need it: the official metric of every candidate."""
+        candidates = next(iter(self.choices.values()))
+        found = {name: {split: self._scores(name, split) for split in self.choices} for name in candidates}
+        return {**self.summary, "candidates": found}
+
+    def _scores(self, candidate: str, split: str) -> dict[str, float]:
+        """Accuracy and the official metric, which need no probabilities."""
+        answers = replace(self.any(split), prediction=self.choices[split][candidate])
+        return {metric: named(metric, answers) for metric in {ACCURACY, official_of(self.summary, split)}}
+
+
+def split_names(summary: Json) -> tuple[str, ...]:
+    """Splits, and views of them in other label spaces."""
+    splits = summary["splits"]
+    every = (splits["val"], splits["test"], *splits["shifts"], *splits.get("extra", ()), *summary.get("views", ()))
+    return tuple(dict.fromkeys(every))
+
+
+def from_record(record: Record) -> Bundle:
+    """Of a finished cell; a split or candidate without predictions is an error."""
+    metrics, cell = record.metrics, record.cell
+    summary = {key: metrics[key] for key in ("default", "axis", "splits", "shift_groups")}
+    if selection_metric(metrics) != official_of(metrics, metrics["splits"]["val"]):
+        summary |= {"selection_metric": selection_metric(metrics)}
+    summary |= {"transductive": True} if metrics.get("transductive") else {}
+    summary |= {"clusters": metrics.get("clusters", {}), "resolution": _resolution(record.folder)}
+    if further_columns(metrics):
+        summary |= {"official": metrics["official"], "views": metrics.get("views", [])}
+    names = sorted(metrics["candidates"])
+    whole = {split: {name: record.predictions(name, split) for name in names} for split in split_names(summary)}
+    choices = {split: {name: p.prediction for name, p in found.items()} for split, found in whole.items()}
+    draft = Bundle({"cell": _portable(cell), "env": record.env, "summary": summary}, whole, choices)
+    kept = {summary["default"], by_validation(draft.metrics)}
+    kept |= {by_oracle(draft.metrics)} if summary["axis"] else set()
+    scored = {split: {name: p for name, p in found.items() if name in kept} for split, found in whole.items()}
+    return Bundle(draft.record, scored, choices)
+
+
+def write(folder: Path, bundle: Bundle) -> None:
+    columns: dict[str, list[Any]] = {"split": [], "id": [], "label": []}
+    groups = sorted({name for found in bundle.scored.values() for p in found.values() for name in p.groups})
+    for split in bundle.scored:
+        first = bundle.any(split)
+        columns["split"].append(pa.array([split] * len(first), pa.string()))
+        columns["id"].append(pa.array(first.ids, pa.string()))
+        columns["label"].append(pa.array(first.label, pa.int32()))
+        for name in groups:
+            values = first.groups.get(name)
+            column = pa.nulls(len(first), pa.int64()) if values is None else pa.array(values, pa.int64())
+            columns.setdefault(f"group:{name}", []).append(column)
+        for name, choice in bundle.choices[split].items():
+            columns.setdefault(f"prediction:{name}", []).append(pa.array(choice, pa.int32()))
+        for name, predictions in bundle.scored[split].items():
+            for score in SCORES:
+                values = pa.array(getattr(predictions, score), pa.float32())
+                columns.setdefault(f"{score}:{name}", []).append(values)
+    table = pa.table({name: pa.concat_arrays(parts) for name, parts in columns.items()})
+    # sorted ids and split float bytes shrink to half of what plain columns take
+    packed = {name: "BYTE_STREAM_SPLIT" for name in columns if name.partition(":")[0] in SCORES}
+    sink = pa.BufferOutputStream()
+    write_table: Any = pq.write_table
+    write_table(
+        table.replace_schema_metadata(None), sink, compression="zstd", compression_level=19,
+        use_dictionary=[name for name in columns if name not in packed and name != "id"],
+        column_encoding={"id": "DELTA_BYTE_ARRAY", **packed}, row_group_size=1 << 24,
+    )  # fmt: skip
+    write_bytes(folder / PREDICTIONS, sink.getvalue().to_pybytes())
+    write_json(folder / RECORD, bundle.record)
+
+
+def read(folder: Path) -> Bundle:
+    """Read and check; a damaged file is an error that names it."""
+    record, path = read_json(folder / RECORD), folder / PREDICTIONS
+    try:
+        table = pq.read_table(path)
+        parts = {split: table.filter(pc.equal(table["split"], split)) for split in split_names(record["summary"])}
+        if len(table) != sum(len(part) for part in parts.values()):
+            raise ValueError("it holds rows of other splits")
+        candidates = [name.partition(":")[2] for name in table.column_names if name.startswith("prediction:")]
+        scored = [name for name in candidates if f"confidence:{name}" in table.column_names]
+        bundle = Bundle(
+            record,
+            {split: {name: _predictions(part, name) for name in scored} for split, part in parts.items()},
+            {split: {name: _ints(part, f"prediction:{name}") for name in candidates} for split, part in parts.items()},
+        )
+        for split in parts:
+            _check(bundle.any(split), split)
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, StopIteration) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise RbftError(f"cannot read {path}: {first}; restore the file") from error
+    for found in bundle.scored.values():
+        if not all(np.isfinite(getattr(p, score)).all() for p in found.values() for score in SCORES):
+            raise RbftError(f"{path} holds a probability that is not a number; restore the file")
+    return bundle
+
+
+@dataclass(frozen=True)
+class PublishedRun(Record):
+    """A run of a claim, read as a record: `folder` holds record.json and predictions.parquet."""
+
+    bundle: Bundle = field(kw_only=True, compare=False, repr=False)
+
+    @property
+    def cell(self) -> Json:
+        return self.bundle.cell
+
+    @property
+    def env(self) -> Json:
+        return self.bundle.env
+
+    @property
+    def metrics(self) -> Json:
+        return self.bundle.metrics
+
+    def path(self, candidate: str, split: str) -> Path:
+        return self.folder / PREDICTIONS
+
+    def holds(self, candidate: str, split: str) -> bool:
+        return candidate in self.bundle.choices.get(split, {})
+
+    def columns(self, candidate: str, split: str, names: Sequence[str]) -> Mapping[str, Any]:
+        """Arrow columns [n]; an alpha that no row needs was stored without probabilities."""
+        shown, choice = self.bundle.any(split), self.bundle.choices[split][candidate]
+        scored = self.bundle.scored[split].get(candidate)
+        found: dict[str, Any] = {"id": shown.ids, "label": shown.label, "prediction": choice}
+        found |= {"correct": choice == shown.label} | {f"group:{name}": v for name, v in shown.groups.items()}
+        found |= {score: getattr(scored, score) for score in SCORES} if scored else {}
+        absent = [name for name in names if name not in found and name != "confidence"]
+        if absent:
+            raise RbftError(f"{self.folder} keeps no {', '.join(absent)} of candidate '{candidate}' on '{split}'")
+        return {name: pa.array(found[name]) for name in names if name in found}
+
+    def predictions(self, candidate: str, split: str) -> Predictions:
+        found = self.bundle.scored.get(split, {}).get(candidate)
+        if found is None:
+            raise RbftError(f"{self.folder} keeps no probabilities of candidate '{candidate}' on '{split}'")
+        return found
+
+
+def _check(predictions: Predictions, split: str) -> None:
+    if not len(predictions):
+        raise ValueError(f"split '{split}' has no rows")
+    if len(set(predictions.ids)) != len(predictions):
+        raise ValueError(f"split '{split}' names an example id twice")
+
+
+def _predictions(part: Any, candidate: str) -> Predictions:
+    choice = _ints(part, f"prediction:{candidate}")
+    confidence, log_prob, sum_sq = (part[f"{score}:{candidate}"].to_numpy().astype(np.float32) for score in SCORES)
+    groups = [name for name in part.column_names if name.startswith("group:") and part[name].null_count == 0]
+    return Predictions(
+        ids=tuple(part["id"].to_pylist()), label=_ints(part, "label"), prediction=choice, confidence=confidence,
+        log_prob=log_prob, sum_sq=sum_sq, top_classes=choice[:, None], top_probs=confidence[:, None],
+        groups={name[6:]: _ints(part, name) for name in groups},
+    )  # fmt: skip
+
+
+def _ints(part: Any, name: str) -> Ints:
+    return part[name].to_numpy().astype(np.int64)
+
+
+def _resolution(folder: Path) -> int | None:
+    """Image side of the saved model; None where weights were not kept."""
+    path = folder / "model" / "open_clip_config.json"
+    if not path.exists():
+        return None
+    size = read_json(path).get("model_cfg", {}).get("vision_cfg", {}).get("image_size")
+    return cast("int | None", size[0] if isinstance(size, list) else size)
+
+
+def _portable(cell: Json) -> Json:
+    """Without folders of the machine it ran on: weights are known by their hash."""
+    model = dict(cell["model"])
+    for key in ("name", "pretrained"):
+        schema, colon, place = str(model[key]).rpartition(":")
+        if "/" in place and schema != "hf-hub":
+            model[key] = f"{schema}{colon}{Path(place).name}"
+    return {**cell, "model": model}
+
+
+def file_digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RbftError(f"cannot read {path}: {error.strerror}") from error
+
+
+@lru_cache(maxsize=64)
+def ids_digest(ids: tuple[str, ...]) -> str:
+    """Of the ordered list: each id in utf-8 behind its length."""
+    return hashlib.sha256(b"".join(_prefixed(name) for name in ids)).hexdigest()
+
+
+def labels_digest(labels: Ints) -> str:
+    """Of the labels in order, as little-endian int32."""
+    return hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest()
+
+
+def predictions_digest(bundle: Bundle, split: str) -> str:
+    """Rows by example id: length-prefixed id, then the int32 top-1 class of every candidate, candidates by name."""
+    found = bundle.choices[split]
+    matrix = np.stack([found[name] for name in sorted(found)], axis=1).astype("<i4")  # [n, candidates]
+    return _rows_digest(bundle, ("predictions", split), matrix)
+
+
+def probabilities_digest(bundle: Bundle, split: str) -> str:
+    """As above, of confidence, log-probability and sum of squares in units of 1e-4: logits differ between machines."""
+    found = bundle.scored[split]
+    values = [getattr(found[name], score) for name in sorted(found) for score in SCORES]
+    matrix = np.rint(np.stack(values, axis=1).astype(np.float64) * 1e4).astype("<i4")
+    return _rows_digest(bundle, ("probabilities", split), matrix)
+
+
+def _rows_digest(bundle: Bundle, what: tuple[str, str], matrix: NDArray[np.int32]) -> str:
+    """Computed once for each bundle: an audit and the claim made to compare with both ask for it."""
+    if what not in bundle.digests:
+        order, names = _in_order(bundle.any(what[1]).ids)
+        rows, size = matrix[order].tobytes(), matrix.shape[1] * matrix.itemsize
+        parts = (part for k, name in enumerate(names) for part in (name, rows[k * size : (k + 1) * size]))
+        bundle.digests[what] = hashlib.sha256(b"".join(parts)).hexdigest()
+    return bundle.digests[what]
+
+
+@lru_cache(maxsize=64)
+def _in_order(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[bytes, ...]]:
+    """Places of the sorted ids, and the sorted ids with their lengths: all runs of a split share them."""
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return np.array(order), tuple(_prefixed(ids[k]) for k in order)
+
+
+def _prefixed(name: str) -> bytes:
+    text = name.encode()
+    return len(text).to_bytes(4, "little") + text

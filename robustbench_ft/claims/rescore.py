@@ -1,0 +1,136 @@
+"""The third step of the ladder: stored weights predict again on images drawn at random, and must agree with the claim.
+
+Bit equality is not asked for: logits differ between machines. Torch is imported when it is needed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from robustbench_ft.data import Bytes, Images, Ints, Split
+from robustbench_ft.errors import RbftError
+from robustbench_ft.images.roots import Roots
+from robustbench_ft.record.store import Record, find_records
+from robustbench_ft.stats.pairs import flips
+from robustbench_ft.stats.streams import generator
+
+from .shelf import Stored
+
+if TYPE_CHECKING:
+    from robustbench_ft.suite import Suite
+
+DISAGREEMENT = 0.005  # of the images drawn may get another class
+MID_P = 0.001
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One run, scored again."""
+
+    seed: int
+    images: int
+    disagreeing: int
+    mid_p: float  # McNemar: is one of the two more often right?
+
+    @property
+    def passes(self) -> bool:
+        # among few images a single near tie would be too many
+        return self.disagreeing <= max(1.0, DISAGREEMENT * self.images) and self.mid_p > MID_P
+
+    @property
+    def text(self) -> str:
+        return (
+            f"seed {self.seed}: {self.disagreeing} of {self.images} images get another class, "
+            f"McNemar mid-p {self.mid_p:.3g}"
+        )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some images of a split."""
+
+    images: Images
+    indices: Ints
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, indices: Sequence[int]) -> list[Image.Image]:
+        return self.images.read([int(self.indices[i]) for i in indices])
+
+    def name(self, index: int) -> str:
+        return self.images.name(int(self.indices[index]))
+
+    def raw(self, index: int) -> bytes:
+        return self.images.raw(int(self.indices[index]))
+
+    def size(self, index: int) -> int:
+        return self.images.size(int(self.indices[index]))
+
+    def part(self, index: int, start: int, n: int) -> bytes:
+        return self.images.part(int(self.indices[index]), start, n)
+
+    def array(self) -> Bytes | None:
+        pixels = self.images.array()
+        return None if pixels is None else pixels[self.indices]
+
+    def digest(self) -> str:
+        return f"{self.images.digest()}[{','.join(map(str, self.indices))}]"
+
+    def stamp(self) -> str:
+        return f"{self.images.stamp()}[{','.join(map(str, self.indices))}]"
+
+
+def rescore(one: Stored, runs: Path, k: int, data: Roots | None = None, device: str = "cpu") -> list[Verdict]:
+    """A verdict for each listed seed; weights come from the `model/` folders of records under `runs`."""
+    from robustbench_ft import suite_ref
+
+    identity, digest = one.content["identity"], one.content["training"]["config_sha256"]
+    records = {record.seed: record for record in find_records([runs]) if record.cell["digest"] == digest}
+    missing = [seed for seed in one.seeds if seed not in records or not (records[seed].folder / "model").is_dir()]
+    if missing:
+        raise RbftError(
+            f"{one.place.claim}: no weights of seed {', '.join(map(str, missing))} under {runs}; re-scoring needs the "
+            "records that the claim was made from, with their model/ folders"
+        )
+    suite = suite_ref.load(identity["suite"], data)
+    return [_verdict(one, records[seed], suite, k, device) for seed in one.seeds]
+
+
+def _verdict(one: Stored, record: Record, suite: "Suite", k: int, device: str) -> Verdict:
+    from robustbench_ft import clip as clips
+    from robustbench_ft.environment import choose_device
+    from robustbench_ft.predict import predict
+
+    model = clips.load_saved(record.folder / "model").to(choose_device(device))
+    model.bf16 = record.cell["precision"] == "bf16"
+    bundle = next(run for run in one.runs if run.seed == record.seed)
+    before: list[Ints] = []
+    after: list[Ints] = []
+    labels: list[Ints] = []
+    for name in one.content["data"]["splits"]:
+        if "@" in name:
+            continue  # the same images in another label space
+        split, stored = suite.split(name), bundle.choices[name][bundle.summary["default"]]
+        place = {example: row for row, example in enumerate(bundle.any(name).ids)}
+        size = min(k, len(split))
+        drawn = np.sort(
+            generator("rescore", one.place.claim, record.seed, name).choice(len(split), size, replace=False)
+        )
+        ids = tuple(split.ids[i] for i in drawn)
+        unknown = [example for example in ids if example not in place]
+        if unknown:
+            raise RbftError(f"{one.place.claim}: split '{name}' of this machine has an example {unknown[0]} it lacks")
+        found = predict(
+            model, Split(name, Chosen(split.images, drawn), split.labels[drawn], ids, members=split.members)
+        )["final"]
+        before.append(stored[[place[example] for example in ids]])
+        after.append(found.prediction)
+        labels.append(found.label)
+    old, new, label = (np.concatenate(parts) for parts in (before, after, labels))
+    test = flips(old == label, new == label).test
+    return Verdict(record.seed, len(old), int((old != new).sum()), test.mid_p)

@@ -1,0 +1,78 @@
+"""The commands that measure speed: parsing and printing. Nothing heavy is imported before a command needs it."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .compare import FOLDER, WIDE, WORKERS
+
+
+def set_threads(n: int | None) -> None:
+    if n:
+        import torch
+
+        torch.set_num_threads(n)
+
+
+@click.command(context_settings=WIDE)
+@click.option("--method", "methods", multiple=True, default=("ft", "lipsum", "flyp"), show_default=True)
+@click.option("--suite", default="shapes", show_default=True)
+@click.option("--model", default="embedded", show_default=True)
+@click.option("--pretrained", metavar="TAG")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--precision", default="auto", show_default=True)
+@click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="Per contestant and round.")
+@click.option("--threads", type=click.IntRange(min=1))
+def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
+    """Time a step of each method beside a bare loop, in turns in one process."""
+    from robustbench_ft import environment, suite_ref
+    from robustbench_ft.bench import step as benchmark
+    from robustbench_ft.clip import ref as model_ref
+    from robustbench_ft.progress import choose
+    from robustbench_ft.recipe import precision_of
+
+    set_threads(options["threads"])
+    device = environment.choose_device(options["device"])
+    loaded = suite_ref.load(suite)
+    setting = benchmark.Setting(
+        loaded,
+        model_ref.resolve(model, pretrained),
+        device,
+        precision_of(environment.choose_precision(options["precision"], device), loaded.recipe),
+        options["batch"],
+        options["steps"],
+    )
+    click.echo(benchmark.measure(setting, methods, choose()))
+
+
+@click.command("bench-loader", context_settings=WIDE)
+@click.option("--model", metavar="NAME", help="Whose size and transform.  [default: ViT-B-32, random weights]")
+@click.option("--pretrained", metavar="TAG")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--images", type=click.IntRange(min=20), default=1000, show_default=True, help="Files to make.")
+@click.option("--tree", type=FOLDER, metavar="DIR", help="Class folders of your own instead.")
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+@WORKERS
+def bench_loader(
+    model: str | None, pretrained: str | None, device: str, images: int, tree: Path | None, batch: int, rounds: int,
+    workers: int | None,
+) -> None:  # fmt: skip
+    """Time our loaders beside torchvision's ImageFolder and DataLoader, in turns in one process."""
+    from robustbench_ft import environment
+    from robustbench_ft.bench import loader as benchmark
+    from robustbench_ft.clip import ref as model_ref
+    from robustbench_ft.pixels.loader import available_workers
+    from robustbench_ft.progress import choose
+
+    setting = benchmark.Setting(
+        model_ref.resolve(model or "ViT-B-32", pretrained if model else pretrained or model_ref.RANDOM),
+        environment.choose_device(device), images, batch,
+        workers or available_workers(), rounds, tree,
+    )  # fmt: skip
+    click.echo(benchmark.measure(setting, choose()))
+
+
+COMMANDS = (bench, bench_loader)

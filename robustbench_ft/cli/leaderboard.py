@@ -1,0 +1,139 @@
+"""`rbft leaderboard`: claims in, checks, pages out. Parsing and printing only; nothing heavy at module level."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .compare import FOLDER, WIDE
+
+if TYPE_CHECKING:
+    from robustbench_ft.images.roots import Roots
+
+ROOT = click.option(
+    "--root", type=FOLDER, default=Path("leaderboards"), show_default=True, help="Folder of claims and boards."
+)
+
+
+@click.group(context_settings=WIDE)
+def leaderboard() -> None:
+    """Claims beside their predictions, and the boards made from them."""
+
+
+@leaderboard.command(context_settings=WIDE)
+@click.argument("runs", nargs=-1, type=FOLDER, required=True)
+@ROOT
+@click.option("--origin", type=click.Choice(["rerun", "submitted"]), default="rerun", show_default=True)
+@click.option("--by", metavar="NAME", help="Who made the runs.")
+@click.option("--source", metavar="TEXT", help="Where the method comes from: a DOI, an arXiv id, a repository.")
+@click.option("--notes", metavar="TEXT", help="Shown with the claim.")
+@click.option("--replace", is_flag=True, help="Put these claims in the place of others of the same configuration.")
+def add(runs: tuple[Path, ...], root: Path, replace: bool, **trust: str | None) -> None:
+    """Make a claim of every method setting found under RUNS, with the predictions it needs."""
+    from robustbench_ft.claims import shelf
+
+    made = shelf.add(runs, root, {"verified": "none", "verified_by": None, **trust}, replace)
+    size = 0
+    for one in made:
+        files = [one.path, *(root / one.place.predictions).rglob("*")]
+        size += sum(path.stat().st_size for path in files if path.is_file())
+        click.echo(f"claim    {one.path} (seeds {', '.join(map(str, one.seeds))})")
+    click.echo(f"{len(made)} claims, {size / 2**20:.1f} MiB with their predictions; next: rbft leaderboard build")
+
+
+@leaderboard.command(context_settings=WIDE)
+@ROOT
+@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v1).")
+@click.option("--data", is_flag=True, help="Also hold ids, labels and images against the suite on this machine.")
+@click.option(
+    "--data-root",
+    multiple=True,
+    metavar="DIR",
+    help="Folder of downloaded data, as `rbft run --root`.  [env: RBFT_DATA]",
+)
+@click.option("--rescore", type=click.IntRange(min=1), metavar="K", help="Predict K images per split again.")
+@click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Records with weights, to re-score.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N, to re-score.")
+@click.option("--mark", metavar="NAME", help="Write into claims that pass how far and by whom they were verified.")
+def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...], **options: Any) -> None:
+    """Recompute every number of every claim from its predictions; name whatever differs and exit with 2."""
+    from robustbench_ft.claims import audit, shelf
+    from robustbench_ft.images import roots
+
+    roots = roots.choose(data_root, os.environ)
+    report = audit.audit_all(root, suite, roots if data else None)
+    level = "predictions" if data else "metrics"
+    lines: list[str] = []
+    if options["rescore"]:
+        lines, level = _rescore(root, suite, report, roots, options), "rescored"
+    for name, problems in report.items():
+        click.echo(f"{'FAILED' if problems else 'ok':<8} {name}")
+        for problem in problems:
+            click.echo(f"rbft: {name}: {problem}", err=True)
+    for line in lines:
+        click.echo(line)
+    failed = sum(bool(problems) for problems in report.values())
+    click.echo(f"{len(report) - failed} of {len(report)} claims hold ({level})")
+    if options["mark"]:
+        for one in shelf.find(root, suite):
+            if not report[one.place.claim.as_posix()]:
+                shelf.mark(one, level, options["mark"])
+    if failed:
+        sys.exit(2)
+
+
+def _rescore(
+    root: Path, suite: str | None, report: dict[str, list[str]], data: "Roots", options: dict[str, Any]
+) -> list[str]:
+    from robustbench_ft.claims import rescore, shelf
+
+    lines: list[str] = []
+    for one in shelf.find(root, suite):
+        name = one.place.claim.as_posix()
+        if report[name]:
+            continue  # its own files contradict it already
+        for verdict in rescore.rescore(one, options["runs"], options["rescore"], data, options["device"]):
+            lines.append(f"scored   {name}, {verdict.text}")
+            if not verdict.passes:
+                report[name].append(f"{verdict.text}: the weights do not give the stored predictions")
+    return lines
+
+
+@leaderboard.command(context_settings=WIDE)
+@ROOT
+@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v1).")
+def refresh(root: Path, suite: str | None) -> None:
+    """Make the claims again from their stored files, in the form of this version of rbft; says what changed."""
+    from robustbench_ft.claims import shelf
+
+    changed = shelf.refresh(root, suite)
+    for name, lines in changed.items():
+        click.echo(f"wrote    {root / name}: {len(lines)} fields, e.g. {lines[0]}")
+    click.echo(f"{len(changed)} claims changed; next: rbft leaderboard build")
+
+
+@leaderboard.command(context_settings=WIDE)
+@ROOT
+@click.option("--suite", metavar="NAME", help="Only the pages of this suite, and no index.")
+@click.option("--baseline", metavar="ROW", help="Differences are shown to this row.  [default: named by board.toml]")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 when a page is stale or missing.")
+def build(root: Path, suite: str | None, baseline: str | None, check: bool) -> None:
+    """Make Markdown, LaTeX, CSV, JSON and a static HTML site from the claims. Equal claims give equal bytes."""
+    from robustbench_ft.board import build as builder
+
+    made = builder.files(root, suite, baseline)
+    if check:
+        lines = builder.stale(root, made)
+        for line in lines:
+            click.echo(f"rbft: {root / line}", err=True)
+        if lines:
+            click.echo("rbft: run `rbft leaderboard build` and commit what it writes", err=True)
+            sys.exit(1)
+        click.echo(f"{len(made)} files are up to date")
+        return
+    changed = builder.write(root, made)
+    for name in changed:
+        click.echo(f"wrote    {root / name}")
+    click.echo(f"{len(changed)} of {len(made)} files changed; open {root / 'site' / 'index.html'}")

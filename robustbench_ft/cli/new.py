@@ -1,0 +1,40 @@
+"""The commands that start something new: parsing and printing. Nothing heavy is imported before a command needs it."""
+
+from pathlib import Path
+
+import click
+
+from robustbench_ft.errors import PlanError, RbftError
+
+from .compare import FOLDER, WIDE
+
+
+@click.group(context_settings=WIDE)
+def new() -> None:
+    """Start a suite of your own."""
+
+
+@new.command("suite", context_settings=WIDE)
+@click.argument("folder", type=FOLDER)
+@click.option("--train", metavar="NAME", help="The folder or manifest to learn from.  [default: train]")
+@click.option("--name", metavar="NAME", help="Name of the suite.  [default: the folder's]")
+def new_suite(folder: Path, train: str | None, name: str | None) -> None:
+    """Look at a FOLDER of splits and write a commented suite.toml into it.
+
+    A split is a folder with one folder of images for each class, or a manifest (CSV or JSON). What is called neither
+    train, val nor test is taken for a shift. An existing suite.toml is never touched.
+    """
+    from robustbench_ft import suite_ref
+    from robustbench_ft.custom import draft
+
+    file = draft.write(folder, train, name)
+    click.echo(f"written  {file}")
+    try:
+        suite = suite_ref.load(str(file))
+    except RbftError as error:
+        for line in error.problems if isinstance(error, PlanError) else (str(error),):
+            click.echo(f"to do    {line}")
+        return
+    click.echo(f"splits   {', '.join(f'{split} {n:,}' for split, n in suite.card.counts.items())}")
+    click.echo(f"classes  {len(suite.classes)}: {', '.join(suite.classes[:9])}{', ...' * (len(suite.classes) > 9)}")
+    click.echo(f"next     rbft run --method zero-shot --method ft --method lipsum --suite {file}")

@@ -1,0 +1,292 @@
+"""`Clip`: any open_clip model with a classifier head, and the few acts that fine-tuning methods are made of.
+
+Shape letters: B batch, K classes, D embedding width, M texts, L tokens.
+"""
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import open_clip
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torchvision import transforms
+
+from robustbench_ft import cache
+from robustbench_ft.errors import RbftError
+from robustbench_ft.progress import Progress, choose
+from robustbench_ft.prompts import Task
+from robustbench_ft.recipe import Head
+
+from .autocast import blocks_in_bf16
+
+Part = Literal["image", "text", "scale", "head"]
+State = dict[str, Tensor]
+TEXT_CHUNK = 256
+MANY_TEXTS = 5_000  # enough to show how far it is
+
+
+class Tokenizer(Protocol):
+    def __call__(self, texts: Sequence[str]) -> Tensor: ...
+
+
+class Clip(nn.Module):
+    """Two towers, a scale, and a head.
+
+    `head` [K, D] and `bias` [K] follow one of two conventions (see `Recipe.head`): 'unit' rows times the constant
+    pre-trained scale, or 'scaled' rows with a bias. The head is never renormalised while it is trained.
+    """
+
+    head: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Tokenizer, config: Mapping[str, Any], files: Mapping[str, Path] | None = None
+    ) -> None:
+        """`config` is what an open_clip folder states: model_cfg, preprocess_cfg, and our own part under 'rbft'."""
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.config = dict(config)
+        self.files = dict(files or {})  # further files a saved folder needs, e.g. the vocabulary
+        self.head_kind: Head = "unit"
+        self.task: Task | None = None
+        self.bf16 = False  # the blocks of the image tower compute in bfloat16; everything else is float32
+        own: Mapping[str, Any] = config.get("rbft", {})
+        self.random_ids: tuple[int, int] | None = tuple(own["random_ids"]) if "random_ids" in own else None
+        self.bos, self.eos = int(own.get("bos", -1)), int(own.get("eos", -1))
+        self.requires_grad_(False)  # until `train_only` says what moves
+
+    # -- towers -------------------------------------------------------------------------------------------------------
+
+    @property
+    def scale(self) -> Tensor:
+        """exp(logit_scale), about 100 for OpenAI's models."""
+        return self.model.logit_scale.exp()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.logit_scale.device
+
+    @property
+    def image_size(self) -> int:
+        size: int | Sequence[int] = self.model.visual.image_size
+        return size if isinstance(size, int) else int(size[0])
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] normalised pixels -> [B, D] unit rows, float32.
+
+        With `bf16`, the tower's blocks compute in bfloat16; the patches, the residual stream, the last LayerNorm and
+        the projection stay float32, because Lipsum-FT's penalty is a small difference of what they give.
+        """
+        with blocks_in_bf16(self.model.visual) if self.bf16 else nullcontext():
+            features = self.model.encode_image(images)
+        return F.normalize(features.float(), dim=-1)
+
+    @contextmanager
+    def exact(self) -> Generator[None, None, None]:
+        """While this is open, everything computes in float32: what evaluation and selection are done in."""
+        fast, self.bf16 = self.bf16, False
+        try:
+            yield
+        finally:
+            self.bf16 = fast
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """[M, L] token ids -> [M, D] unit rows, float32; L may be shorter than the context.
+
+        With a causal mask nothing behind the end token reaches it, so a text cut at its true length gives what the
+        padded one gives, at a fraction of the cost.
+        """
+        tokens = tokens.to(self.device)
+        if self._causal and tokens.shape[1] < self.model.context_length:
+            features = self._encode_short(tokens)
+        else:
+            features = self.model.encode_text(_pad(tokens, self.model.context_length))
+        return F.normalize(features.float(), dim=-1)
+
+    def _encode_short(self, tokens: Tensor) -> Tensor:
+        """open_clip's text tower with its causal mask cut to the text's length."""
+        net, length = self.model, tokens.shape[1]
+        dtype = net.transformer.get_cast_dtype()
+        x = net.token_embedding(tokens).to(dtype) + net.positional_embedding[:length].to(dtype)  # [M, L, W]
+        x = net.ln_final(net.transformer(x, attn_mask=net.attn_mask[:length, :length]))
+        pooled = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]  # the end token has the highest id
+        return pooled @ net.text_projection
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> [M, L] ids on the CPU, cut to the longest text where the text tower is causal."""
+        tokens = self.tokenizer(list(texts))
+        if self._causal:
+            tokens = tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
+        return tokens
+
+    def random_tokens(self, n: int, length: int, generator: torch.Generator) -> Tensor:
+        """[n, length + 2]: start, `length` ids drawn uniformly from the model's trained vocabulary, end."""
+        if self.random_ids is None:
+            raise RbftError("this model does not state the id range of its vocabulary, so no random texts can be drawn")
+        tokens = torch.randint(*self.random_ids, (n, length + 2), generator=generator)
+        tokens[:, 0], tokens[:, -1] = self.bos, self.eos
+        return tokens
+
+    @property
+    def _causal(self) -> bool:
+        return isinstance(self.model, open_clip.CLIP) and self.model.text_pool_type == "argmax"
+
+    # -- head ---------------------------------------------------------------------------------------------------------
+
+    def classify(self, features: Tensor) -> Tensor:
+        """[B, D] unit features -> [B, K] logits."""
+        if self.head_kind == "scaled":
+            return F.linear(features, self.head, self.bias)
+        return self.scale.detach() * F.linear(features, self.head)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, K]"""
+        return self.classify(self.encode_image(images))
+
+    @torch.no_grad()
+    def zero_shot_head(self, task: Task) -> Tensor:
+        """[K, D] unit rows: mean over templates of the unit text embeddings, normalised again.
+
+        Cached by content, unless the text tower is being trained.
+        """
+        tokens = self.tokenize(task.texts)
+        if any(p.requires_grad for name, p in self.named_parameters() if _part(name) == "text"):
+            return self._mean_text(tokens, task, Progress())
+        path = cache.entry("heads", self._text_digest(tokens), ".safetensors")
+        if path.exists():
+            try:
+                return safetensors.torch.load_file(path)["head"].to(self.device)
+            except SafetensorError:
+                path.unlink(missing_ok=True)
+        head = self._mean_text(tokens, task, choose() if len(tokens) >= MANY_TEXTS else Progress())
+        cache.write(path, lambda temporary: safetensors.torch.save_file({"head": head.cpu().contiguous()}, temporary))
+        return head
+
+    def _mean_text(self, tokens: Tensor, task: Task, progress: Progress) -> Tensor:
+        """Texts of like length together, each chunk cut to its longest: prompts differ up to threefold in length."""
+        lengths = tokens.argmax(dim=-1) + 1 if self._causal else torch.full((len(tokens),), tokens.shape[1])
+        order = lengths.argsort(stable=True)
+        parts: list[Tensor] = []
+        with progress.bar("zero-shot head", len(tokens), "texts") as advance:
+            for some in order.split(TEXT_CHUNK):
+                parts.append(self.encode_text(tokens[some, : int(lengths[some].max())]))
+                advance(len(some))
+        rows = torch.cat(parts)[order.argsort().to(self.device)]  # [K * T, D]
+        return F.normalize(rows.view(len(task.classes), len(task.templates), -1).mean(dim=1), dim=-1)
+
+    def start_from_zero_shot(self, task: Task, kind: Head = "unit") -> None:
+        """Put the zero-shot head in place, in one of the two conventions."""
+        rows = self.zero_shot_head(task)
+        self.set_head(rows if kind == "unit" else rows * self.scale.detach(), kind, task)
+
+    def set_head(self, rows: Tensor, kind: Head, task: Task) -> None:
+        """`rows` [K, D] as the convention stores them; the bias of 'scaled' starts at 0. Neither moves yet."""
+        self.head_kind, self.task = kind, task
+        self.head = nn.Parameter(rows.detach().clone().to(self.device), requires_grad=False)
+        zeros = torch.zeros(len(rows), device=self.device)
+        self.bias = nn.Parameter(zeros, requires_grad=False) if kind == "scaled" else None
+
+    # -- what is trained, copied, mixed, saved -----------------------------------------------------------------------
+
+    def train_only(self, *parts: Part) -> None:
+        """Gradients for these parts and no others. The image part includes its projection, 'scale' is logit_scale."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(_part(name) in parts)
+
+    def frozen_copy(self) -> "Clip":
+        """The model as it is now, without gradients. What is not being trained is shared, not copied."""
+        shared = {id(p): p for p in self.parameters() if not p.requires_grad}
+        twin = copy.deepcopy(self, dict(shared))
+        for parameter in twin.parameters():
+            parameter.requires_grad_(False)
+        return twin.eval()
+
+    def snapshot(self) -> State:
+        """Copies of all tensors that training can change: parameters with gradients and floating-point buffers."""
+        return {name: tensor.detach().clone() for name, tensor in self._moving()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put a snapshot's values back, in place."""
+        current = dict(self.named_parameters()) | dict(self.named_buffers())
+        for name, tensor in state.items():
+            current[name].copy_(tensor)
+
+    def _moving(self) -> Iterable[tuple[str, Tensor]]:
+        yield from ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+        persistent = self.state_dict().keys()
+        yield from ((n, b) for n, b in self.named_buffers() if n in persistent and b.is_floating_point())
+
+    def preprocess(self) -> tuple[transforms.Compose, Tensor, Tensor]:
+        """open_clip's evaluation transform cut before ToTensor, and the mean and std [3, 1, 1] it ends with."""
+        whole: Any = image_transform_v2(PreprocessCfg(**self.config["preprocess_cfg"]), is_train=False)
+        steps: list[Any] = whole.transforms
+        cut = next(i for i, step in enumerate(steps) if isinstance(step, transforms.ToTensor))
+        normalise = cast(transforms.Normalize, steps[-1])
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalise.mean, normalise.std))
+        return transforms.Compose(steps[:cut]), mean, std
+
+    def preprocess_key(self) -> str:
+        """Everything that shapes evaluation pixels before they are normalised, in words."""
+        config = asdict(PreprocessCfg(**self.config["preprocess_cfg"]))
+        shaping = {name: value for name, value in config.items() if name not in ("mean", "std")}
+        versions = {name: version(name) for name in ("open_clip_torch", "pillow", "torchvision")}
+        return json.dumps([shaping, versions], sort_keys=True)
+
+    def save(self, folder: Path, note: Mapping[str, Any]) -> None:
+        """A self-describing open_clip folder (`local-dir:`) plus `head.safetensors`; `note` joins its 'rbft' part."""
+        folder.mkdir(parents=True, exist_ok=True)
+        assert self.task is not None, "a head is set before a model is saved"
+        own = dict(self.config.get("rbft", {})) | {
+            "head": self.head_kind, "classes": self.task.classes, "templates": self.task.templates, **note,
+        }  # fmt: skip
+        for path in self.files.values():
+            shutil.copyfile(path, folder / path.name)
+        head = {"head": self.head} | ({} if self.bias is None else {"bias": self.bias})
+        _save_tensors(folder / "head.safetensors", head)
+        _save_tensors(folder / "open_clip_model.safetensors", self.model.state_dict())
+        text = json.dumps({**self.config, "rbft": own}, indent=2, sort_keys=True)
+        (folder / "open_clip_config.json").write_text(text + "\n", encoding="utf-8")
+
+    def _text_digest(self, tokens: Tensor) -> str:
+        digest = hashlib.sha256(tokens.contiguous().numpy().tobytes())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            if _part(f"model.{name}") == "text":
+                digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(json.dumps(self.config["model_cfg"], sort_keys=True).encode())  # activation, heads
+        return digest.hexdigest()
+
+
+def interpolate(start: State, end: State, alpha: float) -> State:
+    """(1 - alpha) * start + alpha * end, tensor by tensor (Wortsman et al., 2022, Eq. 1)."""
+    return {name: (1 - alpha) * tensor + alpha * end[name] for name, tensor in start.items()}
+
+
+def _part(name: str) -> Part:
+    if name in ("head", "bias"):
+        return "head"
+    if name in ("model.logit_scale", "model.logit_bias"):
+        return "scale"
+    return "image" if name.startswith("model.visual.") else "text"
+
+
+def _pad(tokens: Tensor, length: int) -> Tensor:
+    return F.pad(tokens, (0, length - tokens.shape[1]))
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    cache.write(path, lambda temporary: safetensors.torch.save_file(contiguous, temporary))

@@ -1,0 +1,104 @@
+"""Models by name: open_clip's own, from a folder, a file of weights or the hub; and tuned ones from a record."""
+
+import copy
+import json
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from robustbench_ft import embedded
+from robustbench_ft.embedded.words import Words
+from robustbench_ft.errors import RbftError
+from robustbench_ft.prompts import Task
+
+from .clip import Clip, Tokenizer
+from .ref import RANDOM, ModelRef, check_weights_file
+
+
+def load(ref: ModelRef) -> Clip:
+    """Build the model that `ref` names, with its weights, on the CPU in float32."""
+    embedded.register()
+    schema, _, place = ref.open_clip_name.partition(":")
+    try:
+        if schema == "local-dir":
+            return _load_folder(Path(place))
+        return _load_hub(ref) if schema == "hf-hub" else _load_builtin(ref)
+    except pickle.UnpicklingError as error:
+        raise RbftError(
+            f"cannot load {ref.pretrained}: it holds more than tensors, which only running its code would load; "
+            "convert it to safetensors"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        what = " ".join(line.strip() for line in str(error).strip().splitlines()[:2]) or type(error).__name__
+        raise RbftError(f"cannot load model '{f'{ref.name} {ref.pretrained}'.strip()}': {what}") from error
+
+
+def load_saved(folder: Path) -> Clip:
+    """A tuned model as `Clip.save` left it, head included: what a record's `model/` holds."""
+    embedded.register()
+    clip = _load_folder(folder)
+    own = clip.config["rbft"]
+    tensors = safetensors.torch.load_file(folder / "head.safetensors")
+    clip.set_head(tensors["head"], own["head"], Task(tuple(own["classes"]), tuple(own["templates"])))
+    if clip.bias is not None:
+        clip.restore({"bias": tensors["bias"]})
+    return clip.eval()
+
+
+def _load_folder(folder: Path) -> Clip:
+    config: dict[str, Any] = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
+    name = f"local-dir:{folder}"
+    model = open_clip.create_model(name, precision="fp32")
+    if config.get("rbft", {}).get("tokenizer") == "words":
+        vocabulary = folder / "vocab.txt"
+        return Clip(model, Words.load(vocabulary), _complete(config, model), {"vocab.txt": vocabulary})
+    return Clip(model, cast(Tokenizer, open_clip.get_tokenizer(name)), _complete(config, model))
+
+
+def _load_hub(ref: ModelRef) -> Clip:
+    model = open_clip.create_model(ref.name, precision="fp32", require_pretrained=True)
+    place = ref.name.partition(":")[2]
+    config = {"model_cfg": open_clip.factory._get_hf_config(place)["model_cfg"]}  # pyright: ignore[reportPrivateUsage]
+    return Clip(model, cast(Tokenizer, open_clip.get_tokenizer(ref.name)), _complete(config, model))
+
+
+def _load_builtin(ref: ModelRef) -> Clip:
+    config: dict[str, Any] = {"model_cfg": copy.deepcopy(open_clip.get_model_config(ref.name))}
+    if ref.pretrained == RANDOM:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            logging.disable(logging.WARNING)  # open_clip warns that the weights are random: they were asked for
+            model = open_clip.create_model(ref.name, precision="fp32")
+            logging.disable(logging.NOTSET)
+    elif ref.is_file:
+        check_weights_file(Path(ref.pretrained))
+        model = open_clip.create_model(ref.name, pretrained=ref.pretrained, precision="fp32")
+    else:
+        tag: dict[str, Any] = open_clip.get_pretrained_cfg(ref.name, ref.pretrained)
+        if not tag:
+            known = open_clip.list_pretrained_tags_by_model(ref.name)
+            raise RbftError(f"unknown pretrained tag '{ref.pretrained}' of {ref.name}; known: {', '.join(known)}")
+        # OpenAI's weights were trained with QuickGELU; open_clip only warns when the named config says otherwise.
+        quick = bool(tag.get("quick_gelu", False))
+        config["model_cfg"]["quick_gelu"] = quick
+        model = open_clip.create_model(ref.name, pretrained=ref.pretrained, precision="fp32", force_quick_gelu=quick)
+    return Clip(model, cast(Tokenizer, open_clip.get_tokenizer(ref.name)), _complete(config, model))
+
+
+def _complete(config: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Fill in the preprocessing the model was created with and, for OpenAI's vocabulary, the id range."""
+    whole = dict(config)
+    whole["preprocess_cfg"] = open_clip.get_model_preprocess_cfg(model)
+    own: dict[str, Any] = dict(whole.get("rbft", {}))
+    if "random_ids" not in own and getattr(model, "vocab_size", 0) == 49_408:
+        own |= {"random_ids": [0, 49_406], "bos": 49_406, "eos": 49_407}  # both specials lie behind the range
+    whole["rbft"] = own
+    return whole

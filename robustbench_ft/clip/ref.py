@@ -1,0 +1,129 @@
+"""Which model a cell starts from: names and files checked without loading anything. Torch-free."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from robustbench_ft import embedded
+from robustbench_ft.errors import RbftError, unknown
+
+EMBEDDED = "embedded"
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model by name, and what identifies its weights."""
+
+    name: str  # 'embedded', an open_clip name, 'local-dir:PATH' or 'hf-hub:ORG/NAME'
+    pretrained: str  # open_clip tag, safetensors file, 'random', or '' where the name says it all
+    weights: str  # sha256 of the weights file where there is one, else the tag
+
+    @property
+    def label(self) -> str:
+        """Folder name in the record tree."""
+        if self.pretrained:
+            tag = f"{Path(self.pretrained).stem}-{self.weights[:8]}" if self.is_file else self.pretrained
+            return _clean(f"{self.name}-{tag}")
+        schema, _, place = self.name.partition(":")
+        return _clean(f"{Path(place).name}-{self.weights[:8]}" if schema == "local-dir" else self.name)
+
+    @property
+    def is_file(self) -> bool:
+        return Path(self.pretrained).suffix in (".safetensors", ".pt", ".pth", ".bin")
+
+    @property
+    def open_clip_name(self) -> str:
+        """The name as open_clip's factory takes it."""
+        return f"local-dir:{embedded.CHECKPOINT}" if self.name == EMBEDDED else self.name
+
+
+def resolve(name: str, pretrained: str | None) -> ModelRef:
+    """Check a --model/--pretrained pair; raises one line when it cannot work."""
+    if name == EMBEDDED or name.startswith(("local-dir:", "hf-hub:")):
+        if pretrained:
+            raise RbftError(f"model '{name}' brings its own weights; drop --pretrained {pretrained}")
+        if name.startswith("hf-hub:"):
+            return ModelRef(name, "", name)
+        folder = embedded.CHECKPOINT if name == EMBEDDED else Path(name.partition(":")[2])
+        return ModelRef(name, "", _file_digest(_weights_in(folder)))
+    known = open_clip_names()
+    if name not in known:
+        raise RbftError(unknown("model", name, {EMBEDDED, *known}) + " (or local-dir:PATH, hf-hub:ORG/NAME)")
+    if not pretrained:
+        raise RbftError(f"model '{name}' needs --pretrained: an open_clip tag, a .safetensors file, or '{RANDOM}'")
+    ref = ModelRef(name, pretrained, pretrained)
+    if not ref.is_file:
+        if "/" in pretrained:
+            raise RbftError(f"pretrained '{pretrained}' is neither an open_clip tag nor a .safetensors file")
+        _check_tag(name, pretrained)
+        return ref
+    return ModelRef(name, pretrained, _file_digest(check_weights_file(Path(pretrained))))
+
+
+def open_clip_names() -> tuple[str, ...]:
+    """Built-in open_clip models, from the file names of their configurations."""
+    spec = find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise RbftError("open_clip is not installed; run `pip install open_clip_torch`")
+    return tuple(sorted(path.stem for path in (Path(spec.origin).parent / "model_configs").glob("*.json")))
+
+
+def _check_tag(name: str, tag: str) -> None:
+    """Refuse a tag that open_clip does not have for this model."""
+    import open_clip  # imports torch: only where a plan names a built-in model, which is then loaded anyway
+
+    if tag != RANDOM and not open_clip.get_pretrained_cfg(name, tag):
+        raise RbftError(
+            unknown(f"pretrained tag of {name}", tag, [RANDOM, *open_clip.list_pretrained_tags_by_model(name)])
+        )
+
+
+def check_weights_file(path: Path) -> Path:
+    """Refuse a file that is missing, truncated, or a bare pickle (reading one runs its code)."""
+    if not path.is_file():
+        raise RbftError(f"no weights file {path}; give an existing .safetensors file or an open_clip tag")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if path.suffix == ".safetensors":
+        size, length = path.stat().st_size, int.from_bytes(head, "little")
+        if size < 8 or 8 + length > size or not _complete(path, length, size):
+            raise RbftError(f"{path} is not a complete safetensors file ({size} bytes); copy or download it again")
+    elif head[:1] == b"\x80":
+        raise RbftError(f"{path} is a pickle, and loading a pickle runs the code in it; convert it to safetensors")
+    return path
+
+
+def _complete(path: Path, length: int, size: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(8)
+        try:
+            header = json.loads(file.read(length))
+            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
+            return False
+    return 8 + length + max(ends, default=0) == size
+
+
+def _weights_in(folder: Path) -> Path:
+    config = folder / "open_clip_config.json"
+    if not config.is_file():
+        raise RbftError(f"{folder} is not an open_clip folder: it has no open_clip_config.json")
+    for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors"):
+        if (folder / name).is_file():
+            return check_weights_file(folder / name)
+    raise RbftError(f"{folder} holds no open_clip_model.safetensors; weights are read from safetensors only")
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _clean(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in text)

@@ -1,0 +1,204 @@
+"""Tables of records: a line per row, with intervals over seeds and examples. Presents what `compare` computes."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from robustbench_ft.metrics import Column, further_columns, official_of
+from robustbench_ft.record.store import Record
+from robustbench_ft.stats import Estimate
+from robustbench_ft.stats import mean as interval
+
+from . import tables as compare_tables
+from .load import Arena, arena_of, sample_of
+from .rows import Row, arenas, curve_runs
+from .text import MISSING, grid, p_text, points, recipes_line, sizes_line, span
+from .verdicts import Line, difference_of, find_row, line_of
+
+FURTHER = (
+    "Beside the official metrics: accuracy, further splits and label spaces, in %: means over seeds, no intervals."
+)
+OOD = "mean OOD"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """All rows of one suite version and one model, under one protocol."""
+
+    arena: Arena
+    lines: tuple[Line, ...]
+    curves: Mapping[str, Sequence[tuple[float, float, float]]]  # row -> (alpha, ID, mean OOD) along a family
+
+    @property
+    def title(self) -> str:
+        return self.arena.title
+
+    @property
+    def further(self) -> tuple[Column, ...]:
+        """Numbers beside the official metrics."""
+        return further_columns(self.arena.records[0].metrics)
+
+    def columns(self, val: bool = False) -> tuple[str, ...]:
+        """ID validation if wanted, ID, each shift, the mean of each group of shifts, the mean of all."""
+        groups = (f"mean {name}" for name in self.arena.groups)
+        return (*(("ID val",) if val else ()), "ID", *self.arena.shifts, *groups, OOD)
+
+    def estimate(self, line: Line, column: str) -> Estimate | None:
+        """A line's number in a column; None where its predictions are missing."""
+        if column == "ID val":
+            sample = sample_of(self.arena, line.row.runs, self.arena.val)
+            return None if sample is None else interval([sample])
+        cell = line.cells.get(column)
+        return None if cell is None else cell.estimate
+
+    def header(self, val: bool = False) -> list[str]:
+        """Titles of the printed columns."""
+        arena = self.arena
+        named = {"ID": arena.column(arena.test), **{split: arena.column(split) for split in arena.shifts}}
+        return ["method", "seeds", *(named.get(column, column) for column in self.columns(val)), "fit s"]
+
+    def texts(self, line: Line, val: bool = False) -> list[str]:
+        """One line as text, under `header`."""
+        found = (self.estimate(line, column) for column in self.columns(val))
+        cells = [MISSING if estimate is None else points(estimate) for estimate in found]
+        return [shown_name(line), str(len(line.row.runs)), *cells, f"{fit_seconds(line.row):.1f}"]
+
+    def further_texts(self, line: Line) -> list[str]:
+        """The numbers beside the official metrics: means over seeds, with the sd where there are several."""
+        cells = [further_values(line.row, column) for column in self.further]
+        sds = [f" (sd {100 * np.std(values, ddof=1):.1f})" if len(values) > 1 else "" for values in cells]
+        return [line.row.name, *(f"{100 * np.mean(v):.1f}{sd}" for v, sd in zip(cells, sds, strict=True))]
+
+
+def tables(records: Iterable[Record]) -> list[Table]:
+    """Tables of records: numbers of different suite versions, models or protocols never meet in one."""
+    return [_table(group) for group in arenas(records, apart=True)]
+
+
+def _table(records: Sequence[Record]) -> Table:
+    arena = arena_of(records)
+    lines = tuple(line_of(arena, row) for row in arena.rows if not row.oracle)
+    return Table(arena, lines, _curves(arena))
+
+
+def _curves(arena: Arena) -> dict[str, Sequence[tuple[float, float, float]]]:
+    """(alpha, ID, mean OOD) along each family, means over seeds, under the name of the family's first row."""
+    found: dict[str, Sequence[tuple[float, float, float]]] = {}
+    for digest, members in curve_runs(arena.records).items():
+        name = next(row.name for row in arena.rows if row.cell["digest"] == digest and row.selection == "fixed")
+        found[name] = [
+            (alpha, _mean(runs, (arena.test,)), _mean(runs, arena.shifts)) for alpha, runs in members
+        ]  # fmt: skip
+    return found
+
+
+def _mean(runs: Sequence[tuple[Record, str]], splits: Sequence[str]) -> float:
+    """The mean over runs and splits of the official metrics."""
+    return float(
+        np.mean(
+            [
+                record.metrics["candidates"][candidate][split][official_of(record.metrics, split)]
+                for record, candidate in runs
+                for split in splits
+            ]
+        )
+    )
+
+
+def shown_name(line: Line) -> str:
+    """A row's name with what a reader must know of it."""
+    notes = [word for word, holds in (("diverged", line.diverged), ("transductive", line.row.transductive)) if holds]
+    return f"{line.row.name} ({', '.join(notes)})" if notes else line.row.name
+
+
+def fit_seconds(row: Row) -> float:
+    """Seconds of training, mean over seeds."""
+    return float(np.mean([record.env["cost"]["fit_seconds"] for record, _ in row.runs]))
+
+
+def further_values(row: Row, column: Column) -> list[float]:
+    """A number beside the official metrics, by seed."""
+    return [float(record.metrics["candidates"][c][column.split][column.metric]) for record, c in row.runs]
+
+
+def footnote(table: Table) -> str:
+    """What the numbers are, in a few sentences."""
+    arena = table.arena
+    seeds = span([len(line.row.runs) for line in table.lines if not line.row.deterministic])
+    title = compare_tables.metric_title(arena)
+    notes = [
+        recipes_line([line.row for line in table.lines]),
+        compare_tables.REPORTED if arena.selects_on_reported else "",
+        sizes_line({("ID" if split == arena.test else split): n for split, n in arena.n.items()}),
+    ]
+    return " ".join([
+        f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % two-way t interval over "
+        f"seeds and examples ({seeds} training seed{'' if seeds == '1' else 's'}; one seed: examples only). Mean OOD: "
+        "equal weights, ID not in it.",
+        *(note for note in notes if note),
+    ])  # fmt: skip
+
+
+def markdown(table: Table, val: bool = False) -> str:
+    """The table as GitHub Markdown."""
+    text = grid(table.header(val), [table.texts(line, val) for line in table.lines], "pipe")
+    whole = f"**{table.title}**\n\n{text}\n\n{footnote(table)}\n"
+    if not table.further:
+        return whole
+    head = ["method", *(column.title for column in table.further)]
+    return f"{whole}\n{grid(head, [table.further_texts(line) for line in table.lines], 'pipe')}\n\n{FURTHER}\n"
+
+
+def as_json(found: Sequence[Table]) -> str:
+    """Every number of the tables, unrounded."""
+    return json.dumps([_plain(table) for table in found], indent=2, sort_keys=True) + "\n"
+
+
+def _plain(table: Table) -> dict[str, Any]:
+    arena = table.arena
+    rows = [
+        {
+            "name": line.row.name, "method": line.row.method, "setting": line.row.setting,
+            "seeds": list(line.row.seeds), "candidates": [candidate for _, candidate in line.row.runs],
+            "also": list(line.row.also), "diverged": line.diverged, "transductive": line.row.transductive,
+            "fit_seconds": fit_seconds(line.row), "recipe": line.row.recipe,
+            "further": {column.title: further_values(line.row, column) for column in table.further},
+            "cells": {column: asdict(found) for column in table.columns(val=True)
+                      if (found := table.estimate(line, column)) is not None},
+        }
+        for line in table.lines
+    ]  # fmt: skip
+    return {
+        "suite": arena.suite, "version": arena.version, "model": arena.model, "protocol": arena.protocol,
+        "metrics": {split: arena.metric_of(split) for split in arena.n}, "n": dict(arena.n),
+        "curves": table.curves, "rows": rows,
+    }  # fmt: skip
+
+
+def against(table: Table, baseline: str) -> str:
+    """Differences to one row, paired on examples, as Markdown; exploratory: not corrected for their number."""
+    arena = table.arena
+    base = find_row(arena, baseline)
+    others = [line for line in table.lines if line.row is not base]
+    body = [[line.row.name, *(_difference(arena, line.row, base, s) for s in ((arena.test,), arena.shifts))]
+            for line in others]  # fmt: skip
+    paired = [line.row.name for line in others if arena.paired(line.row, base)]
+    seeds = f"seeds of {', '.join(paired)} paired (same training runs)" if paired else "seeds independent"
+    return (
+        f"**{table.title}: difference to {base.name}, points**\n\n{grid(['method', 'ID', OOD], body, 'pipe')}\n\n"
+        f"Paired on examples, {seeds}; 95 % intervals and p values not adjusted for the number of rows. One seed of a "
+        "trained method is no claim.\n"
+    )
+
+
+def _difference(arena: Arena, row: Row, base: Row, splits: Sequence[str]) -> str:
+    if {*arena.missing(row), *arena.missing(base)} & set(splits):
+        return MISSING
+    found = difference_of(arena, row, base, splits)
+    text = points(found, signed=True)
+    if any(len(r.runs) < 2 and not r.deterministic for r in (row, base)):
+        return f"{text} (1 seed)"
+    return f"{text} (p {p_text(found.p)})"

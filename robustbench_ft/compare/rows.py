@@ -1,0 +1,321 @@
+"""Rows of a table: methods and settings, candidates of families, selection rules. Torch-free.
+
+A row is a rule that chooses one (run, candidate) per seed. If two rules choose the same runs, they share one row; the
+other names are in `also`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from robustbench_ft.errors import RbftError
+from robustbench_ft.metrics import official_of
+from robustbench_ft.metrics.across import RULES, Setting
+from robustbench_ft.record.store import Json, Record
+
+BY_VAL = "alpha by ID val"
+BY_REPORTED = "alpha by the reported ID set"
+BY_OOD = "oracle: alpha by OOD"
+Run = tuple[Record, str]  # and the candidate that the row takes from it
+_CHANGED = re.compile(r"--set ([a-z0-9_, ]+)")  # in a cell's `recipe_source`
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison: a method under one setting or one selection rule."""
+
+    method: str
+    setting: str  # what distinguishes it from other rows of the method
+    selection: str  # 'fixed', or what was chosen on which data
+    runs: tuple[Run, ...]  # by seed
+    deterministic: bool
+    oracle: bool = False  # chosen on OOD test data: shown, never ranked
+    also: tuple[str, ...] = ()  # other rules that choose these very runs
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} ({self.setting})" if self.setting else self.method
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(record.seed for record, _ in self.runs)
+
+    @property
+    def key(self) -> tuple[tuple[str, str], ...]:
+        return tuple((str(record.folder), candidate) for record, candidate in self.runs)
+
+    @property
+    def cell(self) -> Json:
+        """The configuration of its first seed."""
+        return self.runs[0][0].cell
+
+    @property
+    def recipe(self) -> Mapping[str, Any] | None:
+        """The training recipe of its first seed; None for a method that trains nothing."""
+        return self.cell["recipe"]
+
+    @property
+    def transductive(self) -> bool:
+        """True if an answer of the method may depend on other test images."""
+        return any(record.metrics.get("transductive") for record, _ in self.runs)
+
+
+def arenas(records: Iterable[Record], apart: bool = False) -> list[list[Record]]:
+    """Records that may be compared, one list per suite and model.
+
+    Mixed versions of a suite or protocols are an error, or with `apart` lists of their own.
+    """
+    found: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        cell = record.cell
+        try:
+            key = cell["suite"], cell["model"]["name"], cell["model"]["weights"]
+            further = (str(cell["suite_version"]), cell["protocol"]) if apart else ()
+        except (KeyError, TypeError) as error:
+            raise RbftError(f"{record.folder / 'cell.json'} is no cell of rbft: it lacks {error}") from error
+        found.setdefault((*key, *further), []).append(record)
+    for (suite, *_), group in found.items():
+        for what, field in (("versions of the suite", "suite_version"), ("protocols", "protocol")):
+            values = sorted({str(record.cell[field]) for record in group})
+            if len(values) > 1:
+                raise RbftError(
+                    f"runs on '{suite}' are of different {what} ({', '.join(values)}): their numbers never meet; "
+                    "name folders of one of them"
+                )
+        _check_unique(group)
+        _check_code(group)
+    return [found[key] for key in sorted(found)]
+
+
+def rows(records: Sequence[Record], grids: bool = True) -> list[Row]:
+    """All rows of one arena, zero-shot first, then by method and learning rate; `grids`: also rules over rates."""
+    by_digest = by_setting(records)
+    named = settings({digest: group[0].cell for digest, group in by_digest.items()})
+    made: list[Row] = []
+    for digest, group in sorted(by_digest.items(), key=lambda item: _order(item[1][0])):
+        made += _rows_of_cell(group, named[digest])
+    if grids:
+        made += [row for group in _grids(by_digest.values()) for row in _rows_of_grid(group)]
+    return _merged(made)
+
+
+def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Digest of a configuration -> its runs by seed."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.seed):
+        found.setdefault(record.cell["digest"], []).append(record)
+    return found
+
+
+def settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Names what each cell changes, e.g. 'lr=0.0001', by digest.
+
+    A cell that follows the declared recipe shows nothing, so that another's row renames none. Where that leaves two
+    cells of a method alike, they show everything in which they differ.
+    """
+    flat = {digest: _values(cell) for digest, cell in cells.items()}
+    named = {digest: _text(_changed(cells[digest], own)) for digest, own in flat.items()}
+    for digest, own in flat.items():
+        rivals = [d for d, cell in cells.items() if cell["method"] == cells[digest]["method"]]
+        texts = [_text(_changed(cells[d], flat[d])) for d in rivals]
+        if len(set(texts)) < len(texts):
+            differing = {k: v for k, v in own.items() if k != "alpha" and any(flat[d].get(k) != v for d in rivals)}
+            named[digest] = _text(_changed(cells[digest], own) | differing)
+    return named
+
+
+def _values(cell: Mapping[str, Any]) -> dict[str, Any]:
+    return {**(cell["recipe"] or {}), **cell["settings"], "precision": cell["precision"]}
+
+
+def _changed(cell: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that were set by hand, as `recipe_source` names them, in the order of the recipe."""
+    found = _CHANGED.search(str(cell.get("recipe_source", "")))
+    names = {name.strip() for name in found[1].split(",")} if found else set[str]()
+    base = re.search(r"--recipe (\S+?)(?:,|$)", str(cell.get("recipe_source", "")))
+    changed = {name: value for name, value in values.items() if name in names and name != "alpha"}
+    return ({"recipe": base[1]} if base else {}) | changed
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    shown = {k: v for k, v in values.items() if not (k in ("steps", "epochs") and not v)}  # 0: counted the other way
+    return ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
+
+
+def join(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def reported_selection(summary: Json) -> bool:
+    """True if candidates are selected on images that a column of the table reports."""
+    splits = summary["splits"]
+    return splits["val"] in (splits["test"], *splits["shifts"])
+
+
+def choose(values: Mapping[str, float], axis: Mapping[str, float]) -> str:
+    """The candidate with the highest value; of equals the one with the smallest alpha, then by name."""
+    names = sorted(values, key=lambda name: (axis.get(name, 0.0), name))
+    return max(names, key=values.__getitem__)
+
+
+def by_validation(summary: Json) -> str:
+    """The candidate that ID validation chooses, by the metric that the protocol selects by."""
+    val, metric = summary["splits"]["val"], selection_metric(summary)
+    return choose({name: float(found[val][metric]) for name, found in summary["candidates"].items()}, summary["axis"])
+
+
+def selection_metric(summary: Json) -> str:
+    """The metric by which candidates and learning rates are chosen on ID validation."""
+    return str(summary.get("selection_metric", official_of(summary, summary["splits"]["val"])))
+
+
+def by_oracle(summary: Json) -> str:
+    """The alpha with the best mean of the shifts' official metrics: nobody may choose it."""
+    shifts: list[str] = summary["splits"]["shifts"]
+    scores = summary["candidates"]
+    means = {name: sum(float(scores[name][s][official_of(summary, s)]) for s in shifts) for name in summary["axis"]}
+    return choose(means, summary["axis"])
+
+
+def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
+    """A family has its fixed candidate, the one each seed's ID validation chooses, and the one no one may choose."""
+    cell, meta = group[0].cell, group[0].metrics
+    fixed = tuple((r, str(r.metrics["default"])) for r in group)
+    row = Row(cell["method"], setting, "fixed", fixed, bool(cell["deterministic"]))
+    if not meta["axis"]:
+        return [row]
+    named = replace(row, setting=join(setting, meta["default"].replace("-", "=", 1)))
+    by_val = replace(
+        row, setting=join(setting, _by_val(meta)), selection="id_val",
+        runs=tuple((r, by_validation(r.metrics)) for r in group),
+    )  # fmt: skip
+    by_ood = tuple((r, by_oracle(r.metrics)) for r in group)
+    oracle = replace(row, setting=join(setting, BY_OOD), selection="oracle", runs=by_ood, oracle=True)
+    return [named, by_val, oracle]
+
+
+def _by_val(summary: Json) -> str:
+    return BY_REPORTED if reported_selection(summary) else BY_VAL
+
+
+def _grids(cells: Iterable[Sequence[Record]]) -> list[list[Sequence[Record]]]:
+    """Cells that differ in their learning rate only, where there are several."""
+    found: dict[str, list[Sequence[Record]]] = {}
+    for group in cells:
+        cell = group[0].cell
+        if cell["recipe"]:
+            rest = {k: v for k, v in cell["recipe"].items() if k != "lr"}
+            key = repr((cell["method"], sorted(rest.items()), sorted(cell["settings"].items()), cell["precision"]))
+            found.setdefault(key, []).append(group)
+    return [groups for groups in found.values() if len(groups) > 1]
+
+
+def _rows_of_grid(groups: Sequence[Sequence[Record]]) -> list[Row]:
+    """Selects inside the seed: each seed chooses its own learning rate on its own ID validation."""
+    by_seed: dict[int, list[Record]] = {}
+    for group in groups:
+        for record in group:
+            by_seed.setdefault(record.seed, []).append(record)
+    complete = {seed: found for seed, found in sorted(by_seed.items()) if len(found) == len(groups)}
+    if not complete:
+        return []
+    cell, meta = groups[0][0].cell, groups[0][0].metrics
+    made: list[Row] = []
+    for rule, select in RULES.items():
+        for fixed in (True, False) if meta["axis"] else (True,):
+            runs: list[Run] = []
+            for found in complete.values():
+                places = [(r, str(r.metrics["default"]) if fixed else by_validation(r.metrics)) for r in found]
+                runs.append(places[select([_setting(*place) for place in places])])
+            said = rule.replace("ID val", "the reported ID set") if reported_selection(meta) else rule
+            text = join(said, "" if not meta["axis"] else "fixed alpha" if fixed else _by_val(meta))
+            made.append(Row(cell["method"], text, f"id_val of {len(groups)}", tuple(runs), False))
+    return made
+
+
+def _setting(record: Record, candidate: str) -> Setting:
+    val: str = record.metrics["splits"]["val"]
+    return Setting(
+        float(record.cell["recipe"]["lr"]),
+        float(record.metrics["candidates"][candidate][val][selection_metric(record.metrics)]),
+        int(record.env["data"][val]["n"]),
+    )
+
+
+def _merged(made: Sequence[Row]) -> list[Row]:
+    """The first row of those with the same runs stays and says what else it is; an oracle row never lends its name."""
+    kept: dict[tuple[tuple[str, str], ...], Row] = {}
+    for row in sorted(made, key=lambda row: row.oracle):
+        if row.key not in kept:
+            kept[row.key] = row
+        elif not row.oracle:
+            kept[row.key] = replace(kept[row.key], also=(*kept[row.key].also, row.setting))
+    # in the order they were made
+    return [kept[row.key] for row in made if kept[row.key].name == row.name]
+
+
+def _order(record: Record) -> tuple[bool, str, float, str]:
+    cell = record.cell
+    lr = float((cell["recipe"] or {}).get("lr", 0.0))
+    return cell["method"] != "zero-shot", cell["method"], lr, repr(sorted(cell["settings"].items()))
+
+
+def _check_unique(group: Sequence[Record]) -> None:
+    seen: dict[tuple[str, int], Record] = {}
+    for record in group:
+        key = record.cell["digest"], record.seed
+        if key in seen:
+            raise RbftError(
+                f"{record.folder} and {seen[key].folder} are the same cell (method '{record.cell['method']}', seed "
+                f"{record.seed}): a run counts once; name one of the two folders"
+            )
+        seen[key] = record
+
+
+def _check_code(group: Sequence[Record]) -> None:
+    """Seeds of one row come from one state of the method's source; a record without its digest is taken as it is."""
+    seen: dict[str, tuple[Record, str]] = {}
+    for record in group:
+        code = record.cell.get("code", {}).get("sha256")
+        if code is None:
+            continue
+        first, known = seen.setdefault(record.cell["digest"], (record, code))
+        if known != code:
+            raise RbftError(
+                f"{first.folder} and {record.folder} were run with two states of method '{record.cell['method']}': "
+                "they make no row together; run the older one again with `rbft run --rerun`"
+            )
+
+
+def curve_runs(records: Sequence[Record]) -> dict[str, list[tuple[float, tuple[Run, ...]]]]:
+    """Family cell's digest -> its candidates in order of alpha, each with its runs by seed."""
+    by_digest: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.seed):
+        if record.metrics["axis"]:
+            by_digest.setdefault(record.cell["digest"], []).append(record)
+    return {
+        digest: [
+            (float(alpha), tuple((record, candidate) for record in group))
+            for candidate, alpha in sorted(group[0].metrics["axis"].items(), key=lambda item: item[1])
+        ]
+        for digest, group in by_digest.items()
+    }
+
+
+def check_same_data(records: Sequence[Record]) -> None:
+    """Rows are compared example by example, so they must have been evaluated on the same examples."""
+    reference: dict[str, tuple[str, Record]] = {}
+    for record in records:
+        if record.cell.get("suite_definition") != records[0].cell.get("suite_definition"):
+            raise RbftError(
+                f"{records[0].folder} and {record.folder} were run on two states of suite '{record.cell['suite']}': "
+                "its suite.toml, or the images it names, changed in between; report them apart, or run the older again"
+            )
+        for split, entry in record.env["data"].items():
+            digest, first = reference.setdefault(split, (entry["digest"], record))
+            if digest != entry["digest"]:
+                raise RbftError(
+                    f"{record.folder} and {first.folder} were evaluated on different data (split '{split}'): "
+                    "report them apart, or run one of them again"
+                )

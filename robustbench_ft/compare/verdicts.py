@@ -1,0 +1,272 @@
+"""The comparison: differences, tests, letters and ranks. Everything is computed again when a row is added."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from robustbench_ft.errors import RbftError
+from robustbench_ft.metrics import ACCURACY
+from robustbench_ft.stats import power, ranks, seeds
+from robustbench_ft.stats.intervals import Draws, Estimate, Examples, Sample, difference, mean
+from robustbench_ft.stats.letters import compact_letters
+from robustbench_ft.stats.multiplicity import ALPHA, benjamini_hochberg, holm
+from robustbench_ft.stats.ranks import RankInterval
+
+from .load import OFFICIAL, Arena, examples_of
+from .rows import Row
+from .text import MISSING
+
+FOR_CLAIMS, FOR_LETTERS = 2, 3  # seeds per method; deterministic rows need one
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row against the baseline on one mean, or on one test set."""
+
+    row: str
+    on: str  # 'mean OOD', a split, or 'mean <kind of shift>'
+    estimate: Estimate
+    paired_seeds: bool
+    tested: bool  # False: a one-seed row, no claim
+    p_adjusted: float | None
+    verdict: str  # 'higher', 'lower', 'unresolved', 'no claim'
+    detectable: float | None  # with 80 % power at the correction's first step
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row on one column."""
+
+    estimate: Estimate
+    sd: float | None  # over seeds, ddof 1
+    runs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table."""
+
+    row: Row
+    cells: Mapping[str, Cell]
+    missing: tuple[str, ...]
+    status: str  # 'ranked', or why it is not
+    letters: str
+    rank: RankInterval | None
+    diverged: bool
+    accuracies: Mapping[str, Cell]  # columns whose official metric is another one, by accuracy
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All of one arena. `pairs` are the rows that share letters, best first."""
+
+    arena: Arena
+    baseline: Row | None  # None: nothing is compared with one row
+    family: str
+    lines: tuple[Line, ...]  # ranked best first, then the rest
+    claims: tuple[Claim, ...]  # on the mean over shifts
+    exploratory: tuple[Claim, ...]  # on single shifts and on kinds of shift
+    pairs: tuple[str, ...]
+    p_raw: np.ndarray  # [M, M]
+    p_holm: np.ndarray
+    draws: int
+    drawn: str  # how
+    permutation: Mapping[str, float | int | str]  # what a rank test of seeds could do with this design
+
+    @property
+    def baseline_name(self) -> str:
+        return self.baseline.name if self.baseline else MISSING
+
+    @property
+    def family_size(self) -> int:
+        chosen = self.claims if self.family == "ood-mean" else self.exploratory
+        return sum(claim.tested for claim in chosen)
+
+
+def compare(arena: Arena, baseline: str | Row | None, family: str = "ood-mean", exact: bool = False) -> Comparison:
+    """Every row against the baseline, every pair for letters, ranks from bootstrap draws."""
+    base = find_row(arena, baseline) if isinstance(baseline, str) else baseline
+    if base and not arena.complete(base):
+        raise RbftError(
+            f"baseline '{base.name}' lacks predictions on {', '.join(arena.missing(base))}: nothing can be compared "
+            "with it; run its cells again"
+        )
+    others = [row for row in arena.rows if row is not base] if base else []
+    columns = {name: splits for name, splits in columns_of(arena).items() if name not in ("ID", "mean OOD")}
+    means = [_claim(arena, row, base, "mean OOD", arena.shifts) for row in others if base and arena.complete(row)]
+    cells = [
+        _claim(arena, row, base, name, splits)
+        for row in others
+        for name, splits in columns.items()
+        if base and not set(splits) & set(arena.missing(row))
+    ]
+    confirm_means = family == "ood-mean"
+    means = _adjusted(arena, means, "holm" if confirm_means else "bh")
+    cells = _adjusted(arena, cells, "bh" if confirm_means else "holm")
+    eligible = _by_value(arena, [row for row in arena.rows if status(arena, row) == "ranked"])
+    raw, adjusted, letters = _pairs(arena, eligible)
+    drawn, draws, how = _draws(arena, eligible, exact)
+    rank = ranks.rank_intervals(drawn) if drawn else {}
+    rest = [row for row in arena.rows if row not in eligible]
+    rest.sort(key=lambda row: row.oracle)
+    lines = tuple(line_of(arena, row, letters.get(row.name, ""), rank.get(row.name)) for row in (*eligible, *rest))
+    return Comparison(
+        arena, base, family, lines, tuple(means), tuple(cells), tuple(row.name for row in eligible), raw, adjusted,
+        draws, how, _permutation(base, means, family, cells),
+    )  # fmt: skip
+
+
+def find_row(arena: Arena, name: str) -> Row:
+    """By a row's name, or by a method's where it has one row that was not chosen afterwards."""
+    exact = [row for row in arena.rows if name in (row.name, *(f"{row.method} ({other})" for other in row.also))]
+    if exact:
+        return exact[0]
+    named = [row for row in arena.rows if row.method == name and not row.oracle]
+    fixed = [row for row in named if row.selection == "fixed"]
+    for found in (named, fixed):
+        if len(found) == 1:
+            return found[0]
+    known = ", ".join(f"'{row.name}'" for row in (named or arena.rows))
+    problem = f"'{name}' names {len(named)} rows" if named else f"no row '{name}'"
+    raise RbftError(f"{problem} in {arena.title}; rows: {known}")
+
+
+def claims_allowed(row: Row, least: int = FOR_CLAIMS) -> bool:
+    """One run tells of a checkpoint, not of a method."""
+    return row.deterministic or len(row.runs) >= least
+
+
+def status(arena: Arena, row: Row) -> str:
+    if row.oracle:
+        return "oracle"
+    if not arena.complete(row):
+        return f"missing {', '.join(split for split in arena.missing(row) if split in arena.shifts)}"
+    if row.transductive:
+        return "transductive"
+    if not claims_allowed(row, FOR_LETTERS):
+        return f"{len(row.runs)} seed{'s' if len(row.runs) > 1 else ''}"
+    return "ranked"
+
+
+def difference_of(arena: Arena, a: Row, b: Row, splits: Sequence[str]) -> Estimate:
+    """a - b on the mean of these splits, paired on examples and, where runs belong together, on seeds."""
+    return difference(arena.sets(a, splits), arena.sets(b, splits), arena.paired(a, b))
+
+
+def _claim(arena: Arena, row: Row, base: Row, on: str, splits: Sequence[str]) -> Claim:
+    found = difference_of(arena, row, base, splits)
+    tested = all(claims_allowed(one) and not one.oracle and not one.transductive for one in (row, base))
+    return Claim(row.name, on, found, arena.paired(row, base), tested, None, "no claim", None)
+
+
+def _adjusted(arena: Arena, found: Sequence[Claim], how: str) -> list[Claim]:
+    """With adjusted p, a verdict, and what the test could have seen."""
+    tested = [claim for claim in found if claim.tested]
+    adjust = holm if how == "holm" else benjamini_hochberg
+    values = dict(zip(map(id, tested), adjust([c.estimate.p for c in tested]), strict=True)) if tested else {}
+    made: list[Claim] = []
+    for claim in found:
+        if not claim.tested:
+            made.append(claim)
+            continue
+        p, e = float(values[id(claim)]), claim.estimate
+        verdict = "unresolved" if p >= ALPHA else "higher" if e.value > 0 else "lower"
+        step = ALPHA / len(tested)  # the first step of either correction
+        detectable = power.detectable_with(e.se, e.df, step)
+        made.append(Claim(claim.row, claim.on, e, claim.paired_seeds, True, p, verdict, detectable))
+    return made
+
+
+def _by_value(arena: Arena, eligible: Sequence[Row]) -> list[Row]:
+    sign = -1 if arena.higher_is_better else 1
+    return sorted(eligible, key=lambda row: (sign * mean(arena.sets(row)).value, row.name))
+
+
+def _pairs(arena: Arena, eligible: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """Raw and Holm-adjusted p of all pairs [M, M], and the letters they give."""
+    m = len(eligible)
+    raw, adjusted = np.ones((m, m)), np.ones((m, m))
+    upper = np.triu_indices(m, 1)
+    if m > 1:
+        p = [difference_of(arena, a, b, arena.shifts).p for a, b in combinations(eligible, 2)]  # as triu_indices
+        raw[upper], adjusted[upper] = p, holm(p)
+        raw, adjusted = np.minimum(raw, raw.T), np.minimum(adjusted, adjusted.T)
+    letters = compact_letters(adjusted) if m > 1 else [""] * m
+    return raw, adjusted, {row.name: text for row, text in zip(eligible, letters, strict=True)}
+
+
+def _draws(arena: Arena, eligible: Sequence[Row], exact: bool) -> tuple[dict[str, np.ndarray], int, str]:
+    """Row -> draws of its suite mean, higher is better; how many, and of which kind."""
+    if len(eligible) < 2:
+        return {}, 0, "none"
+    draws = ranks.EXACT_DRAWS if exact else ranks.DRAWS
+    per_set: list[Mapping[str, np.ndarray]] = []
+    kinds: set[str] = set()
+    for split in arena.shifts:
+        samples = {row.name: arena.samples[row.name][split] for row in eligible}
+        examples = {name: x.scores for name, x in samples.items() if isinstance(x, Examples)}
+        if not examples:
+            per_set.append({name: x.draws.T for name, x in samples.items() if isinstance(x, Draws)})
+            kinds.add("exact")
+            continue
+        test = ranks.TestSet(split, examples, arena.clusters[split])
+        kinds.add("exact" if exact or ranks.needs_exact(test) else "Gaussian")
+        per_set.append(ranks.example_draws(arena.stream, test, draws, exact))
+    least = min(len(next(iter(drawn.values()))) for drawn in per_set)
+    # rows whose runs belong together share their seeds' weights
+    streams = {row.name: "|".join(_stable(arena, row)) for row in eligible}
+    found = ranks.suite_draws(arena.stream, [{k: v[:least] for k, v in drawn.items()} for drawn in per_set], streams)
+    sign = 1 if arena.higher_is_better else -1
+    return {name: sign * values for name, values in found.items()}, least, " and ".join(sorted(kinds))
+
+
+def _stable(arena: Arena, row: Row) -> list[str]:
+    """Names of the settings that a row's runs were trained with, wherever their folders lie."""
+    by_folder = {str(record.folder): record for record in arena.records}
+    found = [by_folder[folder].cell for folder in arena.origin(row)]
+    return list(dict.fromkeys(f"{cell['method']}-{cell['digest'][:8]}" for cell in found))
+
+
+def columns_of(arena: Arena) -> dict[str, tuple[str, ...]]:
+    """Column -> the splits that it is the equal-weight mean of; ID is in no mean."""
+    columns = {"ID": (arena.test,), **{split: (split,) for split in arena.shifts}}
+    return columns | {f"mean {name}": members for name, members in arena.groups.items()} | {"mean OOD": arena.shifts}
+
+
+def line_of(arena: Arena, row: Row, letters: str = "", rank: RankInterval | None = None) -> Line:
+    """One row of the table, with the letters and the rank that were found among all rows."""
+    missing = set(arena.missing(row))
+    present = {name: splits for name, splits in columns_of(arena).items() if not set(splits) & missing}
+    diverged = any(stage["diverged"] for record, _ in row.runs for stage in record.env["stages"])
+    beside = {
+        name: splits
+        for name, splits in present.items()
+        if arena.metric == OFFICIAL and any(arena.metric_of(split) != ACCURACY for split in splits)
+    }
+    return Line(
+        row, {name: _cell(arena.sets(row, splits)) for name, splits in present.items()}, arena.missing(row),
+        status(arena, row), letters, rank, diverged,
+        {name: _cell(examples_of(arena, row.runs, splits) or []) for name, splits in beside.items()},
+    )  # fmt: skip
+
+
+def _cell(sets: Sequence[Sample]) -> Cell:
+    runs = np.mean([sample.runs for sample in sets], axis=0)
+    sd = float(runs.std(ddof=1)) if len(runs) > 1 else None
+    return Cell(mean(sets), sd, tuple(map(float, runs)))
+
+
+def _permutation(
+    base: Row | None, means: Sequence[Claim], family: str, cells: Sequence[Claim]
+) -> dict[str, float | int | str]:
+    """The least p that an exact rank or permutation test of seed means could give, against Holm's first step."""
+    size = sum(claim.tested for claim in (means if family == "ood-mean" else cells))
+    if base is None or not size or base.deterministic or len(base.runs) < FOR_CLAIMS:
+        return {"family": size, "power": "not defined"}
+    least, step = seeds.minimum_p_unpaired(len(base.runs)), ALPHA / size
+    return {
+        "family": size, "seeds": len(base.runs), "minimum_p": least, "first_step": step,
+        "power": "possible" if least < step else "impossible", "seeds_needed": seeds.least_seeds(size),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Pixels of a split: training crops, kept evaluation pixels, batches decoded ahead."""

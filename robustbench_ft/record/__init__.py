@@ -1,0 +1,1 @@
+"""Files of a record: written atomically, read back and checked without torch."""

@@ -1,0 +1,285 @@
+"""Files in, files out. A cell's folder is written atomically, read back without torch, and never half there."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robustbench_ft.data import Floats, Ints, Predictions
+from robustbench_ft.errors import RbftError
+
+SCHEMA = 1
+Json = dict[str, Any]
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write all of `content` or nothing, also under kill -9."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RbftError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files (`.NAME.PID`) that processes which are no more left under `folder`."""
+    for path in folder.rglob(".*"):
+        pid = path.name.rpartition(".")[2]
+        if pid.isdecimal() and path.name.count(".") > 1 and not _lives(int(pid)):
+            with suppress(OSError):  # another process was faster
+                path.unlink()
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process here. Where that cannot be asked, the system keeps open files from removal."""
+    if os.name == "nt":
+        return pid == os.getpid()
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # of another user
+    return True
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Sorted keys, so that equal values are equal bytes."""
+    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Json:
+    try:
+        return cast(Json, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise RbftError(f"cannot read {path}: {error}; delete its folder to run the cell again") from error
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """One row per example, in split order."""
+    columns = _columns(predictions) | {f"group:{name}": pa.array(v) for name, v in predictions.groups.items()}
+    place = {example: row for row, example in enumerate(predictions.ids)} if predictions.also else {}
+    for space, found in predictions.also.items():
+        rows = np.full(len(predictions), -1)
+        rows[[place[example] for example in found.ids]] = np.arange(len(found))
+        taken = pa.array(rows, mask=rows < 0)  # a row that has no label in this space is null in its columns
+        columns |= {f"{space}|{name}": column.take(taken) for name, column in _columns(found).items() if name != "id"}
+    table = pa.table(columns).replace_schema_metadata({"rbft_schema": str(SCHEMA)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def _columns(predictions: Predictions) -> dict[str, Any]:
+    return {
+        "id": pa.array(predictions.ids, pa.string()),
+        "label": pa.array(predictions.label, pa.int32()),
+        "prediction": pa.array(predictions.prediction, pa.int32()),
+        "correct": pa.array(predictions.correct),
+        "confidence": pa.array(predictions.confidence, pa.float32()),
+        "log_prob": pa.array(predictions.log_prob, pa.float32()),
+        "sum_sq": pa.array(predictions.sum_sq, pa.float32()),
+        "top_classes": _lists(predictions.top_classes.astype(np.int32)),
+        "top_probs": _lists(predictions.top_probs),
+    }
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read and check one file; a damaged or inconsistent one is an error that names it."""
+    column = read_columns(path)
+    spaces = list(dict.fromkeys(name.partition("|")[0] for name in column if "|" in name))
+    also = {space: _predictions(path, _in_space(column, space), {}) for space in spaces}
+    return _predictions(path, {name: values for name, values in column.items() if "|" not in name}, also)
+
+
+def _in_space(column: Mapping[str, Any], space: str) -> dict[str, Any]:
+    """The columns of one label space, without the rows that have no label there."""
+    own = {name.partition("|")[2]: values for name, values in column.items() if name.startswith(f"{space}|")}
+    own |= {name: values for name, values in column.items() if _shared(name)}
+    kept = own["label"].is_valid() if "label" in own else None
+    return own if kept is None else {name: values.filter(kept) for name, values in own.items()}
+
+
+def _predictions(path: Path, column: Mapping[str, Any], also: Mapping[str, Predictions]) -> Predictions:
+    try:
+        predictions = Predictions(
+            ids=tuple(column["id"].to_pylist()),
+            label=_ints(column["label"]),
+            prediction=_ints(column["prediction"]),
+            confidence=_floats(column["confidence"]),
+            log_prob=_floats(column["log_prob"]),
+            sum_sq=_floats(column["sum_sq"]),
+            top_classes=_matrix(column["top_classes"]).astype(np.int64),
+            top_probs=_matrix(column["top_probs"]).astype(np.float32),
+            groups={name[6:]: _ints(values) for name, values in column.items() if name.startswith("group:")},
+            also=also,
+        )
+        stored = column["correct"].to_numpy(zero_copy_only=False)
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+    wrong = _contradictions(predictions, stored)
+    if wrong:
+        raise RbftError(f"predictions {path} contradict themselves ({', '.join(wrong)}); run the cell again")
+    return predictions
+
+
+def _contradictions(p: Predictions, correct: Any) -> list[str]:
+    """Columns that cannot be true together."""
+    rules = {
+        "an id is there twice": len(set(p.ids)) == len(p.ids),
+        "'correct' is not what label and prediction say": np.array_equal(correct, p.correct),
+        "'prediction' is not the top class": np.array_equal(p.prediction, p.top_classes[:, 0]),
+        "'confidence' is not the top probability": np.array_equal(p.confidence, p.top_probs[:, 0]),
+        "'log_prob' is no log-probability": bool((np.isfinite(p.log_prob) & (p.log_prob < 1e-5)).all()),
+        "'sum_sq' is not in [0, 1]": bool(((p.sum_sq >= 0) & (p.sum_sq < 1 + 1e-5)).all()),
+    }
+    return [what for what, holds in rules.items() if not holds]
+
+
+def read_columns(path: Path, names: Sequence[str] | None = None, space: str = "") -> dict[str, Any]:
+    """Arrow columns of one prediction file by name: those in `names`, or all. A damaged file is an error.
+
+    With a label space the columns are those of that space, and rows without a label there are left out.
+    """
+    try:
+        stored = {name: f"{space}|{name}" if space and not _shared(name) else name for name in names or ()}
+        table = pq.read_table(path, columns=list(stored.values()) or None, use_threads=False)
+        stored = stored or {name: name for name in table.column_names}
+        found = {name: table.column(own).combine_chunks() for name, own in stored.items()}
+        kept = found["label"].is_valid() if space and "label" in found else None
+        return found if kept is None else {name: values.filter(kept) for name, values in found.items()}
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _shared(name: str) -> bool:
+    return name == "id" or name.startswith("group:")
+
+
+def _damaged(path: Path, error: Exception) -> RbftError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return RbftError(f"cannot read predictions {path}: {reason}; run the cell again")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished cell on disk. Its files are read once, when they are first asked for."""
+
+    folder: Path
+    files: dict[str, Json] = field(default_factory=dict[str, Json], compare=False, repr=False)
+
+    @property
+    def cell(self) -> Json:
+        """The configuration: cell.json."""
+        return self._read("cell.json")
+
+    @property
+    def env(self) -> Json:
+        """Machine, versions, data and costs: env.json."""
+        return self._read("env.json")
+
+    @property
+    def metrics(self) -> Json:
+        """Which splits and candidates there are, and every metric of them: metrics.json."""
+        return self._read("metrics.json")
+
+    def _read(self, name: str) -> Json:
+        if name not in self.files:
+            self.files[name] = read_json(self.folder / name)
+        return self.files[name]
+
+    @property
+    def seed(self) -> int:
+        return int(self.cell["seed"])
+
+    def path(self, candidate: str, split: str) -> Path:
+        """The file that holds a candidate's answers on a split, or on a view of it."""
+        return predictions_path(self.folder, candidate, split)
+
+    def holds(self, candidate: str, split: str) -> bool:
+        """True if predictions of a split, or of a view of it ('r@1000-way'), are stored."""
+        viewed = "@" not in split or split in self.metrics["candidates"][candidate]
+        return viewed and self.path(candidate, split).exists()
+
+    def columns(self, candidate: str, split: str, names: Sequence[str]) -> Mapping[str, Any]:
+        """Arrow columns [n] of a split or of a view of it, by name."""
+        return read_columns(self.path(candidate, split), names, split.partition("@")[2])
+
+    def predictions(self, candidate: str, split: str) -> Predictions:
+        """Of a split, or of a view of it ('r@1000-way')."""
+        found = read_predictions(predictions_path(self.folder, candidate, split))
+        space = split.partition("@")[2]
+        if space and space not in found.also:
+            raise RbftError(f"{self.folder} has no predictions for '{split}'; run the cell again")
+        return found.also[space] if space else found
+
+
+def predictions_path(folder: Path, candidate: str, split: str) -> Path:
+    """Of a split, or of a view of it in another label space ('r@1000-way'): both are in one file."""
+    return folder / "predictions" / candidate / f"{split.partition('@')[0]}.parquet"
+
+
+def is_done(folder: Path) -> bool:
+    return (folder / "done").exists()
+
+
+def mark_done(folder: Path) -> None:
+    """Finish a cell: `done` holds the digest of its cell.json, as `sha256sum -c done` reads it."""
+    write_bytes(folder / "done", f"{_digest(folder / 'cell.json')}  cell.json\n".encode())
+
+
+def was_edited(folder: Path) -> bool:
+    """Whether the cell.json of a finished cell is another than when it was finished; `done` of old is empty."""
+    try:
+        words = (folder / "done").read_text(encoding="utf-8", errors="replace").split()
+    except FileNotFoundError:
+        return False
+    return bool(words) and words[0] != _digest(folder / "cell.json")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def find_records(roots: Iterable[Path]) -> list[Record]:
+    """Every finished cell under the given folders, in path order; unfinished ones are not records."""
+    found: set[Path] = set()
+    for root in roots:
+        if not root.exists():
+            raise RbftError(f"no such folder: {root}; `rbft run` writes records to ./runs unless --out says otherwise")
+        found |= {path.parent for path in root.rglob("done") if (path.parent / "cell.json").exists()}
+    if not found:
+        raise RbftError(f"no finished cell under {', '.join(map(str, roots))}; finish one with `rbft run`")
+    return [Record(folder) for folder in sorted(found)]
+
+
+def _lists(matrix: Any) -> Any:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def _matrix(column: Any) -> Any:
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+
+
+def _ints(column: Any) -> Ints:
+    return column.to_numpy().astype(np.int64)
+
+
+def _floats(column: Any) -> Floats:
+    return column.to_numpy().astype(np.float32)

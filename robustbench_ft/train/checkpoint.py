@@ -1,0 +1,121 @@
+"""Resume checkpoints: written whole or not at all, checked by a digest when read, and the one before is kept.
+
+A file is what `torch.save` writes, then a footer: `MARK` and the SHA-256 of everything before it. Readers of zip files
+find their way from the end and pass over the footer, so torch reads the file as it is.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_ft.errors import RbftError
+
+MARK = b"rbft-sha"
+FOOTER = len(MARK) + hashlib.sha256().digest_size  # bytes
+BLOCK = 1 << 20  # bytes that are hashed in one go
+
+
+class _Hashed(io.BufferedWriter):
+    """A file that hashes what is written to it, and remembers why it could not be written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "wb"))
+        self.sha256 = hashlib.sha256()
+        self.failed: OSError | None = None
+
+    def write(self, buffer: Any, /) -> int:
+        self.sha256.update(buffer)
+        try:
+            return super().write(buffer)
+        except OSError as error:  # torch makes a RuntimeError of it that does not say what happened
+            self.failed = error
+            raise
+
+
+def save(content: Mapping[str, Any], path: Path) -> None:
+    """Write `content` to `path` with its digest, also under kill -9; what was there becomes `previous(path)`.
+
+    Raises `RbftError` when it cannot be written, e.g. on a full disk; what was there then stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _write(content, temporary)
+        if path.exists():
+            path.replace(previous(path))
+        temporary.replace(path)  # a kill just before this leaves the previous one, which is whole
+    except OSError as error:
+        raise RbftError(f"cannot write {path}: {error.strerror}; free some space, then run the same command") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    file = _Hashed(path)
+    try:
+        torch.save(content, file)
+        file.write(MARK + file.sha256.digest())
+        file.flush()
+        os.fsync(file.fileno())
+    except RuntimeError as error:
+        raise file.failed or error from error
+    finally:
+        file.raw.close()  # past the buffer: what a full disk refused would be refused again
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept: 'resume-fit.pt' -> 'resume-fit.previous.pt'."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def load(
+    path: Path, device: torch.device, needed: Collection[str], say: Callable[[str], object]
+) -> dict[str, Any] | None:
+    """The last whole checkpoint at `path` with the keys `needed`; None where there never was one.
+
+    Where the last is damaged, the previous one takes its place, and `say` is told. Raises `RbftError` when none is
+    left.
+    """
+    before = previous(path)
+    if not path.exists() and before.exists():
+        before.replace(path)  # killed between the two renames of `save`
+    if not path.exists():
+        return None
+    content = _read(path, device, needed)
+    if content is not None:
+        return content
+    content = _read(before, device, needed) if before.exists() else None
+    if content is None:
+        which = f"is damaged, and so is {before.name}: delete both" if before.exists() else "is damaged: delete it"
+        raise RbftError(f"checkpoint {path} {which} to start the cell again")
+    say(f"  checkpoint {path} is damaged: going back to the one before it")
+    before.replace(path)
+    return content
+
+
+def _read(path: Path, device: torch.device, needed: Collection[str]) -> dict[str, Any] | None:
+    """None when the file is damaged or holds something else."""
+    try:
+        if not _is_whole(path):
+            return None
+        with path.open("rb") as file:
+            content = torch.load(file, map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        return None
+    except OSError as error:
+        raise RbftError(f"cannot read checkpoint {path}: {error.strerror}; run the same command again") from error
+    return content if isinstance(content, dict) and set(needed) <= content.keys() else None
+
+
+def _is_whole(path: Path) -> bool:
+    digest, left = hashlib.sha256(), path.stat().st_size - FOOTER
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, BLOCK))):
+            digest.update(block)
+            left -= len(block)
+        return left == 0 and file.read() == MARK + digest.digest()
