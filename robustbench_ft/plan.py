@@ -24,7 +24,7 @@ from .images.roots import Roots
 from .method import Method
 from .recipe import Recipe
 from .recipe_choice import Choice
-from .suite import Protocol, Suite
+from .suite import ACCURACY, Protocol, Suite
 
 SCHEMA = 1
 SEEDS = "0"
@@ -224,13 +224,17 @@ def _cells(
         deterministic=not kind.trains,
         partial=suite.partial,
         suite_definition=suite.definition,
-        shared=_shared(resolved, precision) if kind.trains else {},
+        shared=_shared(suite, request.protocol, resolved, precision) if kind.trains else {},
     )
     return [dataclasses.replace(cell, seed=seed) for seed in (seeds if kind.trains else seeds[:1])]
 
 
-def _shared(resolved: Recipe, precision: str) -> dict[str, int]:
-    return {name: v for name, v in recipe.SHARED_VERSIONS.items() if name in (resolved.augment, precision)}
+def _shared(suite: Suite, protocol: Protocol, resolved: Recipe, precision: str) -> dict[str, int]:
+    """Versions of what this cell shares with cells of other recipes, methods and suites."""
+    used = {resolved.augment, precision}
+    if protocol == "clean" and suite.selection_metric(protocol) != ACCURACY:
+        used.add("official-selection")
+    return {name: version for name, version in recipe.SHARED_VERSIONS.items() if name in used}
 
 
 def precision_text(cells: Sequence[Cell]) -> str:

@@ -207,7 +207,8 @@ PUBLISHED = {"lipsum": R_LIP, "wise-ft": R_WISE, "flyp": R_FLYP}  # method -> ba
 
 # Versions of what several recipes share, stated by the cells that use it: older records with other numbers stay apart.
 # crop-flip 2: TensorFlow's crop instead of torchvision's. bf16 2: the blocks of the image tower only.
-SHARED_VERSIONS = {"crop-flip": 2, "bf16": 2}
+# official-selection 1: checkpoints are selected by the validation split's own metric, which is not accuracy.
+SHARED_VERSIONS = {"crop-flip": 2, "bf16": 2, "official-selection": 1}
 
 
 def precision_of(asked: str, base: Recipe | None) -> str:

@@ -31,7 +31,7 @@ from .progress import Progress
 from .prompts import Task
 from .record import store
 from .record.store import Json
-from .suite import ACCURACY, Suite, sealed
+from .suite import Suite, sealed
 from .train import InterruptedRun
 
 SAMPLE = 64  # images of each split that are predicted again
@@ -179,16 +179,9 @@ def _find(suite: Suite, cell: Cell, progress: Progress) -> dict[str, Split]:
 
 
 def _train_set(suite: Suite, cell: Cell, splits: Mapping[str, Split]) -> TrainSet:
-    """What `fit` is given. Papers select by accuracy; the protocol 'clean' selects by the split's official metric."""
-    val = suite.selector(cell.protocol)
-    return TrainSet(
-        splits[suite.trainer(cell.protocol)], splits[val], Task(suite.classes, suite.templates), _metric(suite, cell)
-    )
-
-
-def _metric(suite: Suite, cell: Cell) -> str:
-    """Of the selection split: what checkpoints and candidates are selected by."""
-    return suite.metric_of(suite.selector(cell.protocol)) if cell.protocol == "clean" else ACCURACY
+    """What `fit` is given."""
+    train, val = splits[suite.trainer(cell.protocol)], splits[suite.selector(cell.protocol)]
+    return TrainSet(train, val, Task(suite.classes, suite.templates), suite.selection_metric(cell.protocol))
 
 
 def _evaluate(
@@ -235,7 +228,7 @@ def _is_transductive(
 
 def _summary(model: Clip | Family, suite: Suite, cell: Cell, results: dict[str, Json]) -> Json:
     """metrics.json: all numbers, which candidate is the headline, and which one ID validation would choose."""
-    val, metric = suite.selector(cell.protocol), _metric(suite, cell)
+    val, metric = suite.selector(cell.protocol), suite.selection_metric(cell.protocol)
     evaluated = suite.evaluated(cell.protocol)
     summary: Json = {
         "version": metrics.VERSION,

@@ -135,6 +135,10 @@ class Suite(ABC):
         """Name of the official metric of a split."""
         return self.metrics.get(split, ACCURACY)
 
+    def selection_metric(self, protocol: Protocol) -> str:
+        """What checkpoints and candidates are selected by: papers took accuracy, 'clean' takes the official metric."""
+        return self.metric_of(self.selector(protocol)) if protocol == "clean" else ACCURACY
+
     def place(self, split: str) -> Path:
         """Where a split lies under the roots; one line that says what was looked for otherwise."""
         return roots.find(self.roots, self.base, split, self.places[split], self.card.home)

@@ -110,6 +110,11 @@ def test_a_cell_states_the_versions_of_what_it_shares_with_others() -> None:
     assert "shared" not in cells["plain"].to_json()
     assert cells["crop"].to_json()["shared"] == {"crop-flip": SHARED_VERSIONS["crop-flip"]}
     assert cells["bf16"].to_json()["shared"] == {"bf16": SHARED_VERSIONS["bf16"]}
+    iwildcam = one(Request(method=("ft",), suite=("wilds-iwildcam",)))
+    assert iwildcam.to_json()["shared"] == {"official-selection": SHARED_VERSIONS["official-selection"]}
+    fmow = one(Request(method=("ft",), suite=("wilds-fmow",)))  # its ID validation is scored by accuracy
+    published = one(Request(method=("ft",), suite=("wilds-iwildcam",), protocol="as-published"))
+    assert "shared" not in fmow.to_json() | published.to_json()
     assert cells["crop"].digest != replace(cells["crop"], shared={}).digest
 
 
