@@ -40,9 +40,9 @@ def needs_separate(seeds: Sequence[int]) -> bool:
     """Rows of these numbers of seeds (1: one run, no seed variance) need `separate` quantiles.
 
     Satterthwaite's df are estimated too: where the few seeds of the noisier row happen to agree, V is small and the df
-    large. Three seeds of sd 1 or 2 pt against ten quiet ones, or against a deterministic row, reject in .07 to .08;
-    from five seeds on in less than .06 (docs/results/statistics_study.md). Equal numbers, and nearly equal ones such as
-    3 and 4, keep the published formula: three seeds each, one row ten times as noisy, still reject in .07.
+    large. Three seeds of sd 1 or 2 pt against five or ten quiet ones, or against a deterministic row, reject in .07 to
+    .08; five seeds in about .06 (docs/results/statistics_study.md). Equal numbers, and nearly equal ones such as 3 and
+    4, keep the published formula, also where one row is ten times as noisy (measured there: .06 to .08).
     """
     return max(seeds) >= UNEQUAL * min(seeds) and any(1 < count <= FEW_SEEDS for count in seeds)
 

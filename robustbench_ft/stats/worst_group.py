@@ -24,11 +24,10 @@ def worst_group_draws(
     where no example is in a group.
 
     The estimand is the expected metric on a test set of this size, as WILDS defines it: the minimum over groups is
-    biased down where groups are close. Measured for five groups of 4 to 38 % of 600 and 22,000 examples, groups tied,
-    near-tied and apart, with and without clusters (docs/results/statistics_study.md): the two-way t test rejects no
-    true equality of the expected metric in more than .06. Taking each run's worst group as fixed rejects in up to .24
-    with clusters. Two methods with equal true minima, one of tied and one of separate groups, do differ in the
-    expected metric, by -1 pt at 22,000 and -6 pt at 600: that is found in .14 of cases.
+    biased down where groups are close, and methods with equal true minima differ in it where one has tied groups.
+    Measured for five groups of 4 to 38 % of 600 and 22,000 examples, groups tied, near-tied and apart, with and without
+    clusters (docs/results/statistics_study.md): the two-way t test rejects true equality in at most .06, and in less
+    than .02 where groups are tied. Taking each run's worst group as given rejects in up to .11 with clusters.
     """
     present = np.unique(group[group >= 0])
     if not len(present):
