@@ -14,6 +14,7 @@ from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.errors import RbftError
 from robustbench_ft.method import Run
 from robustbench_ft.prompts import Task
+from robustbench_ft.recipe import Head
 
 TASK = Task(("fish", "bird", "car"), ("a photo of a {}", "a sketch of a {}"))
 RUN = Run(0, torch.device("cpu"))
@@ -88,7 +89,7 @@ def test_interpolation_is_exact_at_its_ends(clip: Clip) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unit", "scaled"])
-def test_a_saved_model_loads_as_it_was(clip: Clip, images: torch.Tensor, tmp_path: Path, kind: clips.Head) -> None:
+def test_a_saved_model_loads_as_it_was(clip: Clip, images: torch.Tensor, tmp_path: Path, kind: Head) -> None:
     clip.start_from_zero_shot(TASK, kind)
     with torch.no_grad():
         clip.head.add_(0.01)

@@ -42,8 +42,10 @@ COURTS = {
     "claims": ("bundle", "claim", "shelf", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "bench": ("step", "loader"),
-    "cli": ("options", "show", "describe", "compare", "bench", "cache", "data", "leaderboard", "new", "authors", "report",
-            "run", "main"),
+    "cli": (
+        "options", "show", "describe", "compare", "bench", "cache", "data", "leaderboard", "new", "authors", "report",
+        "run", "main",
+    ),
 }  # fmt: skip
 TORCH = {
     "clip", "pixels", "method", "predict", "train", "environment", "runner", "bench", "embedded",

@@ -5,14 +5,7 @@ from typing import Any
 
 import click
 
-from .compare import FOLDER, WIDE, WORKERS
-
-
-def set_threads(n: int | None) -> None:
-    if n:
-        import torch
-
-        torch.set_num_threads(n)
+from .options import FOLDER, WIDE, WORKERS, set_threads
 
 
 @click.command(context_settings=WIDE)

@@ -4,7 +4,7 @@ import time
 
 import click
 
-from .compare import WIDE
+from .options import WIDE
 
 DAY = 24 * 3600.0
 

@@ -11,7 +11,7 @@ import click
 
 from robustbench_ft.errors import RbftError
 
-from .compare import FOLDER, ROOT, WIDE
+from .options import FOLDER, ROOT, WIDE
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

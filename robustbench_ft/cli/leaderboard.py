@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .compare import FOLDER, WIDE
+from .options import FOLDER, WIDE
 
 if TYPE_CHECKING:
     from robustbench_ft.images.roots import Roots

@@ -6,7 +6,7 @@ import click
 
 from robustbench_ft.errors import PlanError, RbftError
 
-from .compare import FOLDER, WIDE
+from .options import FOLDER, WIDE
 
 
 @click.group(context_settings=WIDE)

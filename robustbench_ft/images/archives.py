@@ -25,9 +25,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from robustbench_ft import cache
-from robustbench_ft.data import Bytes, Ints, decode
 from robustbench_ft.errors import MissingDataError, RbftError
 from robustbench_ft.progress import Advance, Progress, choose
+
+from .files import Bytes, Ints, decode
 
 ipc: Any = import_module("pyarrow.ipc")
 BATCH = 256  # rows copied at a time

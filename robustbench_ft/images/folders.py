@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from robustbench_ft.data import Ints
 from robustbench_ft.errors import MissingDataError, RbftError
+
+from .files import Ints
 
 csv: Any = import_module("pyarrow.csv")  # made at import, unseen by type checkers
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})

@@ -58,7 +58,7 @@ def macro_f1_draws(
     label: Ints, predictions: NDArray[np.int64], draws: int, *names: object, clusters: Ints | None = None,
     recall: bool = False,
 ) -> list[Draws]:  # fmt: skip
-    """For runs [R, n] on shared labels [n]: each run's macro-F1 or macro-recall, and its values in the same resamples."""
+    """For runs [R, n] on shared labels [n]: each run's macro-F1 (or recall) and its values in the same resamples."""
     classes, n = np.unique(label), len(label)
     k = len(classes)
     place = np.full(int(max(label.max(), predictions.max())) + 1, -1)

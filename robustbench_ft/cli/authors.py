@@ -1,0 +1,76 @@
+"""`rbft list`, `show` and `check`: what there is, what it is, and whether it keeps its contract."""
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from robustbench_ft import registry
+
+from .options import PARTIAL, ROOT, WIDE
+
+if TYPE_CHECKING:
+    from robustbench_ft.checks import Check
+
+
+@click.command("list", context_settings=WIDE)
+@click.argument("kind", type=click.Choice(["all", "methods", "suites"]), default="all")
+def list_command(kind: str) -> None:
+    """Show the registered methods and suites."""
+    for title, key in (("Methods", "method"), ("Suites", "suite")):
+        if kind not in ("all", title.lower()):
+            continue
+        click.echo(f"{title}")
+        for entry in sorted(registry.entries(key).values(), key=lambda e: e.name):
+            origin = "" if entry.shelf == "builtin" else f" [{entry.shelf}]"
+            click.echo(f"  {entry.name:<17} {entry.summary}{origin}")
+
+
+@click.command("show", context_settings=WIDE)
+@click.argument("name")
+def show_command(name: str) -> None:
+    """Show one method or suite: what it is, its settings, its recipe, its data."""
+    from .describe import describe
+
+    click.echo(describe(name))
+
+
+@click.group(context_settings=WIDE)
+def check() -> None:
+    """Does a method or a suite keep its contract? For authors, built-in or not."""
+
+
+@check.command("method", context_settings=WIDE)
+@click.argument("name")
+def check_method_command(name: str) -> None:
+    """Fit the method on a small model and random images, and hold it to what every method promises."""
+    from robustbench_ft import checks
+    from robustbench_ft.method import Method
+
+    _run_checks(checks.check_method(registry.load("method", name, Method)))
+
+
+@check.command("suite", context_settings=WIDE)
+@click.argument("name")
+@ROOT
+@PARTIAL
+def check_suite_command(name: str, root: tuple[str, ...], allow_partial: bool) -> None:
+    """Load every split of the suite and hold it to its card."""
+    from robustbench_ft import checks, suite_ref
+    from robustbench_ft.images import roots
+
+    _run_checks(checks.check_suite(suite_ref.load(name, roots.choose(root, os.environ), allow_partial)))
+
+
+def _run_checks(found: "Iterator[Check]") -> None:
+    failed = 0
+    for item in found:
+        try:
+            item.run()
+            click.echo(f"ok      {item.name}")
+        except AssertionError as error:
+            failed += 1
+            click.echo(f"FAILED  {item.name}: {error}")
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,51 @@
+"""Options that several commands share, and what they name. Nothing heavy is imported before a command needs it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from robustbench_ft.errors import RbftError
+
+if TYPE_CHECKING:
+    from robustbench_ft.record.store import Record
+
+WIDE: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+FOLDER = click.Path(path_type=Path)
+ROOT = click.option(
+    "--root", "root", multiple=True, metavar="DIR",
+    help="Folder of downloaded data; repeat for several, SUITE/SPLIT=DIR names one split's.  [env: RBFT_DATA]",
+)  # fmt: skip
+PARTIAL = click.option(
+    "--allow-partial", is_flag=True, help="Run on data whose counts differ from the card; such runs make no claims."
+)
+WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads that decode images.  [default: as many as there are cores]"
+)
+FORMATS = click.Choice(["terminal", "markdown"])
+METRIC = click.option(
+    "--metric", type=click.Choice(["official", "accuracy", "macro_f1", "nll", "brier"]), default="official",
+    show_default=True, help="official: the metric that each test set is known by.",
+)  # fmt: skip
+SUITE = click.option("--suite", metavar="NAME", help="Only runs on this suite.")
+
+
+def set_threads(n: int | None) -> None:
+    """Let torch compute with `n` threads; None leaves its own choice."""
+    if n:
+        import torch
+
+        torch.set_num_threads(n)
+
+
+def find(runs: Sequence[Path], suite: str | None) -> "list[Record]":
+    """Records and published runs under these folders, of one suite where it is named."""
+    from robustbench_ft.claims.shelf import find_runs
+
+    found = find_runs(runs or (Path("runs"),))
+    chosen = [record for record in found if suite in (None, record.cell.get("suite"))]
+    if not chosen:
+        known = sorted({str(record.cell.get("suite")) for record in found})
+        raise RbftError(f"no run on suite '{suite}' there; there are runs on {', '.join(known)}")
+    return chosen

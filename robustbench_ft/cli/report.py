@@ -1,0 +1,89 @@
+"""`rbft report`: tables from records."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import SUITE, WIDE, find
+
+if TYPE_CHECKING:
+    from robustbench_ft.compare.report import Table
+
+
+def print_table(table: "Table", val: bool = False) -> None:
+    """In one piece where the terminal is wide enough, else the means first and the single shifts below."""
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table as RichTable
+
+    from robustbench_ft.compare import report
+
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    head = table.header(val)
+    whole = _rich(table, range(len(head)), val)
+    if Measurement.get(console, console.options.update(width=1000), whole).maximum <= console.width:
+        console.print(whole)
+    else:
+        singles = [k for k, name in enumerate(("method", "seeds", *table.columns(val))) if name in table.arena.shifts]
+        console.print(_rich(table, [k for k in range(len(head)) if k not in singles], val))
+        console.print(_rich(table, [0, *singles], val))
+    console.print(report.footnote(table), highlight=False, style="dim")
+    if table.further:
+        more = RichTable()
+        for k, name in enumerate(("method", *(column.title for column in table.further))):
+            more.add_column(name, justify="right" if k else "left")
+        for line in table.lines:
+            more.add_row(*table.further_texts(line))
+        console.print(more)
+        console.print(report.FURTHER, highlight=False, style="dim")
+
+
+def _rich(table: "Table", columns: Sequence[int], val: bool) -> Any:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=table.title, title_justify="left")
+    head = table.header(val)
+    for k in columns:
+        shown.add_column(head[k], justify="right" if k else "left", no_wrap=True)
+    for line in table.lines:
+        texts = table.texts(line, val)
+        shown.add_row(*(Text(texts[k]) for k in columns))  # intervals may hold brackets, which are no markup
+    return shown
+
+
+@click.command("report", context_settings=WIDE)
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True
+)
+@SUITE
+@click.option("--val", is_flag=True, help="Also show ID validation, on which everything is chosen.")
+@click.option("--against", metavar="ROW", help="Also show differences to this row (a method or a row's name).")
+@click.option(
+    "--figure", "picture", type=click.Path(path_type=Path), help="Also draw ID against OOD accuracy into this PNG."
+)
+def report_command(
+    runs: tuple[Path, ...], suite: str | None, style: str, val: bool, against: str | None, picture: Path | None
+) -> None:
+    """Tables from records, without torch. RUNS are folders of records or of published claims (default: runs)."""
+    from robustbench_ft.compare import figure, report
+
+    found = report.tables(find(runs, suite))
+    if style == "json":
+        click.echo(report.as_json(found), nl=False)
+    for table in found:
+        if style == "markdown":
+            click.echo(report.markdown(table, val))
+        elif style == "terminal":
+            print_table(table, val)
+        if against and style != "json":
+            click.echo(report.against(table, against))
+    if picture:
+        for k, table in enumerate(found):
+            path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.arena.suite}-{k}")
+            figure.scatter(table, path)
+            click.echo(f"figure   {path}", err=True)
