@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .clip import ref as model_ref
+from . import model_ref
 from .data import ArrayImages, Split
 from .errors import MissingDataError
 from .images.roots import Roots

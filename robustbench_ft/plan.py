@@ -16,12 +16,11 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from . import recipe, recipe_choice, registry, suite_ref, toml
-from .clip import ref as model_ref
-from .clip.ref import ModelRef
+from . import model_ref, recipe, recipe_choice, registry, suite_ref, toml
 from .errors import PlanError, RbftError, unknown
 from .images.roots import Roots
 from .method import Method
+from .model_ref import ModelRef
 from .recipe import Recipe
 from .recipe_choice import Choice
 from .suite import ACCURACY, Protocol, Suite

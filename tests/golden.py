@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from robustbench_ft import clip as clips
+from robustbench_ft import model_ref
 from robustbench_ft.clip import Clip, State
-from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.data import ArrayImages, Split
 from robustbench_ft.prompts import Task
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from robustbench_ft import cache
 from robustbench_ft import clip as clips
 from robustbench_ft.cli.main import main
-from robustbench_ft.clip.ref import ModelRef
 from robustbench_ft.errors import RbftError
+from robustbench_ft.model_ref import ModelRef
 
 pytestmark = pytest.mark.usefixtures("shelves")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from robustbench_ft import clip as clips
+from robustbench_ft import model_ref
 from robustbench_ft.clip import Clip, interpolate
-from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.errors import RbftError
 from robustbench_ft.method import Run
 from robustbench_ft.prompts import Task
@@ -121,7 +121,7 @@ def test_quickgelu_survives_saving(tmp_path: Path, images: torch.Tensor) -> None
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
     torch.manual_seed(0)
     model = open_clip.model.CLIP(**config)
-    clips._save_tensors(folder / "open_clip_model.safetensors", model.state_dict())  # pyright: ignore
+    clips.clip._save_tensors(folder / "open_clip_model.safetensors", model.state_dict())  # pyright: ignore
     first = clips.load(model_ref.resolve(f"local-dir:{folder}", None)).eval()
     first.start_from_zero_shot(TASK)
     first.save(tmp_path / "saved", {})

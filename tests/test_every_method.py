@@ -10,10 +10,9 @@ from open_clip.model import CLIP
 from tiny import Tiny
 
 from robustbench_ft import clip as clips
-from robustbench_ft import registry
+from robustbench_ft import model_ref, registry
 from robustbench_ft.checks import Check, check_method
 from robustbench_ft.clip import Clip
-from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.errors import SealedError
 from robustbench_ft.method import Family, Method, Run, TrainSet
 from robustbench_ft.predict import predict

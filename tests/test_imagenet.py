@@ -15,10 +15,9 @@ from imagenet_cases import CASES, SPOKEN, Case, put
 from test_bad_input import answer, invoke
 
 from robustbench_ft import clip as clips
-from robustbench_ft import registry, runner, suite_ref
+from robustbench_ft import model_ref, registry, runner, suite_ref
 from robustbench_ft.checks import check_suite
 from robustbench_ft.claims import shelf
-from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.compare import report
 from robustbench_ft.data import Split
 from robustbench_ft.errors import MissingDataError, RbftError

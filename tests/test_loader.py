@@ -18,10 +18,9 @@ from crops import resized_crop
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from robustbench_ft import cache
+from robustbench_ft import cache, model_ref
 from robustbench_ft import clip as clips
 from robustbench_ft.clip import Clip
-from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.data import FileImages, Split
 from robustbench_ft.errors import RbftError
 from robustbench_ft.method import Run, TrainSet

@@ -12,8 +12,8 @@ REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom", "drawing",
-    "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "clip", "pixels", "method",
-    "predict", "train", "recipe_choice", "plan", "environment", "record", "compare", "claims", "board", "earlier",
+    "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels",
+    "method", "predict", "train", "recipe_choice", "plan", "environment", "record", "compare", "claims", "board", "earlier",
     "runner", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
@@ -32,7 +32,7 @@ COURTS = {
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources"),
-    "clip": ("ref", "autocast", "clip", "load"),
+    "clip": ("autocast", "clip", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "loop"),
     "record": ("store",),

@@ -14,9 +14,8 @@ from tiny import Tiny
 from torch import Tensor
 
 from robustbench_ft import clip as clips
-from robustbench_ft import metrics, plan, registry, runner
+from robustbench_ft import metrics, model_ref, plan, registry, runner
 from robustbench_ft.clip import Clip
-from robustbench_ft.clip import ref as model_ref
 from robustbench_ft.clip.autocast import blocks, blocks_in_bf16
 from robustbench_ft.data import Split
 from robustbench_ft.errors import RbftError

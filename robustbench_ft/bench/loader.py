@@ -25,12 +25,12 @@ from torchvision.transforms import v2
 from robustbench_ft import cache
 from robustbench_ft import clip as clips
 from robustbench_ft.clip import Clip
-from robustbench_ft.clip.ref import ModelRef
 from robustbench_ft.data import FileImages, Split
 from robustbench_ft.environment import describe
 from robustbench_ft.errors import RbftError
 from robustbench_ft.images.folders import SUFFIXES
 from robustbench_ft.method import Run, TrainSet
+from robustbench_ft.model_ref import ModelRef
 from robustbench_ft.pixels import kept
 from robustbench_ft.pixels.augment import AREA, DISTORTED_AREA
 from robustbench_ft.pixels.loader import Loader

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from robustbench_ft import clip as clips
 from robustbench_ft import registry
 from robustbench_ft.clip import Clip
-from robustbench_ft.clip.ref import ModelRef
 from robustbench_ft.environment import describe
 from robustbench_ft.method import Method, Run, TrainSet
+from robustbench_ft.model_ref import ModelRef
 from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.progress import Progress
 from robustbench_ft.prompts import Task

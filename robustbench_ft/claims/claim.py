@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from robustbench_ft import metrics, stats
-from robustbench_ft.clip.ref import ModelRef
 from robustbench_ft.compare.load import OFFICIAL, split_sample
 from robustbench_ft.compare.rows import by_oracle, by_validation, reported_selection
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY, official_of
+from robustbench_ft.model_ref import ModelRef
 from robustbench_ft.record.store import Json
 from robustbench_ft.stats import Examples, Sample
 

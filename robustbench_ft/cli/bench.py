@@ -20,9 +20,8 @@ from .options import FOLDER, WIDE, WORKERS, set_threads
 @click.option("--threads", type=click.IntRange(min=1))
 def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
     """Time a step of each method beside a bare loop, in turns in one process."""
-    from robustbench_ft import environment, suite_ref
+    from robustbench_ft import environment, model_ref, suite_ref
     from robustbench_ft.bench import step as benchmark
-    from robustbench_ft.clip import ref as model_ref
     from robustbench_ft.progress import choose
     from robustbench_ft.recipe import precision_of
 
@@ -54,9 +53,8 @@ def bench_loader(
     workers: int | None,
 ) -> None:  # fmt: skip
     """Time our loaders beside torchvision's ImageFolder and DataLoader, in turns in one process."""
-    from robustbench_ft import environment
+    from robustbench_ft import environment, model_ref
     from robustbench_ft.bench import loader as benchmark
-    from robustbench_ft.clip import ref as model_ref
     from robustbench_ft.pixels.loader import available_workers
     from robustbench_ft.progress import choose
 

@@ -17,10 +17,10 @@ from torch import nn
 from robustbench_ft import embedded
 from robustbench_ft.embedded.words import Words
 from robustbench_ft.errors import RbftError
+from robustbench_ft.model_ref import RANDOM, ModelRef, check_weights_file
 from robustbench_ft.prompts import Task
 
 from .clip import Clip, Tokenizer
-from .ref import RANDOM, ModelRef, check_weights_file
 
 
 def load(ref: ModelRef) -> Clip:

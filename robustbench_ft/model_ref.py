@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from robustbench_ft import embedded
-from robustbench_ft.errors import RbftError, unknown
+from . import embedded
+from .errors import RbftError, unknown
 
 EMBEDDED = "embedded"
 RANDOM = "random"
