@@ -71,6 +71,14 @@ def test_a_row_off_the_recipe_says_so_alone_too(tmp_path: Path) -> None:
     assert "No differences are shown: 0 claims of ft, and board.toml names none" in board_text.markdown(board)
 
 
+def test_keepers_notes_stand_under_the_table(keepers: Path) -> None:
+    path = keepers / "shapes-v1" / shelf.BOARD
+    path.write_text(f'{path.read_text()}notes = ["lp-ft: an <earlier> row was another."]\n')
+    rbft("leaderboard", "build", "--root", keepers)
+    assert "lp-ft: an <earlier> row was another." in (keepers / "shapes-v1.md").read_text()
+    assert "an &lt;earlier&gt; row" in (keepers / "site" / "shapes-v1.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [('[embedded]\nbaseline = "ft-00000000"\n', None), ('[embedded]\nbase = "ft"\n', "unknown key 'base'"),

@@ -56,7 +56,7 @@ def _board(group: Sequence[Stored], published: Sequence[paper.Row], baseline: st
         suite=identity["suite"], version=identity["suite_version"], model=arena.model, weights=identity["weights"],
         protocol=identity["protocol"], columns=_columns(group[0]), rows=tuple(rows), arena=arena,
         baseline=base.name if base else None, no_baseline=why, card=card_of(identity["suite"]),
-        paper=tuple(row for row in published if row.suite == identity["suite"]),
+        paper=tuple(row for row in published if row.suite == identity["suite"]), notes=named.notes,
     )  # fmt: skip
 
 

@@ -139,6 +139,7 @@ class Board:
     no_baseline: str  # why there is none
     card: Card | None
     paper: tuple[paper.Row, ...]
+    notes: tuple[str, ...] = ()  # its keepers' own sentences
 
     @property
     def name(self) -> str:

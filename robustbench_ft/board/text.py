@@ -121,7 +121,7 @@ def meaning(board: Board) -> str:
         texts.append("A row with fewer than three seeds carries no claim: no letter, no rank.")
     if any(row.oracle for row in board.rows):
         texts.append("Oracle: each seed's alpha is chosen by its accuracy on the shifts, which nobody may do; no test.")
-    return " ".join(texts)
+    return " ".join([*texts, *board.notes])
 
 
 FURTHER = (

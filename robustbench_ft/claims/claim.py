@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from robustbench_ft import metrics, stats
-from robustbench_ft.compare.load import OFFICIAL, split_sample
+from robustbench_ft.compare.load import OFFICIAL, RANGES, split_sample
 from robustbench_ft.compare.rows import by_oracle, by_validation, reported_selection
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError
@@ -240,7 +240,8 @@ def _estimates(
     per_example = metrics.METRICS[name].per_example
     assert per_example is not None, name
     samples = {
-        split: Examples(np.stack([per_example(p) for p in each]), run.codes(split)) for split, each in found.items()
+        split: Examples(np.stack([per_example(p) for p in each]), run.codes(split), RANGES.get(name))
+        for split, each in found.items()
     }
     return {column: stats.mean([samples[split] for split in splits]).written() for column, splits in wanted.items()}
 

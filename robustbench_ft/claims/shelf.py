@@ -23,13 +23,13 @@ BOARD = "board.toml"  # beside the claims of a suite version
 
 @dataclass(frozen=True)
 class Named:
-    """Claims that other rows of a board are held against: fixed by name, so that no new row can take their place.
-
-    Each is a list, as a model has one board per protocol.
+    """What a board's keepers say of it. Claims that other rows are held against are fixed by name, so that no new row
+    can take their place; each is a list, as a model has one board per protocol.
     """
 
     baseline: tuple[str, ...] = ()  # differences are shown to it
     curve: tuple[str, ...] = ()  # gains at equal ID accuracy are measured from its interpolation curve
+    notes: tuple[str, ...] = ()  # sentences shown under the table
 
 
 def named(folder: Path, model: str) -> Named:
@@ -39,12 +39,12 @@ def named(folder: Path, model: str) -> Named:
         return Named()
     content = toml.read(path, "the board's file")
     table = content.get(model, {})
-    stray = sorted({*table} - {"baseline", "curve"}) if isinstance(table, dict) else [model]
+    stray = sorted({*table} - {"baseline", "curve", "notes"}) if isinstance(table, dict) else [model]
     if stray:
         raise RbftError(f"{path}: unknown key '{stray[0]}'; write [{model}], baseline = \"METHOD-DIGEST\", curve = ...")
     values = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
     if not all(isinstance(name, str) for names in values.values() for name in names):
-        raise RbftError(f"{path}: baseline and curve are names of claims, e.g. ft-4f358087")
+        raise RbftError(f"{path}: baseline and curve are names of claims, e.g. ft-4f358087, notes are sentences")
     return Named(**{key: tuple(names) for key, names in values.items()})
 
 

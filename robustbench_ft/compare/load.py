@@ -20,6 +20,7 @@ from .scores import Scores, SplitReader, stacked
 OFFICIAL = "official"
 METRICS = (OFFICIAL, ACCURACY, "macro_f1", "nll", "brier")
 PER_EXAMPLE = (ACCURACY, "nll", "brier")
+RANGES = {"nll": (0.0, float("inf")), "brier": (0.0, 2.0)}  # of one example's score
 CLASS_DRAWS = {"macro_f1": macro_f1_draws, "macro_recall": macro_recall_draws}
 LOWER_IS_BETTER = ("nll", "brier")
 
@@ -194,7 +195,8 @@ def samples_of(
 ) -> dict[str, Sample]:  # fmt: skip
     """Row name -> its sample: additive scores as they are, other metrics by resamples that all rows share."""
     if metric in PER_EXAMPLE:
-        return {name: Examples(_present(stacked(reader, runs)), clusters) for name, runs in rows.items()}
+        ends = RANGES.get(metric)  # correctness is known to lie in [0, 1]
+        return {name: Examples(_present(stacked(reader, runs)), clusters, ends) for name, runs in rows.items()}
     every = list(dict.fromkeys(run for runs in rows.values() for run in runs))
     if not every:
         return {}

@@ -12,6 +12,7 @@ from .intervals import Matrix
 
 DRAWS = 10_000
 EXACT_DRAWS = 2_000
+DUST = 1e-9  # draws that differ by less differ by rounding: one example of a million is 1e-6
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,12 @@ def suite_draws(
 
 
 def rank_intervals(drawn: Mapping[str, Matrix]) -> dict[str, RankInterval]:
-    """From each method's draws [R]. Rank = 1 + the number of methods that are better in that draw."""
+    """From each method's draws [R]. Rank = 1 + the number of methods that are better in that draw.
+
+    Methods with the same answers have the same draws but for rounding, and tie.
+    """
     names, values = list(drawn), np.stack(list(drawn.values()), axis=1)  # [R, M]
-    ranks = 1 + (values[:, None, :] > values[:, :, None]).sum(axis=2)  # [R, M]
+    ranks = 1 + (values[:, None, :] > values[:, :, None] + DUST).sum(axis=2)  # [R, M]
     best = ranks == 1
     share = (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
     low, high = np.quantile(ranks, [0.025, 0.975], axis=0, method="inverted_cdf").astype(int)
