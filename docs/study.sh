@@ -29,7 +29,7 @@ rbft run "${probes[@]}" --set lp-ft.head_lr=3e-2 --set lp-ft.head_lr=1e-1 --set 
 wait
 
 for suite in shapes digits; do
-    rbft report "$out/study/$suite" --format markdown --against ft --figure docs/results/$suite.png >docs/results/$suite.md
+    rbft report "$out/study/$suite" --format markdown --baseline ft --figure docs/results/$suite.png >docs/results/$suite.md
     rbft report "$out/study/$suite" --format json >docs/results/$suite.json
 done
 rbft report "$out/grid/shapes" --val --format markdown --figure docs/results/frontier.png >docs/results/frontier.md
@@ -39,5 +39,5 @@ rbft bench --threads 1 --method ft --method wise-ft --method lipsum --method lp-
 rbft bench-loader --rounds 9 >docs/results/loader.md
 "${BIN:-.venv/bin}/python" -m robustbench_ft.drawing docs/domains.png --columns 14
 "${BIN:-.venv/bin}/python" docs/fill.py
-rbft leaderboard add "$out/study" --replace --by robustbench_ft
+rbft leaderboard add "$out/study" --replace --author robustbench_ft
 rbft leaderboard build

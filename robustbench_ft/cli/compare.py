@@ -62,7 +62,10 @@ def compare(
 @click.command(context_settings=WIDE)
 @click.argument("runs", nargs=-1, type=FOLDER)
 @SUITE
-@click.option("--family", type=click.IntRange(min=1), default=1, show_default=True, help="Comparisons to correct for.")
+@click.option(
+    "--comparisons", "--family", "family", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Comparisons to correct for.",
+)  # fmt: skip
 @METRIC
 @click.option("--format", "style", type=FORMATS, default="terminal", show_default=True)
 def power(runs: tuple[Path, ...], suite: str | None, family: int, metric: str, style: str) -> None:

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from robustbench_ft.images.roots import Roots
 
 ROOT = click.option(
-    "--root", type=FOLDER, default=Path("leaderboards"), show_default=True, help="Folder of claims and boards."
+    "--boards",
+    "--root",
+    "root",
+    type=FOLDER,
+    default=Path("leaderboards"),
+    show_default=True,
+    help="Folder of claims and boards.",
 )
 
 
@@ -26,7 +32,7 @@ def leaderboard() -> None:
 @click.argument("runs", nargs=-1, type=FOLDER, required=True)
 @ROOT
 @click.option("--origin", type=click.Choice(["rerun", "submitted"]), default="rerun", show_default=True)
-@click.option("--by", metavar="NAME", help="Who made the runs.")
+@click.option("--author", "--by", "by", metavar="NAME", help="Who made the runs.")
 @click.option("--source", metavar="TEXT", help="Where the method comes from: a DOI, an arXiv id, a repository.")
 @click.option("--notes", metavar="TEXT", help="Shown with the claim.")
 @click.option("--replace", is_flag=True, help="Put these claims in the place of others of the same configuration.")
@@ -56,7 +62,10 @@ def add(runs: tuple[Path, ...], root: Path, replace: bool, **trust: str | None) 
 @click.option("--rescore", type=click.IntRange(min=1), metavar="K", help="Predict K images per split again.")
 @click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Records with weights, to re-score.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N, to re-score.")
-@click.option("--mark", metavar="NAME", help="Write into claims that pass how far and by whom they were verified.")
+@click.option(
+    "--verified-by", "--mark", "mark", metavar="NAME",
+    help="Write into claims that pass how far and by whom they were verified.",
+)  # fmt: skip
 def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...], **options: Any) -> None:
     """Recompute every number of every claim from its predictions; name whatever differs and exit with 2."""
     from robustbench_ft.claims import audit, shelf

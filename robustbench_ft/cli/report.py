@@ -62,12 +62,15 @@ def _rich(table: "Table", columns: Sequence[int], val: bool) -> Any:
 )
 @SUITE
 @click.option("--val", is_flag=True, help="Also show ID validation, on which everything is chosen.")
-@click.option("--against", metavar="ROW", help="Also show differences to this row (a method or a row's name).")
+@click.option(
+    "--baseline", "--against", "baseline", metavar="ROW",
+    help="Also show differences to this row (a method or a row's name).",
+)  # fmt: skip
 @click.option(
     "--figure", "picture", type=click.Path(path_type=Path), help="Also draw ID against OOD accuracy into this PNG."
 )
 def report_command(
-    runs: tuple[Path, ...], suite: str | None, style: str, val: bool, against: str | None, picture: Path | None
+    runs: tuple[Path, ...], suite: str | None, style: str, val: bool, baseline: str | None, picture: Path | None
 ) -> None:
     """Tables from records, without torch. RUNS are folders of records or of published claims (default: runs)."""
     from robustbench_ft.compare import figure, report
@@ -80,8 +83,8 @@ def report_command(
             click.echo(report.markdown(table, val))
         elif style == "terminal":
             print_table(table, val)
-        if against and style != "json":
-            click.echo(report.against(table, against))
+        if baseline and style != "json":
+            click.echo(report.against(table, baseline))
     if picture:
         for k, table in enumerate(found):
             path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.arena.suite}-{k}")
