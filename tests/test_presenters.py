@@ -212,6 +212,16 @@ def test_settings_that_were_set_by_hand_name_a_row_and_rename_no_other() -> None
     assert named == {own.digest: "", probed.digest: "probe=logistic"}
 
 
+def test_no_two_rows_are_called_alike() -> None:
+    (own,) = plan.make(plan.Request(method=("ft",), suite=("shapes",), precision="fp32"))
+    older, cropped = replace(own, method_version=0), replace(own, shared={"crop-flip": 2})
+    named = settings({cell.digest: cell.to_json() for cell in (own, older, cropped)})
+    assert list(named.values()) == ["version=1", "version=0", "version=1, crop-flip=2"]
+    partial = replace(own, partial=True)  # differs in what no row shows
+    named = settings({cell.digest: cell.to_json() for cell in (own, partial)})
+    assert sorted(named.values()) == sorted([own.digest[:8], partial.digest[:8]])
+
+
 # -- what is said under a table ---------------------------------------------------------------------------------------
 
 

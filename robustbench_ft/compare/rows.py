@@ -121,12 +121,16 @@ def settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         texts = [_text(_changed(cells[d], flat[d])) for d in rivals]
         if len(set(texts)) < len(texts):
             differing = {k: v for k, v in own.items() if k != "alpha" and any(flat[d].get(k) != v for d in rivals)}
-            named[digest] = _text(_changed(cells[digest], own) | differing)
+            text = _text(_changed(cells[digest], own) | differing)
+            alike = any(d != digest and flat[d] == own for d in rivals)  # they differ in what no row shows
+            named[digest] = join(text, digest[:8]) if alike else text
     return named
 
 
 def _values(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {**(cell["recipe"] or {}), **cell["settings"], "precision": cell["precision"]}
+    """Everything that can set two cells of a method apart; `version` is the method's."""
+    further = {"precision": cell["precision"], "version": cell.get("method_version", 1), **cell.get("shared", {})}
+    return {**(cell["recipe"] or {}), **cell["settings"], **further}
 
 
 def _changed(cell: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +210,8 @@ def _grids(cells: Iterable[Sequence[Record]]) -> list[list[Sequence[Record]]]:
         cell = group[0].cell
         if cell["recipe"]:
             rest = {k: v for k, v in cell["recipe"].items() if k != "lr"}
-            key = repr((cell["method"], sorted(rest.items()), sorted(cell["settings"].items()), cell["precision"]))
+            apart = cell["method"], cell.get("method_version", 1), cell["precision"]
+            key = repr((apart, sorted(rest.items()), sorted(cell["settings"].items()), cell.get("shared", {})))
             found.setdefault(key, []).append(group)
     return [groups for groups in found.values() if len(groups) > 1]
 
