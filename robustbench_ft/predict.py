@@ -53,7 +53,7 @@ def predict(
 
 def of_logits(split: Split, logits: Tensor) -> Predictions:
     """Predictions in the split's own classes, from logits [N, K] of the suite's."""
-    labels = torch.from_numpy(split.labels).to(logits.device)
+    labels = torch.tensor(split.labels, device=logits.device)
     return _join(split, split.labels, [_score(reduce(logits, split.members), labels)], {})
 
 

@@ -236,7 +236,7 @@ def test_a_row_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, ti
     run_tiny(tmp_path, tiny_model)
     [line] = answer(invoke("report TMP/out --against lipsum", tmp_path))
     assert "no row 'lipsum' in tiny v1" in line
-    assert line.endswith("rows: ft")
+    assert line.endswith("rows: 'ft (steps=2)'")
 
 
 def test_a_figure_that_cannot_be_written(tmp_path: Path, tiny_model: str) -> None:
