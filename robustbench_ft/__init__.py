@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .method import TrainSet as TrainSet
     from .train import Batch as Batch
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 _HOMES = {
     "Batch": "train",
     "Clip": "clip",
