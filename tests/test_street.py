@@ -11,10 +11,10 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom", "drawing",
-    "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels",
-    "method", "predict", "train", "recipe_choice", "plan", "environment", "record", "compare", "claims", "board", "earlier",
-    "runner", "checks", "bench", "cli",
+    "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom",
+    "drawing", "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip",
+    "pixels", "method", "predict", "train", "recipe_choice", "plan", "environment", "record", "compare", "claims",
+    "board", "earlier", "runner", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {

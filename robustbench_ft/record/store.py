@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -13,50 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from robustbench_ft import atomic
 from robustbench_ft.data import Floats, Ints, Predictions
 from robustbench_ft.errors import RbftError
 
 SCHEMA = 1
+HINT = "free some space, or choose another folder with --out"
 Json = dict[str, Any]
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write all of `content` or nothing, also under kill -9."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise RbftError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files (`.NAME.PID`) that processes which are no more left under `folder`."""
-    for path in folder.rglob(".*"):
-        pid = path.name.rpartition(".")[2]
-        if pid.isdecimal() and path.name.count(".") > 1 and not _lives(int(pid)):
-            with suppress(OSError):  # another process was faster
-                path.unlink()
-
-
-def _lives(pid: int) -> bool:
-    """Whether there is such a process here. Where that cannot be asked, the system keeps open files from removal."""
-    if os.name == "nt":
-        return pid == os.getpid()
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # of another user
-    return True
+    atomic.write_bytes(path, content, HINT)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
