@@ -121,8 +121,8 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
         transductive = _is_transductive(method, model, evaluated, sample, run)
         if workshop.save_model:
             default = model.use(model.default) if isinstance(model, Family) else model
-            parent = {"parent": cell.model.weights, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
-            default.save(folder / "model", parent)
+            parent = {"parent": cell.model.weights, "parent_name": cell.model.label}
+            default.save(folder / "model", {**parent, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite})
     summary = _summary(model, suite, cell, results)
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))

@@ -134,8 +134,15 @@ def test_a_damaged_file_is_named_in_one_line(damage: str, tmp_path: Path) -> Non
     assert "\n" not in str(caught.value)
 
 
+CELL = {
+    "suite": "tiny", "suite_version": 1, "method": "ft", "method_version": 1, "protocol": "clean", "precision": "fp32",
+    "model": {"name": "m", "pretrained": "", "weights": "w"}, "seed": 4, "digest": "0123456789", "settings": {},
+    "recipe": None,
+}  # fmt: skip
+
+
 def finished(folder: Path, done: bool = True) -> Path:
-    store.write_json(folder / "cell.json", {"seed": 4})
+    store.write_json(folder / "cell.json", CELL)
     if done:
         store.write_bytes(folder / "done", b"")
     return folder

@@ -28,6 +28,7 @@ from robustbench_ft.progress import Progress, choose
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Head
 
+from . import card
 from .autocast import blocks_in_bf16
 
 Part = Literal["image", "text", "scale", "head"]
@@ -247,7 +248,7 @@ class Clip(nn.Module):
         return json.dumps([shaping, versions], sort_keys=True)
 
     def save(self, folder: Path, note: Mapping[str, Any]) -> None:
-        """A self-describing open_clip folder (`local-dir:`) plus `head.safetensors`; `note` joins its 'rbft' part."""
+        """Write an open_clip folder (`local-dir:`), `head.safetensors` and README.md; `note` joins its 'rbft' part."""
         assert self.task is not None, "a head is set before a model is saved"
         own = dict(self.config.get("rbft", {})) | {
             "head": self.head_kind, "classes": self.task.classes, "templates": self.task.templates, **note,
@@ -259,6 +260,7 @@ class Clip(nn.Module):
         _save_tensors(folder / "open_clip_model.safetensors", self.model.state_dict())
         text = json.dumps({**self.config, "rbft": own}, indent=2, sort_keys=True)
         atomic.write_bytes(folder / "open_clip_config.json", f"{text}\n".encode(), HINT)
+        atomic.write_bytes(folder / "README.md", card.text(self.config, own).encode(), HINT)
 
     def _text_digest(self, tokens: Tensor) -> str:
         digest = hashlib.sha256(tokens.contiguous().numpy().tobytes())

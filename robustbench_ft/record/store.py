@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 from robustbench_ft import atomic
 from robustbench_ft.data import Floats, Ints, Predictions
 from robustbench_ft.errors import RbftError
+
+from .summary import CellRecord, Environment, Summary, read_cell, read_environment, read_summary
 
 SCHEMA = 1
 HINT = "free some space, or choose another folder with --out"
@@ -145,25 +148,44 @@ def _damaged(path: Path, error: Exception) -> RbftError:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished cell on disk. Its files are read once, when they are first asked for."""
+    """A finished cell on disk. Its files are read and checked once, when they are first asked for."""
 
     folder: Path
     files: dict[str, Json] = field(default_factory=dict[str, Json], compare=False, repr=False)
 
     @property
     def cell(self) -> Json:
-        """The configuration: cell.json."""
-        return self._read("cell.json")
+        """The configuration, as cell.json holds it."""
+        return self._checked("cell.json", lambda: self.config)
 
     @property
     def env(self) -> Json:
-        """Machine, versions, data and costs: env.json."""
-        return self._read("env.json")
+        """Machine, versions, data and costs, as env.json holds them."""
+        return self._checked("env.json", lambda: self.environment)
 
     @property
     def metrics(self) -> Json:
-        """Which splits and candidates there are, and every metric of them: metrics.json."""
-        return self._read("metrics.json")
+        """Which splits and candidates there are, and every metric of them, as metrics.json holds them."""
+        return self._checked("metrics.json", lambda: self.summary)
+
+    @cached_property
+    def config(self) -> CellRecord:
+        """The configuration, typed."""
+        return read_cell(self._read("cell.json"), self.folder / "cell.json")
+
+    @cached_property
+    def environment(self) -> Environment:
+        """Machine, data and costs, typed."""
+        return read_environment(self._read("env.json"), self.folder / "env.json")
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Splits, candidates and metrics, typed."""
+        return read_summary(self._read("metrics.json"), self.folder / "metrics.json")
+
+    def _checked(self, name: str, check: Callable[[], object]) -> Json:
+        check()
+        return self._read(name)
 
     def _read(self, name: str) -> Json:
         if name not in self.files:
@@ -172,7 +194,7 @@ class Record:
 
     @property
     def seed(self) -> int:
-        return int(self.cell["seed"])
+        return self.config.seed
 
     def path(self, candidate: str, split: str) -> Path:
         """The file that holds a candidate's answers on a split, or on a view of it."""
@@ -180,7 +202,7 @@ class Record:
 
     def holds(self, candidate: str, split: str) -> bool:
         """True if predictions of a split, or of a view of it ('r@1000-way'), are stored."""
-        viewed = "@" not in split or split in self.metrics["candidates"][candidate]
+        viewed = "@" not in split or split in self.summary.candidates.get(candidate, {})
         return viewed and self.path(candidate, split).exists()
 
     def columns(self, candidate: str, split: str, names: Sequence[str]) -> Mapping[str, Any]:
