@@ -1,31 +1,61 @@
 """`robustbench_ft` (`rbft`): a benchmark harness for robust fine-tuning of CLIP.
 
-The names a method file needs are here; they are resolved on first use, so that importing the package imports no torch.
+`import robustbench_ft as rb` gives what a notebook needs (docs/python.md) and the names that a method file needs. They
+are resolved on first use, so that importing the package imports neither torch nor numpy.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import _names
+
 if TYPE_CHECKING:
+    from . import plot as plot
     from .clip import Clip as Clip
+    from .errors import RbftError as RbftError
     from .method import Family as Family
     from .method import Method as Method
     from .method import Run as Run
     from .method import TrainSet as TrainSet
+    from .notebook import Comparisons as Comparisons
+    from .notebook import Records as Records
+    from .notebook import compare as compare
+    from .notebook import load as load
+    from .notebook import load_model as load_model
+    from .notebook import methods as methods
+    from .notebook import run as run
+    from .notebook import suite as suite
+    from .notebook import suites as suites
+    from .record.store import Record as Record
     from .train import Batch as Batch
 
 __version__ = "0.3.0"
-_HOMES = {
-    "Batch": "train",
-    "Clip": "clip",
-    "Family": "method",
-    "Method": "method",
-    "Run": "method",
-    "TrainSet": "method",
-}
+__all__ = [
+    "Batch",
+    "Clip",
+    "Comparisons",
+    "Family",
+    "Method",
+    "RbftError",
+    "Record",
+    "Records",
+    "Run",
+    "TrainSet",
+    "compare",
+    "load",
+    "load_model",
+    "methods",
+    "plot",
+    "run",
+    "suite",
+    "suites",
+]
+
+_names.install()
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return _names.find(name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

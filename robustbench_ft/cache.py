@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -20,10 +19,12 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
+from . import atomic
 from .errors import RbftError
 
 LIMIT = 64 * 2**30  # bytes of pixels: ImageNet's validation set and its four shifts at 224 pixels take 21 GiB
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+HINT = "free some space or set RBFT_CACHE"
 LEFTOVER = 24 * 3600.0  # seconds after which a temporary file is nobody's
 ABOUT = ".json"  # beside an entry: what it is, for people
 WORKING = (".lock", ".partial", ABOUT)
@@ -59,19 +60,7 @@ def _folder(kind: str) -> Path:
 
 def write(path: Path, save: Callable[[Path], None]) -> None:
     """Let `save` write a temporary neighbour and move it into place: readers see all of it or nothing."""
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        save(temporary)
-        temporary.chmod(0o644)  # temporary files are private, and so are safetensors; records and caches are shared
-        temporary.replace(path)
-    except OSError as error:
-        raise RbftError(f"cannot write {path}: {error.strerror}; free some space or set RBFT_CACHE") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    atomic.write(path, save, HINT)
 
 
 def array(kind: str, key: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -112,12 +101,8 @@ def touch(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """As `write`, of what is in memory."""
-
-    def save(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    write(path, save)
+    """Write what is in memory, as `write` does."""
+    atomic.write_bytes(path, content, HINT)
 
 
 def write_about(path: Path, about: Mapping[str, Any]) -> None:

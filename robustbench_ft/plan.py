@@ -111,7 +111,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     if "set" in content:
         if not isinstance(content["set"], dict):
             raise RbftError(f"{path}: [set] must be a table, e.g. set = {{lr = [1e-4, 3e-4]}}")
-        content["set"] = tuple((k, _toml_text(v)) for k, values in _flat(content["set"]) for v in _many(values))
+        content["set"] = pairs(content["set"])
     try:
         TypeAdapter(Request).validate_python({key: value for key, value in content.items() if key in known})
     except ValidationError as error:
@@ -119,6 +119,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     if problems:
         raise PlanError(dict.fromkeys(problems))
     return content
+
+
+def pairs(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Settings as `Request.set` holds them; a list makes a grid, and a table holds settings of one method."""
+    return tuple((key, _toml_text(value)) for key, values in _flat(settings) for value in _many(values))
 
 
 def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]:
@@ -327,7 +332,7 @@ def _toml_text(value: Any) -> str:
 
 
 def _many(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, list) else (value,)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from . import cache, doctor, earlier, environment, metrics, provenance, suite_ref
+from . import atomic, cache, doctor, earlier, environment, metrics, provenance, suite_ref
 from . import clip as clips
 from .clip import Clip
 from .compare.rows import by_validation
@@ -101,7 +101,7 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     environment.allow_tf32(workshop.device)
     if reason := method.skip(clip):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
-    store.sweep(folder)
+    atomic.sweep(folder)
     record = {**cell.to_json(), "code": provenance.code_of(type(method)).to_json()}
     store.write_json(folder / "cell.json", record)  # all that can be asked wrongly has been loaded by now
     log = _Log(folder / "log.jsonl")
@@ -121,8 +121,8 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
         transductive = _is_transductive(method, model, evaluated, sample, run)
         if workshop.save_model:
             default = model.use(model.default) if isinstance(model, Family) else model
-            parent = {"parent": cell.model.weights, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
-            default.save(folder / "model", parent)
+            parent = {"parent": cell.model.weights, "parent_name": cell.model.label}
+            default.save(folder / "model", {**parent, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite})
     summary = _summary(model, suite, cell, results)
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))

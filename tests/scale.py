@@ -20,7 +20,7 @@ import numpy as np
 import synthetic
 from scipy import stats as scipy_stats
 
-from robustbench_ft import compare
+import robustbench_ft.compare as compare
 from robustbench_ft.compare import scores
 from robustbench_ft.record import store
 from robustbench_ft.stats import macro_f1, ranks

@@ -197,10 +197,10 @@ def test_a_cache_that_cannot_be_written(suite: str, tmp_path: Path, monkeypatch:
 
 
 def test_a_cache_that_fills_up_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**options: object) -> None:
+    def refuse(fd: int) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cache.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(RbftError, match=r"cannot write .*x\.npy: Permission denied; .*set RBFT_CACHE"):
         cache.write(tmp_path / "x.npy", Path.touch)
 

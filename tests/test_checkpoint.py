@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from robustbench_ft import atomic
 from robustbench_ft.errors import RbftError
-from robustbench_ft.record import store
 from robustbench_ft.train import checkpoint
 
 CPU = torch.device("cpu")
@@ -124,11 +124,12 @@ def test_temporary_files_of_dead_processes_are_removed_and_others_stay(tmp_path:
     with Popen(["true"]) as process:
         pass
     dead = [tmp_path / f".resume-fit.pt.{process.pid}", tmp_path / "model" / f".x.{process.pid}"]
+    dead += [tmp_path / f".{process.pid}.0.cell.json", tmp_path / "model" / f".{process.pid}.12.x"]
     kept = [tmp_path / f".resume-fit.pt.{os.getpid()}", tmp_path / "resume-fit.pt", tmp_path / ".hidden"]
-    kept += [tmp_path / f".{process.pid}", tmp_path / f"x.{process.pid}"]
+    kept += [tmp_path / f".{process.pid}", tmp_path / f"x.{process.pid}", tmp_path / f".{os.getpid()}.0.cell.json"]
     (tmp_path / "model").mkdir()
     for file in (*dead, *kept):
         file.touch()
-    store.sweep(tmp_path)
+    atomic.sweep(tmp_path)
     assert not any(file.exists() for file in dead)
     assert all(file.exists() for file in kept)

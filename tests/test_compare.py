@@ -14,7 +14,7 @@ import synthetic
 from click.testing import CliRunner
 from synthetic import World
 
-from robustbench_ft import compare
+import robustbench_ft.compare as compare
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import designs, tables, text, tradeoffs
 from robustbench_ft.errors import RbftError

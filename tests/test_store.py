@@ -134,8 +134,15 @@ def test_a_damaged_file_is_named_in_one_line(damage: str, tmp_path: Path) -> Non
     assert "\n" not in str(caught.value)
 
 
+CELL = {
+    "suite": "tiny", "suite_version": 1, "method": "ft", "method_version": 1, "protocol": "clean", "precision": "fp32",
+    "model": {"name": "m", "pretrained": "", "weights": "w"}, "seed": 4, "digest": "0123456789", "settings": {},
+    "recipe": None,
+}  # fmt: skip
+
+
 def finished(folder: Path, done: bool = True) -> Path:
-    store.write_json(folder / "cell.json", {"seed": 4})
+    store.write_json(folder / "cell.json", CELL)
     if done:
         store.write_bytes(folder / "done", b"")
     return folder
@@ -171,16 +178,3 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "cell.json").write_text('{"seed": 4')
     with pytest.raises(RbftError, match=r"cannot read .*cell\.json: .*; delete its folder to run the cell again"):
         _ = store.Record(tmp_path).seed
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.write_bytes(tmp_path / "x", b"old")
-
-    def full(fd: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(store.os, "fsync", full)
-    with pytest.raises(RbftError, match=r"cannot write .*x: No space left on device; "):
-        store.write_bytes(tmp_path / "x", b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-    assert (tmp_path / "x").read_bytes() == b"old"

@@ -6,10 +6,10 @@ Letters, ranks and differences need every row's predictions at once and are comp
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from robustbench_ft import compare, registry
+from robustbench_ft import registry
 from robustbench_ft.claims.claim import BY_REPORTED, BY_VALIDATION, FIXED, ORACLE
 from robustbench_ft.claims.shelf import Stored
-from robustbench_ft.compare import Comparison, Line
+from robustbench_ft.compare import Comparison, Line, compare, find_row
 from robustbench_ft.compare.load import Arena, arena_of
 from robustbench_ft.compare.rows import Row as ComparedRow
 from robustbench_ft.compare.tradeoffs import Beyond, beyond
@@ -49,7 +49,7 @@ def _board(group: Sequence[Stored], published: Sequence[paper.Row], baseline: st
     arena = arena_of([record for one in group for record in one.records], grids=False)
     named = group[0].named
     base, why = _baseline(arena, group, baseline, named.baseline)
-    found = compare.compare(arena, base)
+    found = compare(arena, base)
     curve = next((one.content["training"]["config_sha256"] for one in group if one.place.name in named.curve), "")
     rows = _rows(group, found, beyond(found, curve))
     return Board(
@@ -69,7 +69,7 @@ def _baseline(
 ) -> tuple[ComparedRow | None, str]:
     """The row that others are compared with, or why there is none. A row's rank never decides."""
     if asked is not None:
-        return compare.find_row(arena, asked), ""
+        return find_row(arena, asked), ""
     claims = [one for one in group if one.place.name in named]
     if named and not claims:
         return None, f"board.toml names the baseline {', '.join(named)}, which has no claim here"

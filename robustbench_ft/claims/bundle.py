@@ -22,6 +22,7 @@ from robustbench_ft.data import Ints, Predictions
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY, further_columns, named, official_of
 from robustbench_ft.record.store import Json, Record, read_json, write_bytes, write_json
+from robustbench_ft.record.summary import RESTORE, read_cell, read_environment, read_part
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made at import, unseen by type checkers
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
@@ -138,7 +139,7 @@ def write(folder: Path, bundle: Bundle) -> None:
 
 def read(folder: Path) -> Bundle:
     """Read and check; a damaged file is an error that names it."""
-    record, path = read_json(folder / RECORD), folder / PREDICTIONS
+    record, path = _checked(read_json(folder / RECORD), folder / RECORD), folder / PREDICTIONS
     try:
         table = pq.read_table(path)
         parts = {split: table.filter(pc.equal(table["split"], split)) for split in split_names(record["summary"])}
@@ -162,6 +163,18 @@ def read(folder: Path) -> Bundle:
     return bundle
 
 
+def _checked(record: Any, path: Path) -> Json:
+    """The content of record.json. Raises `RbftError` with file and field where it is damaged."""
+    parts: Any = record if isinstance(record, dict) else {}
+    told = parts.get("summary")
+    read_cell(parts.get("cell"), path, RESTORE)
+    read_environment(parts.get("env"), path, RESTORE)
+    read_part(told, path, RESTORE)  # its numbers are computed from the predictions
+    if missing := sorted({"clusters", "resolution"} - told.keys()):
+        raise RbftError(f"{path} is damaged: summary: lacks '{missing[0]}'; {RESTORE}")
+    return cast(Json, record)
+
+
 @dataclass(frozen=True)
 class PublishedRun(Record):
     """A run of a claim, read as a record: `folder` holds record.json and predictions.parquet."""
@@ -179,6 +192,10 @@ class PublishedRun(Record):
     @property
     def metrics(self) -> Json:
         return self.bundle.metrics
+
+    def _read(self, name: str) -> Json:
+        """What is checked and typed as the files of an own record are."""
+        return {"cell.json": self.cell, "env.json": self.env, "metrics.json": self.metrics}[name]
 
     def path(self, candidate: str, split: str) -> Path:
         return self.folder / PREDICTIONS

@@ -41,9 +41,9 @@ def set_threads(n: int | None) -> None:
 
 def find(runs: Sequence[Path], suite: str | None) -> "list[Record]":
     """Records and published runs under these folders, of one suite where it is named."""
-    from robustbench_ft.claims.shelf import find_runs
+    from robustbench_ft.notebook import load
 
-    found = find_runs(runs or (Path("runs"),))
+    found = load(*runs)
     chosen = [record for record in found if suite in (None, record.cell.get("suite"))]
     if not chosen:
         known = sorted({str(record.cell.get("suite")) for record in found})

@@ -6,7 +6,6 @@ Shape letters: B batch, K classes, D embedding width, M texts, L tokens.
 import copy
 import hashlib
 import json
-import shutil
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -23,17 +22,19 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision import transforms
 
-from robustbench_ft import cache
+from robustbench_ft import atomic, cache
 from robustbench_ft.errors import RbftError
 from robustbench_ft.progress import Progress, choose
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Head
 
+from . import card
 from .autocast import blocks_in_bf16
 
 Part = Literal["image", "text", "scale", "head"]
 State = dict[str, Tensor]
 TEXT_CHUNK = 256
+HINT = "free some space, or choose another folder with --out"
 MANY_TEXTS = 5_000  # enough to show how far it is
 
 
@@ -247,19 +248,19 @@ class Clip(nn.Module):
         return json.dumps([shaping, versions], sort_keys=True)
 
     def save(self, folder: Path, note: Mapping[str, Any]) -> None:
-        """A self-describing open_clip folder (`local-dir:`) plus `head.safetensors`; `note` joins its 'rbft' part."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write an open_clip folder (`local-dir:`), `head.safetensors` and README.md; `note` joins its 'rbft' part."""
         assert self.task is not None, "a head is set before a model is saved"
         own = dict(self.config.get("rbft", {})) | {
             "head": self.head_kind, "classes": self.task.classes, "templates": self.task.templates, **note,
         }  # fmt: skip
         for path in self.files.values():
-            shutil.copyfile(path, folder / path.name)
+            atomic.write_bytes(folder / path.name, path.read_bytes(), HINT)
         head = {"head": self.head} | ({} if self.bias is None else {"bias": self.bias})
         _save_tensors(folder / "head.safetensors", head)
         _save_tensors(folder / "open_clip_model.safetensors", self.model.state_dict())
         text = json.dumps({**self.config, "rbft": own}, indent=2, sort_keys=True)
-        (folder / "open_clip_config.json").write_text(text + "\n", encoding="utf-8")
+        atomic.write_bytes(folder / "open_clip_config.json", f"{text}\n".encode(), HINT)
+        atomic.write_bytes(folder / "README.md", card.text(self.config, own).encode(), HINT)
 
     def _text_digest(self, tokens: Tensor) -> str:
         digest = hashlib.sha256(tokens.contiguous().numpy().tobytes())
@@ -289,4 +290,11 @@ def _pad(tokens: Tensor, length: int) -> Tensor:
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    cache.write(path, lambda temporary: safetensors.torch.save_file(contiguous, temporary))
+
+    def save(temporary: Path) -> None:
+        try:
+            safetensors.torch.save_file(contiguous, temporary)
+        except SafetensorError as error:  # its word for a full disk
+            raise OSError(str(error)) from error
+
+    atomic.write(path, save, HINT)

@@ -2,24 +2,34 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustbench_ft.errors import RbftError
 
 from .report import OOD, Table
 from .verdicts import Line
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MARKERS = "osD^vPX*<>hp"
 
 
 def scatter(table: Table, path: Path) -> None:
+    """Write the picture of a table as PNG."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(table).savefig(path, metadata={"Software": None})
+    except OSError as error:
+        raise RbftError(f"cannot write the figure {path}: {error.strerror}") from error
+
+
+def draw(table: Table) -> "Figure":
     """Rows as points with 95 % intervals, families as lines through their alphas, settings of one method joined."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure  # without pyplot: a notebook keeps its own way of showing pictures
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7.2, 5.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=(7.2, 5.0), dpi=150, layout="constrained")
+    axes: Any = figure.subplots()
     points = _points(table)
     methods = list(dict.fromkeys(line.row.method for line in points))
     for k, method in enumerate(methods):
@@ -32,13 +42,7 @@ def scatter(table: Table, path: Path) -> None:
     axes.set_title(f"{table.title}\n{marks}{'; dashed: settings of a method' if grid else ''}", fontsize=8.5)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Software": None})
-    except OSError as error:
-        raise RbftError(f"cannot write the figure {path}: {error.strerror}") from error
-    finally:
-        plt.close(figure)
+    return figure
 
 
 def _draw(plot: Any, table: Table, lines: list[Line], k: int) -> None:

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,50 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from robustbench_ft import atomic
 from robustbench_ft.data import Floats, Ints, Predictions
 from robustbench_ft.errors import RbftError
 
+from .summary import CellRecord, Environment, Summary, read_cell, read_environment, read_summary
+
 SCHEMA = 1
+HINT = "free some space, or choose another folder with --out"
 Json = dict[str, Any]
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write all of `content` or nothing, also under kill -9."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise RbftError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files (`.NAME.PID`) that processes which are no more left under `folder`."""
-    for path in folder.rglob(".*"):
-        pid = path.name.rpartition(".")[2]
-        if pid.isdecimal() and path.name.count(".") > 1 and not _lives(int(pid)):
-            with suppress(OSError):  # another process was faster
-                path.unlink()
-
-
-def _lives(pid: int) -> bool:
-    """Whether there is such a process here. Where that cannot be asked, the system keeps open files from removal."""
-    if os.name == "nt":
-        return pid == os.getpid()
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # of another user
-    return True
+    atomic.write_bytes(path, content, HINT)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -179,25 +148,44 @@ def _damaged(path: Path, error: Exception) -> RbftError:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished cell on disk. Its files are read once, when they are first asked for."""
+    """A finished cell on disk. Its files are read and checked once, when they are first asked for."""
 
     folder: Path
     files: dict[str, Json] = field(default_factory=dict[str, Json], compare=False, repr=False)
 
     @property
     def cell(self) -> Json:
-        """The configuration: cell.json."""
-        return self._read("cell.json")
+        """The configuration, as cell.json holds it."""
+        return self._checked("cell.json", lambda: self.config)
 
     @property
     def env(self) -> Json:
-        """Machine, versions, data and costs: env.json."""
-        return self._read("env.json")
+        """Machine, versions, data and costs, as env.json holds them."""
+        return self._checked("env.json", lambda: self.environment)
 
     @property
     def metrics(self) -> Json:
-        """Which splits and candidates there are, and every metric of them: metrics.json."""
-        return self._read("metrics.json")
+        """Which splits and candidates there are, and every metric of them, as metrics.json holds them."""
+        return self._checked("metrics.json", lambda: self.summary)
+
+    @cached_property
+    def config(self) -> CellRecord:
+        """The configuration, typed."""
+        return read_cell(self._read("cell.json"), self.folder / "cell.json")
+
+    @cached_property
+    def environment(self) -> Environment:
+        """Machine, data and costs, typed."""
+        return read_environment(self._read("env.json"), self.folder / "env.json")
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Splits, candidates and metrics, typed."""
+        return read_summary(self._read("metrics.json"), self.folder / "metrics.json")
+
+    def _checked(self, name: str, check: Callable[[], object]) -> Json:
+        check()
+        return self._read(name)
 
     def _read(self, name: str) -> Json:
         if name not in self.files:
@@ -206,7 +194,7 @@ class Record:
 
     @property
     def seed(self) -> int:
-        return int(self.cell["seed"])
+        return self.config.seed
 
     def path(self, candidate: str, split: str) -> Path:
         """The file that holds a candidate's answers on a split, or on a view of it."""
@@ -214,7 +202,7 @@ class Record:
 
     def holds(self, candidate: str, split: str) -> bool:
         """True if predictions of a split, or of a view of it ('r@1000-way'), are stored."""
-        viewed = "@" not in split or split in self.metrics["candidates"][candidate]
+        viewed = "@" not in split or split in self.summary.candidates.get(candidate, {})
         return viewed and self.path(candidate, split).exists()
 
     def columns(self, candidate: str, split: str, names: Sequence[str]) -> Mapping[str, Any]:

@@ -6,7 +6,6 @@ find their way from the end and pass over the footer, so torch reads the file as
 
 import hashlib
 import io
-import os
 import pickle
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import Any
 
 import torch
 
+from robustbench_ft import atomic
 from robustbench_ft.errors import RbftError
 
 MARK = b"rbft-sha"
+HINT = "free some space, then run the same command"
 FOOTER = len(MARK) + hashlib.sha256().digest_size  # bytes
 BLOCK = 1 << 20  # bytes that are hashed in one go
 
@@ -43,16 +44,12 @@ def save(content: Mapping[str, Any], path: Path) -> None:
 
     Raises `RbftError` when it cannot be written, e.g. on a full disk; what was there then stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _write(content, temporary)
-        if path.exists():
+
+    def keep() -> None:
+        if path.exists():  # a kill just after this leaves the previous one, which is whole
             path.replace(previous(path))
-        temporary.replace(path)  # a kill just before this leaves the previous one, which is whole
-    except OSError as error:
-        raise RbftError(f"cannot write {path}: {error.strerror}; free some space, then run the same command") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    atomic.write(path, lambda temporary: _write(content, temporary), HINT, keep)
 
 
 def _write(content: Mapping[str, Any], path: Path) -> None:
@@ -61,7 +58,6 @@ def _write(content: Mapping[str, Any], path: Path) -> None:
         torch.save(content, file)
         file.write(MARK + file.sha256.digest())
         file.flush()
-        os.fsync(file.fileno())
     except RuntimeError as error:
         raise file.failed or error from error
     finally:
