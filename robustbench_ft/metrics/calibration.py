@@ -1,4 +1,4 @@
-"""How far confidence and correctness agree (statistics.md 1.13): top-label, two kinds of bins, biased and debiased."""
+"""How far confidence and correctness agree (docs/statistics.md): top-label, two kinds of bins, biased and debiased."""
 
 import numpy as np
 from numpy.typing import NDArray
