@@ -1,5 +1,6 @@
 """The pages in docs/: numbers are computed, sections that the code cites exist, and the index is whole."""
 
+import ast
 import json
 import re
 import sys
@@ -57,6 +58,19 @@ def test_no_docstring_cites_a_document_that_is_elsewhere() -> None:
         for line in path.read_text(encoding="utf-8").splitlines():
             assert "statistics.md" not in line or "docs/statistics.md, '" in line, (path, line)
             assert not re.search(r"\([1-5]\.1?\d\)", line), (path, line)
+
+
+def test_docstrings_name_what_is_returned_or_done() -> None:
+    """A docstring starts with a verb or a noun, not with the rest of a sentence ("Of scores", "As `mean`")."""
+    odd: list[str] = []
+    for package in ("stats", "metrics", "compare", "claims", "board", "doctor", "custom", "images", "pixels"):
+        for path in sorted((ROOT / "robustbench_ft" / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    text = ast.get_docstring(node) or ""
+                    if text.split(" ", 1)[0] in ("Of", "As"):
+                        odd.append(f"{path.relative_to(ROOT)}: {text.splitlines()[0]}")
+    assert not odd, odd
 
 
 def test_the_index_names_every_page() -> None:

@@ -1,4 +1,7 @@
-"""Trade-offs: gain at matched ID accuracy, frontiers over settings, effective robustness. All of them of accuracy."""
+"""Trade-offs in accuracy: matched-ID gain, frontiers, effective robustness.
+
+Formulas: docs/statistics.md, 'Gains at matched ID accuracy', and docs/statistics.md, 'Effective robustness'.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +42,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Frontier:
-    """A method over all its settings and alphas, met at fixed ID accuracies."""
+    """OOD accuracy of a method's best settings and alphas at fixed ID accuracies."""
 
     method: str
     points: int

@@ -1,4 +1,7 @@
-"""Ranks as intervals, and the chance of being best, from bootstrap draws of all methods at once."""
+"""Ranks as intervals, and the chance of being best, from bootstrap draws of all methods at once.
+
+Formulas: docs/statistics.md, 'Ranks'.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +69,7 @@ def suite_draws(
 
 
 def rank_intervals(drawn: Mapping[str, Matrix]) -> dict[str, RankInterval]:
-    """From each method's draws [R]. Rank = 1 + the number of methods that are better in that draw."""
+    """Rank intervals from each method's draws [R]. Rank = 1 + the number of methods better in that draw."""
     names, values = list(drawn), np.stack(list(drawn.values()), axis=1)  # [R, M]
     ranks = 1 + (values[:, None, :] > values[:, :, None]).sum(axis=2)  # [R, M]
     best = ranks == 1
