@@ -125,8 +125,8 @@ def _verdict(one: Stored, record: Record, suite: "Suite", k: int, device: str) -
         unknown = [example for example in ids if example not in place]
         if unknown:
             raise RbftError(
-                f"{one.place.claim}: split '{name}' on this machine contains example {unknown[0]}, which the claim does "
-                "not; it is a different version of the data: get the version that the claim names"
+                f"{one.place.claim}: split '{name}' on this machine contains example {unknown[0]}, which the claim "
+                "does not; it is a different version of the data: get the version that the claim names"
             )
         found = predict(
             model, Split(name, Chosen(split.images, drawn), split.labels[drawn], ids, members=split.members)
