@@ -146,7 +146,9 @@ def _frontiers(arena: Arena, baseline: str) -> tuple[tuple[float, ...], tuple[Fr
         runs.setdefault(method, []).extend(candidates for _, candidates in members)
     curves: dict[str, Curve] = {}
     for method, choices in runs.items():
-        made = [point for choice in choices if (point := _point(arena, choice)) is not None]
+        most = max(map(len, choices))  # points are joined run by run
+        kept = [choice for choice in choices if len(choice) == most]
+        made = [point for choice in kept if (point := _point(arena, choice)) is not None]
         if len(made) > 1 and len((curve := frontier(made)).points) > 1:
             curves[method] = curve
     if len(curves) < 2:
@@ -203,7 +205,8 @@ def sections(found: Beyond) -> list[Text]:
         made.append(Text(
             "Frontiers over settings and alphas", header, body,
             "Each method's points that no other of its points beats on both axes, joined by lines, within the ID range "
-            "that all share; gap: to the baseline's frontier. The frontier is chosen on test means: exploratory.",
+            "that all share; gap: to the baseline's frontier. Settings with fewer seeds than others of their method are left "
+            "out. The frontier is chosen on test means: exploratory.",
         ))  # fmt: skip
     if found.refusal:
         made.append(Text("Frontiers over settings and alphas", ("",), ((found.refusal,),), ""))
