@@ -48,6 +48,7 @@ class World:
     changed: Mapping[str, object] = field(default_factory=dict[str, object])  # recipe fields that were set by hand
     transductive: tuple[str, ...] = ()  # methods
     code: str = ""  # digest of the methods' source
+    derived: bool = False  # wise-ft is made from the runs of ft and zero-shot: its ends answer as these do
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -76,7 +77,7 @@ def _write_cell(out: Path, world: World, method: str, seed: int) -> None:
     for candidate, (identity, shift) in skills.items():
         for k, split in enumerate(world.splits):
             skill = identity if split in ("val", "test") else shift - 0.15 * k
-            made = predictions(world, method, seed, split, skill)
+            made = predictions(world, *_author(world, method, seed, candidate), split, skill)
             store.write_predictions(store.predictions_path(folder, candidate, split), made)
             results.setdefault(candidate, {})[split] = metrics.score(made)
     store.write_json(folder / "metrics.json", {
@@ -92,6 +93,12 @@ def _write_cell(out: Path, world: World, method: str, seed: int) -> None:
     store.write_json(folder / "cell.json", cell)
     store.write_json(folder / "env.json", _env(world, method))
     store.write_bytes(folder / "done", b"")
+
+
+def _author(world: World, method: str, seed: int, candidate: str) -> tuple[str, int]:
+    """The method and seed whose answers a candidate gives."""
+    ends = {"alpha-0": ("zero-shot", 0), "alpha-1": ("ft", seed)} if world.derived else {}
+    return ends.get(candidate, (method, seed))
 
 
 def _bent(start: tuple[float, float], end: tuple[float, float], alpha: float) -> tuple[float, float]:

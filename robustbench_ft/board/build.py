@@ -1,4 +1,4 @@
-"""From a leaderboards folder to its pages. Equal claims give equal bytes; `check` says which files are stale."""
+"""Build the pages of a leaderboards folder. Equal claims give equal bytes; `check` lists stale files."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def write(root: Path, made: Mapping[str, str]) -> list[str]:
 
 
 def stale(root: Path, made: Mapping[str, str]) -> list[str]:
-    """What a reader would find out of date, a line each."""
+    """Files that are out of date, a line each."""
     lines: list[str] = []
     for name, content in made.items():
         there = _read(root / name)

@@ -22,7 +22,7 @@ MANY = 28  # labels: more would hide the points
 
 @dataclass(frozen=True)
 class Look:
-    """How a row is drawn everywhere."""
+    """Colour and marker of a row in every figure."""
 
     colour: int  # into svg.SERIES
     marker: str
@@ -30,7 +30,7 @@ class Look:
 
 
 def looks(board: Board) -> dict[str, Look]:
-    """By row key. A method has one colour and one marker; its further rows are hollow."""
+    """Row key -> look. A method has one colour and one marker; its further rows are hollow."""
     methods = sorted({row.method for row in board.rows})
     found: dict[str, Look] = {}
     for row in sorted(board.rows, key=lambda row: (row.result["selection"] != FIXED, row.name)):

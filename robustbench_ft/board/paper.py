@@ -110,7 +110,7 @@ class Delta:
 
 
 def delta(value: float, half_width: float, cell: Cell) -> Delta:
-    """Of a rerun's accuracy and half-width in [0, 1]."""
+    """Rerun minus paper in points, from a rerun's accuracy and half-width in [0, 1]."""
     gap, half = 100 * value - cell.value, 100 * half_width
     return Delta(gap, half, abs(gap) > half + (cell.spread or 0.0))
 

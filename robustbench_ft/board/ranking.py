@@ -1,4 +1,4 @@
-"""From claims to boards: `compare` finds what can only be said of rows together, and this joins it to their claims.
+"""Join claims to what `compare` finds of their rows together, as boards.
 
 Letters, ranks and differences need every row's predictions at once and are computed again whenever a row is added.
 """

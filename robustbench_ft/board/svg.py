@@ -1,4 +1,4 @@
-"""From a matplotlib figure to an inline SVG that follows the page: its fonts, its light and dark colours, its switches.
+"""Turn a matplotlib figure into an inline SVG that takes fonts, colours and switches from the page.
 
 Colours are drawn as placeholders and become CSS variables, so one drawing serves both schemes. Parts that belong to a
 row carry its key and can be switched off. Equal figures give equal bytes: no date, a fixed salt for generated ids.

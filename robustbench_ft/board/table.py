@@ -1,4 +1,4 @@
-"""What a board is: rows that may be compared, with the numbers of their claims and what was found among them."""
+"""The board: rows that may be compared, the numbers of their claims, and comparisons between them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """What a reader must know about this row before its numbers."""
+        """Remarks on a row that a reader needs before its numbers."""
         words = [f"= {', '.join(self.also)}"] if self.also else []
         if self.oracle:
             words.append("chosen on the shifts themselves: unranked")
@@ -94,7 +94,7 @@ class Row:
 
     @property
     def known_splits(self) -> set[str]:
-        """What it was evaluated on, views in other label spaces included."""
+        """Splits that the row was evaluated on, with views in other label spaces."""
         return set(self.claim["data"]["splits"])
 
     def further(self, column: Column) -> tuple[float, float | None]:
@@ -213,7 +213,7 @@ def recipe_groups(rows: Sequence[Row], baseline: str) -> dict[str, int]:
 
 
 def caption(board: Board) -> str:
-    """What the numbers are, in a few sentences."""
+    """Sentences that say what the numbers are."""
     seeds = span([len(row.seeds) for row in board.rows if not row.deterministic])
     pairs = len(board.ranked) * (len(board.ranked) - 1) // 2
     splits = board.rows[0].claim["data"]["splits"]

@@ -77,7 +77,7 @@ def recipe_name(row: Row) -> str:
 
 
 def recipes_text(board: Board) -> str:
-    """What the recipes of a board are: one sentence where there is one, a line for each otherwise."""
+    """Recipes of a board: one sentence where there is one recipe, else a line for each."""
     found = {number: in_words(recipe) for number, recipe in board.recipes.items()}
     if len(found) < 2:
         return "".join(f"Recipe of every trained row: {text}." for text in found.values())
@@ -156,7 +156,7 @@ def cost_markdown(board: Board) -> str:
 
 
 def machine(row: Row) -> str:
-    """Which device, from the first run."""
+    """Device of the first run."""
     env = row.claim["runs"][0]["environment"]
     return str(env["gpu"] or f"{env['cpu']}, {env['threads']} thread{'s' * (env['threads'] != 1)}")
 

@@ -20,7 +20,7 @@ SHOWN = 6  # numbers that follow from one edit are many: the first few name it
 
 
 def audit(one: Stored) -> list[str]:
-    """What is wrong with one claim, a line each; an empty list is a pass."""
+    """Problems of one claim, a line each; an empty list is a pass."""
     try:
         content = one.content
         problems = _place(one) + _seeds(one)

@@ -1,4 +1,4 @@
-"""What a claim's numbers come from: one run's configuration, environment and predictions, small enough for git.
+"""One run of a claim: its configuration, environment and predictions, in files small enough for git.
 
 A run's folder holds `record.json` and one `predictions.parquet` with all splits: example id, label, group columns, the
 top-1 class of every candidate, and for the candidates that rows need the three columns from which every metric follows.
@@ -67,7 +67,7 @@ class Bundle:
 
     @cached_property
     def metrics(self) -> Json:
-        """What a record's metrics.json says, as far as rows need it: the official metric of every candidate."""
+        """The part of metrics.json that rows need: the official metric of every candidate."""
         candidates = next(iter(self.choices.values()))
         found = {name: {split: self._scores(name, split) for split in self.choices} for name in candidates}
         return {**self.summary, "candidates": found}
@@ -86,7 +86,7 @@ def split_names(summary: Json) -> tuple[str, ...]:
 
 
 def from_record(record: Record) -> Bundle:
-    """Of a finished cell; a split or candidate without predictions is an error."""
+    """The bundle of a finished cell. RbftError where a split or candidate has no predictions."""
     metrics, cell = record.metrics, record.cell
     summary = {key: metrics[key] for key in ("default", "axis", "splits", "shift_groups")}
     if selection_metric(metrics) != official_of(metrics, metrics["splits"]["val"]):
@@ -254,7 +254,7 @@ def _resolution(folder: Path) -> int | None:
 
 
 def _portable(cell: Json) -> Json:
-    """Without folders of the machine it ran on: weights are known by their hash."""
+    """The cell without folders of the machine it ran on. Weights are identified by their hash."""
     model = dict(cell["model"])
     for key in ("name", "pretrained"):
         schema, colon, place = str(model[key]).rpartition(":")
@@ -272,24 +272,24 @@ def file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def ids_digest(ids: tuple[str, ...]) -> str:
-    """Of the ordered list: each id in utf-8 behind its length."""
+    """SHA-256 of the ordered ids: each in utf-8, behind its length."""
     return hashlib.sha256(b"".join(_prefixed(name) for name in ids)).hexdigest()
 
 
 def labels_digest(labels: Ints) -> str:
-    """Of the labels in order, as little-endian int32."""
+    """SHA-256 of the labels in order, as little-endian int32."""
     return hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest()
 
 
 def predictions_digest(bundle: Bundle, split: str) -> str:
-    """Rows by example id: length-prefixed id, then the int32 top-1 class of every candidate, candidates by name."""
+    """SHA-256 of rows in order of ids: length-prefixed id, then the int32 top-1 class of each candidate by name."""
     found = bundle.choices[split]
     matrix = np.stack([found[name] for name in sorted(found)], axis=1).astype("<i4")  # [n, candidates]
     return _rows_digest(bundle, ("predictions", split), matrix)
 
 
 def probabilities_digest(bundle: Bundle, split: str) -> str:
-    """As above, of confidence, log-probability and sum of squares in units of 1e-4: logits differ between machines."""
+    """SHA-256 of confidence, log-probability and sum of squares, rounded to 1e-4: logits differ between machines."""
     found = bundle.scored[split]
     values = [getattr(found[name], score) for name in sorted(found) for score in SCORES]
     matrix = np.rint(np.stack(values, axis=1).astype(np.float64) * 1e4).astype("<i4")

@@ -32,7 +32,7 @@ ENVIRONMENT = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where a claim lies under the leaderboards folder."""
+    """Paths of a claim below the leaderboards folder."""
 
     suite: str  # with its version: 'shapes-v1'
     model: str  # as in the record tree
@@ -116,7 +116,7 @@ def _selection(run: Bundle) -> str:
 
 
 def config_digest(cell: Json) -> str | None:
-    """What `Cell.digest` was, from the stored cell; None where the model's name held a folder and was shortened."""
+    """Recompute `Cell.digest`. None for local-dir models, whose path was removed from the claim."""
     model = {"weights": cell["model"]["weights"], "name": cell["model"]["name"]}
     if model["name"].startswith("local-dir:"):
         return None
@@ -125,7 +125,7 @@ def config_digest(cell: Json) -> str | None:
 
 
 def digest(claim: Json) -> str:
-    """Of the whole claim, as canonical JSON."""
+    """SHA-256 of the whole claim as canonical JSON."""
     return hashlib.sha256(json.dumps(claim, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -124,7 +124,10 @@ def _verdict(one: Stored, record: Record, suite: "Suite", k: int, device: str) -
         ids = tuple(split.ids[i] for i in drawn)
         unknown = [example for example in ids if example not in place]
         if unknown:
-            raise RbftError(f"{one.place.claim}: split '{name}' of this machine has an example {unknown[0]} it lacks")
+            raise RbftError(
+                f"{one.place.claim}: split '{name}' on this machine contains example {unknown[0]}, which the claim "
+                "does not; it is a different version of the data: get the version that the claim names"
+            )
         found = predict(
             model, Split(name, Chosen(split.images, drawn), split.labels[drawn], ids, members=split.members)
         )["final"]

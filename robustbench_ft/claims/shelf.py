@@ -1,4 +1,4 @@
-"""The leaderboards folder: claims go in whole or not at all, and are found again."""
+"""Store claims in a leaderboards folder and find them again. A claim is written whole or not at all."""
 
 import shutil
 import tempfile

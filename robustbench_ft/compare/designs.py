@@ -1,4 +1,4 @@
-"""`rbft power`: what the runs at hand could show, and how many seeds would show more (statistics.md 1.10)."""
+"""Tables of `rbft power`: detectable differences and seeds needed (docs/statistics.md, 'What a design can show')."""
 
 from dataclasses import dataclass
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""From records to what a comparison needs: rows, their samples on every test set, and which rows share runs."""
+"""Load runs for a comparison: rows, their samples on every test set, and which rows share training runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,7 +128,7 @@ class Arena:
         return tuple(self.origins[str(record.folder)] for record, _ in row.runs)
 
     def paired(self, a: Row, b: Row) -> bool:
-        """True if runs of one seed belong together and both rows have the same seeds: proved by their answers."""
+        """True if both rows have the same seeds and share a training run (same predictions on every split)."""
         return a.seeds == b.seeds and bool(set(self.origin(a)) & set(self.origin(b)))
 
 

@@ -125,7 +125,7 @@ def further_values(row: Row, column: Column) -> list[float]:
 
 
 def footnote(table: Table) -> str:
-    """What the numbers are, in a few sentences."""
+    """Sentences that say what the numbers are."""
     arena = table.arena
     seeds = span([len(line.row.runs) for line in table.lines if not line.row.deterministic])
     title = compare_tables.metric_title(arena)

@@ -14,7 +14,7 @@ REPORTED = "Candidates and checkpoints are selected on images that the table rep
 
 
 def metric_title(arena: Arena) -> str:
-    """What the numbers of a table are."""
+    """Name of the metric whose values a table holds."""
     if arena.metric != OFFICIAL:
         return f"{METRICS[arena.metric].title}{', %' if unit_of(arena) == 100 else ''}"
     return "top-1 accuracy, %" if arena.only_accuracy else "official metrics, %"
@@ -108,7 +108,7 @@ def cell_table(found: Comparison) -> Text:
 
 
 def assumptions(found: Comparison) -> str:
-    """What the numbers rest on, in one line."""
+    """One line that states estimand, interval and correction."""
     arena = found.arena
     units = sorted({arena.cluster_names.get(split, "example") for split in arena.shifts})
     paired = sorted({claim.row for claim in found.claims if claim.paired_seeds})

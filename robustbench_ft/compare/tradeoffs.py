@@ -1,4 +1,7 @@
-"""Trade-offs: gain at matched ID accuracy, frontiers over settings, effective robustness. All of them of accuracy."""
+"""Trade-offs in accuracy: matched-ID gain, frontiers, effective robustness.
+
+Formulas: docs/statistics.md, 'Gains at matched ID accuracy', and docs/statistics.md, 'Effective robustness'.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +42,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Frontier:
-    """A method over all its settings and alphas, met at fixed ID accuracies."""
+    """OOD accuracy of a method's best settings and alphas at fixed ID accuracies."""
 
     method: str
     points: int
@@ -143,7 +146,9 @@ def _frontiers(arena: Arena, baseline: str) -> tuple[tuple[float, ...], tuple[Fr
         runs.setdefault(method, []).extend(candidates for _, candidates in members)
     curves: dict[str, Curve] = {}
     for method, choices in runs.items():
-        made = [point for choice in choices if (point := _point(arena, choice)) is not None]
+        most = max(map(len, choices))  # points are joined run by run
+        kept = [choice for choice in choices if len(choice) == most]
+        made = [point for choice in kept if (point := _point(arena, choice)) is not None]
         if len(made) > 1 and len((curve := frontier(made)).points) > 1:
             curves[method] = curve
     if len(curves) < 2:
@@ -200,7 +205,8 @@ def sections(found: Beyond) -> list[Text]:
         made.append(Text(
             "Frontiers over settings and alphas", header, body,
             "Each method's points that no other of its points beats on both axes, joined by lines, within the ID range "
-            "that all share; gap: to the baseline's frontier. The frontier is chosen on test means: exploratory.",
+            "that all share; gap: to the baseline's frontier. Settings with fewer seeds than others of their method are left "
+            "out. The frontier is chosen on test means: exploratory.",
         ))  # fmt: skip
     if found.refusal:
         made.append(Text("Frontiers over settings and alphas", ("",), ((found.refusal,),), ""))

@@ -119,7 +119,7 @@ def compare(arena: Arena, baseline: str | Row | None, family: str = "ood-mean", 
 
 
 def find_row(arena: Arena, name: str) -> Row:
-    """By a row's name, or by a method's where it has one row that was not chosen afterwards."""
+    """The row of this name, or the only row of this method that was not chosen on the shifts."""
     exact = [row for row in arena.rows if name in (row.name, *(f"{row.method} ({other})" for other in row.also))]
     if exact:
         return exact[0]
@@ -134,7 +134,7 @@ def find_row(arena: Arena, name: str) -> Row:
 
 
 def claims_allowed(row: Row, least: int = FOR_CLAIMS) -> bool:
-    """One run tells of a checkpoint, not of a method."""
+    """True if the row is deterministic or has at least `least` seeds: one run describes a checkpoint, not a method."""
     return row.deterministic or len(row.runs) >= least
 
 
@@ -162,7 +162,7 @@ def _claim(arena: Arena, row: Row, base: Row, on: str, splits: Sequence[str]) ->
 
 
 def _adjusted(arena: Arena, found: Sequence[Claim], how: str) -> list[Claim]:
-    """With adjusted p, a verdict, and what the test could have seen."""
+    """Add to each tested claim its adjusted p, a verdict and the difference that the test could have detected."""
     tested = [claim for claim in found if claim.tested]
     adjust = holm if how == "holm" else benjamini_hochberg
     values = dict(zip(map(id, tested), adjust([c.estimate.p for c in tested]), strict=True)) if tested else {}

@@ -95,7 +95,7 @@ def draft(folder: Path, train: str | None = None, name: str | None = None) -> st
 
 
 def look(folder: Path) -> tuple[list[Seen], dict[str, str]]:
-    """What could be a split (folders of class folders, manifests), and what could not -> why."""
+    """(folders and manifests that can be a split, name -> why not for the others)"""
     found: list[Seen] = []
     left: dict[str, str] = {}
     for entry in sorted(folder.iterdir()):

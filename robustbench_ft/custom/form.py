@@ -36,7 +36,7 @@ RECIPE = Recipe(
 
 @dataclass(frozen=True)
 class Place:
-    """Where the images of a split are."""
+    """Location of the images of a split."""
 
     path: str  # a folder of class folders, or a manifest: .csv or .json
     images: str = ""  # the folder that a manifest's paths start from, where that is not its own
@@ -50,7 +50,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Columns:
-    """What a manifest calls its two columns."""
+    """Names of the two columns of a manifest."""
 
     path: str = "path"
     label: str = "label"
@@ -225,7 +225,7 @@ def _shown(value: Any) -> str:
 
 
 def _illegal(form: Form) -> list[str]:
-    """What is wrong with values of the right type, one line each."""
+    """Problems of values that have the right type, one line each."""
     found: list[str] = []
     for what, name in (("name", form.name), *(("shifts", n) for n in form.shifts), *(("extra", n) for n in form.extra)):
         if not NAME.fullmatch(name):

@@ -82,7 +82,7 @@ def _lists(folder: Path, form: Form) -> dict[str, Listed]:
 
 
 def _class_keys(folder: Path, form: Form, train: Listed) -> dict[str, str]:
-    """What folders and manifests call a class -> its name in prompts, in label order."""
+    """Name of a class in folders and manifests -> its name in prompts, in label order."""
     named = form.classes
     source = "classes"
     if isinstance(named, str):
@@ -227,7 +227,7 @@ def _groups(form: Form, split: str, found: Listed, names: Mapping[str, Sequence[
 
 
 def _check_train(form: Form, train: Split, keys: Sequence[str]) -> None:
-    """Of the whole training set, before anything is held out."""
+    """Raise MissingDataError if a class has no image in the training set, before anything is held out."""
     absent = [keys[k] for k in sorted({*range(len(keys))} - {*train.labels.tolist()})]
     if absent and not form.incomplete:
         raise MissingDataError(
@@ -287,7 +287,7 @@ def _with_own_classes(form: Form, made: Mapping[str, Split]) -> dict[str, Split]
 
 
 def _digest(suite: CustomSuite, splits: Mapping[str, Split]) -> str:
-    """Of all that can move a number and is in no other field of a cell: classes, prompts, metrics, and the data.
+    """SHA-256 of all that affects results and is not already in the cell: classes, prompts, metrics, the data.
 
     Names of files and folders outside the ids, titles and licences are not in it, so a suite can be moved.
     """

@@ -70,7 +70,7 @@ class Examination:
 
     @property
     def once(self) -> list[str]:
-        """Splits that hold every image once: what papers train on is made of others."""
+        """Splits to count. `published_train` is left out because it is the union of train and val."""
         return [name for name in self.splits if name == self.suite.train or name != self.suite.published_train]
 
     def of(self, split: str) -> list[Finding]:
@@ -157,7 +157,7 @@ def _unread(suite: Suite, name: str, error: RbftError) -> Finding:
 
 
 def _look(suite: Suite, splits: Mapping[str, Split], extent: Extent, progress: Progress) -> dict[str, Seen]:
-    """Sizes of all images, and a look at some; images that papers train on are those of other splits, seen once."""
+    """Read the sizes of all images and examine some. `published_train` reuses what was measured on train and val."""
     later = suite.published_train if suite.published_train != suite.train else ""
     own = [name for name in splits if name != later]
     seen: dict[str, Seen] = {}
@@ -180,7 +180,7 @@ def _chosen(split: Split, extent: Extent) -> Ints:
 def _again(
     split: Split, others: Mapping[str, Split], seen: Mapping[str, Seen], extent: Extent, progress: Progress
 ) -> Seen:
-    """What was seen of a split's images in other splits, by their ids."""
+    """Measurements of a split's images that were made in other splits, matched by id."""
     place = {i: (name, k) for name, other in others.items() for k, i in enumerate(other.ids)}
     if any(i not in place for i in split.ids):
         with progress.bar(f"look at {split.name}", 2 * len(split), "images") as advance:
@@ -195,7 +195,7 @@ def _again(
 
 
 def _counts(suite: Suite, split: Split) -> Iterator[Finding]:
-    """As a run would refuse them, with every class that is short."""
+    """Wrong counts for which a run would stop, with every class that is short."""
     for text in suite.count_problems(split):
         details: tuple[str, ...] = ()
         if "classes without" in text:

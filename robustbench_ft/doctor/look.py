@@ -99,7 +99,7 @@ def look_at(images: Any, index: int) -> tuple[bytes, int, str]:
 
 
 def names(flags: int) -> list[str]:
-    """Of the kinds that are set."""
+    """Names of the kinds whose bit is set."""
     return [kind.name for kind in KINDS if flags & BIT[kind.name]]
 
 

@@ -115,7 +115,7 @@ def differences(
 
 
 def compared(splits: Mapping[str, Split], seen: Mapping[str, Seen], theirs: Mapping[str, Theirs]) -> tuple[int, int]:
-    """Of how many images the contents were compared, and how many are on both sides."""
+    """(images whose contents were compared, images on both sides)"""
     contents = both = 0
     for name, other in theirs.items():
         if name in splits:
@@ -142,13 +142,13 @@ def _pairs(split: Split, seen: Seen, other: Theirs) -> Iterator[tuple[str, str]]
 
 
 def entry(suite: Suite, split: Split) -> Path:
-    """Where the check of these very files is kept: another size, time or place of a file is another entry."""
+    """Path of the stored check of these files. Another size, time or path of a file gives another entry."""
     key = "\0".join((suite.name, str(suite.version), split.name, split.digest, split.images.stamp()))
     return cache.entry("manifest", key, ".parquet")
 
 
 def remember(path: Path, suite: Suite, split: Split, seen: Seen, verdict: str) -> None:
-    """Keep a split's manifest and what was found; a look at fewer images that finds no worse replaces none at all."""
+    """Store the manifest; keep the previous one if it examined more images and its verdict is at least as bad."""
     before = recall(path)
     looked = int(seen.looked.sum())
     if before and before["looked"] > looked and VERDICTS.index(before["verdict"]) >= VERDICTS.index(verdict):
@@ -170,7 +170,7 @@ def recall(path: Path) -> Json | None:
 
 
 def for_record(suite: Suite, splits: Sequence[Split]) -> Json:
-    """What env.json says of all data of a run: one digest, and what the last check of these very files found."""
+    """The entry of env.json on a run's data: one digest, and the result of the last check of these files."""
     found = [recall(entry(suite, split)) for split in splits]
     checks = [one for one in found if one is not None]
     whole = len(checks) == len(splits)

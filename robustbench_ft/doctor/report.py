@@ -75,7 +75,7 @@ def _words(found: Examination, finding: Finding, index: int) -> str:
 
 
 def footer(found: Examination) -> list[str]:
-    """How far the look went, and the digest of it all."""
+    """Number of images examined, and the digest of the data."""
     lines: list[str] = []
     own = [line for line in found.lines if line.found and line.split in found.once]
     looked, n = sum(line.looked for line in own), sum(len(found.splits[line.split]) for line in own)

@@ -29,7 +29,7 @@ SAMPLE = 1000  # images per split
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of the images of one split; filled in place by the passes below."""
+    """Measurements of the images of one split. The passes below fill it in place."""
 
     sizes: Ints  # [N], bytes as stored; -1: it cannot be asked
     flags: Ints  # [N], of `look`

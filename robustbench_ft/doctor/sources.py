@@ -16,7 +16,7 @@ class Part:
 
 
 def heading(suite: Suite) -> str:
-    """What has to be done at all."""
+    """One line that says what the user has to do."""
     title = f"{suite.name}: {suite.card.title}"
     if suite.definition:
         return f"{title}\nThis suite is your own: its file names your images, and nothing is to be fetched."

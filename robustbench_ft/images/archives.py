@@ -69,7 +69,7 @@ class PackedImages:
         return None
 
     def digest(self) -> str:
-        """As of the same files in folders: packing changes nothing."""
+        """The digest of the same files in folders: packing changes nothing."""
         digest = hashlib.sha256(b"border 0\n")
         for size in self.sizes:
             digest.update(f"{size}\n".encode())
@@ -87,7 +87,7 @@ class PackedImages:
 
 @dataclass(frozen=True)
 class Packed:
-    """What archives hold: images, the name each was packed under, and its label."""
+    """Contents of archives: images, the name each was packed under, and its label."""
 
     images: PackedImages
     keys: tuple[str, ...]

@@ -29,7 +29,7 @@ def read_only(values: Array) -> Array:
 
 
 class Images(Protocol):
-    """Where a split's pixels come from. Nothing is decoded before `read`."""
+    """Source of a split's pixels. Nothing is decoded before `read`."""
 
     def __len__(self) -> int: ...
 
@@ -38,7 +38,7 @@ class Images(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What errors call an image: its path, or its archive and the name in it."""
+        """Name of an image in errors: its path, or its archive and the name in it."""
         ...
 
     def raw(self, index: int) -> bytes:

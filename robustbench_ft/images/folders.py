@@ -45,9 +45,8 @@ def class_folders(
 ) -> Listing:
     """`place/<folder>/<image>` with the label of each folder's name, in order of label and file name.
 
-    `kind` is what a folder is called in messages; `ignore` names entries beside the folders that are known to be there;
-    with `others`, folders of any other name are part of the set and left out. A class without images is an error unless
-    `partial`.
+    `kind`: the word for a folder in messages. `ignore`: entries to skip. `others`: skip folders of unknown names
+    instead of raising. `partial`: allow classes without images. Raises MissingDataError.
     """
     folders, loose = _folders(place, ignore)
     unknown = [name for name in folders if name not in classes]
@@ -106,7 +105,7 @@ def image_files(folder: Path) -> list[str]:
 
 
 def is_image(name: str) -> bool:
-    """By its suffix."""
+    """True if the suffix is that of an image."""
     return name[name.rfind(".") :].lower() in SUFFIXES
 
 
@@ -134,12 +133,12 @@ def _folders(place: Path, ignore: Collection[str]) -> tuple[list[str], list[str]
 
 
 def names_in(folder: Path) -> list[str]:
-    """What lies directly in a folder, sorted, without hidden files and clutter."""
+    """Names of the entries of a folder, sorted, without hidden files and clutter."""
     return sorted(entry.name for entry in scan(folder))
 
 
 def scan(folder: Path) -> list["os.DirEntry[str]"]:
-    """What lies directly in a folder, without hidden files and clutter."""
+    """Entries of a folder, without hidden files and clutter."""
     try:
         with os.scandir(folder) as entries:
             return [e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER]

@@ -111,7 +111,7 @@ def find(roots: Roots, suite: str, split: str, candidates: Sequence[str], home: 
 
 
 def exists(path: Path) -> bool:
-    """As `Path.exists`, with one line where the way there is barred."""
+    """True if the path exists. MissingDataError, in one line, where permissions forbid to ask."""
     try:
         return path.exists()
     except OSError as error:

@@ -105,7 +105,7 @@ def score_views(split: str, predictions: Predictions) -> dict[str, dict[str, flo
 
 
 def title_of(name: str) -> str:
-    """For column headers, also of group metrics."""
+    """The metric's name for column headers, also of group metrics."""
     return f"worst-{name.removeprefix(WORST)} accuracy" if name.startswith(WORST) else METRICS[name].title
 
 

@@ -1,4 +1,4 @@
-"""How far confidence and correctness agree (statistics.md 1.13): top-label, two kinds of bins, biased and debiased."""
+"""Calibration errors of top-label confidence (docs/statistics.md, 'Metrics that are no mean'), plug-in and debiased."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ def squared_error(bins: Bins) -> float:
 
 
 def debiased_squared_error(bins: Bins) -> float:
-    """As `squared_error`, less acc (1 - acc) / (n_b - 1) per bin (Kumar et al., 2019). May be negative."""
+    """`squared_error` less acc (1 - acc) / (n_b - 1) for each bin (Kumar et al., 2019). May be negative."""
     n, confidence, right = bins
     bias = right * (1 - right) / np.maximum(n - 1, 1)
     return float((n * ((confidence - right) ** 2 - bias)).sum() / n.sum())
@@ -78,5 +78,5 @@ def debiased_ce2(predictions: Predictions) -> float:
 
 
 def reliability(predictions: Predictions) -> Bins:
-    """What a reliability diagram shows: equal-width bins."""
+    """Equal-width bins for a reliability diagram."""
     return equal_width(predictions.confidence, predictions.correct)

@@ -1,4 +1,4 @@
-"""Metrics by class and by group of examples (statistics.md 1.12): WILDS' rules."""
+"""Metrics by class and by group of examples, by WILDS' rules (docs/statistics.md, 'Metrics that are no mean')."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -22,12 +22,12 @@ from robustbench_ft.progress import choose
 
 KIND = "pixels"
 SPARE = 2**30  # bytes that are left free on the disk
-LARGE = 2**30  # bytes: who finds so much on the disk wants to have been told
+LARGE = 2**30  # bytes: cache entries larger than this are announced
 Add = Callable[[Bytes], None]
 
 
 def path(key: str) -> Path:
-    """Where the entry for `key` lies, or would."""
+    """Path of the entry for `key`, whether or not it exists."""
     return cache.entry(KIND, key, ".npy")
 
 

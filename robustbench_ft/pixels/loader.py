@@ -66,7 +66,7 @@ class Loader:
         return self.ahead(indices, augment, generator).result()
 
     def ahead(self, indices: Sequence[int], augment: Augment, generator: torch.Generator) -> "Pending":
-        """As `augmented`, begun now and waited for later."""
+        """Begin `augmented` in the worker threads; `Pending.result` waits for the pixels."""
         if augment in ("none", "shift"):
             found = Pending(self.read(indices), []) if self.native is not None else self._evaluations(indices)
             if augment == "shift":
@@ -88,7 +88,7 @@ class Loader:
         return self.normalise(pixels) if pending.ready is None else pending.ready
 
     def _scaled(self, images: Tensor) -> Tensor:
-        """In place."""
+        """Scale in place."""
         return images.div_(255).sub_(self.mean.to(self.device)).div_(self.std.to(self.device))
 
     def chunks(self, size: int, keep: bool = True) -> Generator[tuple[int, Tensor], None, None]:
@@ -115,7 +115,7 @@ class Loader:
                 yield start, pixels
 
     def decoded(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        """As `chunks`, without the cache."""
+        """(start, pixels) of consecutive chunks, decoded from the files and not from the cache."""
         starts = range(0, len(self.split), size)
         return self._in_turn(starts, self._evaluations)
 
@@ -136,7 +136,7 @@ class Loader:
     def _gather(self, tasks: Sequence[Callable[[], Tensor]], ready: bool = False) -> "Pending":
         """Run tasks in the pool; each writes its image into its place in the batch.
 
-        With `ready` it is normalised there too: what a GPU does in no time would keep the main thread of a CPU busy.
+        With `ready` it is normalised there too. On a CPU this keeps the main thread free.
         """
         pixels = torch.empty(len(tasks), *self.shape[1:], dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         images = torch.empty(pixels.shape) if ready else None

@@ -33,7 +33,7 @@ class Components:
 
 
 def components(scores: Matrix) -> Components:
-    """Of scores [S, n]."""
+    """Variance components of the mean of scores [S, n]."""
     seeds, n = scores.shape
     a, b = scores.mean(axis=1) - scores.mean(), scores.mean(axis=0) - scores.mean()
     e = scores - scores.mean() - a[:, None] - b[None]
@@ -43,12 +43,12 @@ def components(scores: Matrix) -> Components:
 
 
 def se_mean(scores: Matrix) -> float:
-    """What infinitely many crossed bootstrap draws would give, to the last digit."""
+    """Standard error of the mean of scores [S, n]: the limit of infinitely many crossed bootstrap draws."""
     return components(scores).variance ** 0.5
 
 
 def se_difference(a: Matrix, b: Matrix) -> float:
-    """As `se_mean`, for methods with independent seeds on shared examples."""
+    """Standard error of mean(a) - mean(b), both [S, n] on shared examples, seeds independent; see `se_mean`."""
     gap = a.mean(axis=0) - b.mean(axis=0)
     example = float(((gap - gap.mean()) ** 2).sum()) / a.shape[1] ** 2
     one, two = components(a), components(b)
@@ -103,7 +103,10 @@ def exact_draws(
 def gaussian_draws(
     runs: NDArray[Any], draws: int, *names: object, clusters: NDArray[np.int64] | None = None
 ) -> NDArray[np.float64]:
-    """As `exact_draws`, from N(y, C / n) with C the covariance of the runs' scores over examples (or clusters)."""
+    """[draws, R] means of runs [R, n] from N(y, C / n), C their covariance over examples (or clusters).
+
+    Arguments are those of `exact_draws`.
+    """
     means = runs.mean(axis=1, dtype=np.float64)
     if clusters is None:
         # sums of 0/1 scores are exact in float32; other scores need float64

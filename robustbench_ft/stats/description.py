@@ -1,4 +1,4 @@
-"""Ranks over test sets: description, not proof. A suite's few test sets are no sample of test sets."""
+"""Ranks over test sets, as a description only: five test sets are no random sample, so do not test on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Friedman:
 
 
 def friedman(scores: Matrix, alpha: float = ALPHA) -> Friedman:
-    """Of scores [N test sets, k methods]."""
+    """Friedman's test and its pairwise follow-ups, of scores [N test sets, k methods]."""
     n, k = scores.shape
     ranks = scipy_stats.rankdata(-scores, axis=1)
     sums, squares = ranks.sum(axis=0), float((ranks**2).sum())
@@ -63,7 +63,7 @@ def page_p(scores: Matrix) -> float:
 
 
 def interquartile_mean(scores: Matrix) -> float:
-    """Of the pooled scores without floor(N/4) on each side. Over five test sets it drops whole sets: no headline."""
+    """Mean of the pooled scores without floor(N/4) on each side. Over five test sets it drops whole test sets."""
     return float(scipy_stats.trim_mean(scores, 0.25, axis=None))
 
 

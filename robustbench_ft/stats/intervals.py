@@ -2,7 +2,8 @@
 
 Seeds (training runs) and examples are two crossed random factors: an interval that knows only one of them is too
 narrow. Data is a list over test sets of scores [S seeds, n examples] of any additive per-example score; the estimand is
-the equal-weight mean over the sets, for a fresh seed on fresh images of the same kind.
+the equal-weight mean over the sets, for a fresh seed on fresh images of the same kind. Formulas and a worked example:
+docs/statistics.md, 'The two-way t interval'; clusters: docs/statistics.md, 'Clusters'.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ class Estimate:
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> "Estimate":
-        """From its JSON; one without `low` and `high` is symmetric."""
+        """The estimate that `written` stored. Without `low` and `high` it is symmetric."""
         value, half_width = float(stored["value"]), float(stored["half_width"])
         low, high = stored.get("low", value - half_width), stored.get("high", value + half_width)
         return cls(
@@ -57,7 +58,7 @@ class Estimate:
         )  # fmt: skip
 
     def written(self) -> dict[str, float | int]:
-        """Its JSON, for `read`: `low` and `high` only where they say more than value -+ half_width."""
+        """JSON for `read`; `low` and `high` are left out where they are value -+ half_width."""
         names = ("value", "half_width", "se", "df", "p", "seeds", "v_seed", "v_examples")
         ends = {} if self.symmetric else {"low": self.low, "high": self.high}
         return {name: getattr(self, name) for name in names} | ends
@@ -87,7 +88,7 @@ def leveraged(centred: NDArray[Any], clusters: NDArray[np.int64]) -> Matrix:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """An additive score of every run on every example; clusters of examples where these are drawn together."""
+    """Scores [S, n] of one method on one test set, with optional cluster codes [n]. The metric is their mean."""
 
     scores: NDArray[Any]  # [S, n]: bool or float
     clusters: NDArray[np.int64] | None = None  # [n], codes 0..G-1
@@ -108,7 +109,7 @@ class Examples:
 
     @cached_property
     def units(self) -> Matrix:
-        """[G], what each independent unit adds to the seed mean, centred: `scale` x sum of squares is V_ex."""
+        """[G], the centred contribution of each example (or cluster); V_ex = `scale` * sum(units^2)."""
         centred = self.columns - self.columns.mean()
         if self.clusters is None or self.count < 2:  # `count` refuses a single cluster: its leverage is 1
             return centred
@@ -136,7 +137,7 @@ class Examples:
 
     @cached_property
     def noise(self) -> float:
-        """What examples alone add to the variance between runs: MSR / n."""
+        """MSR / n, the part of the variance between runs that comes from single examples."""
         seeds, n = self.scores.shape
         if seeds < 2:
             return 0.0
@@ -145,7 +146,7 @@ class Examples:
         return total / ((n - 1) * (seeds - 1) * n)
 
     def minus(self, other: Any) -> "Examples":
-        """Run by run: only where run s of one was made from run s of the other."""
+        """Differences run by run. Valid only where run s of one row was made from run s of the other."""
         difference = self.scores.astype(np.float64) - other.scores
         return Examples(difference, self.clusters, total([(1.0, self.range), (-1.0, other.range)]))
 
@@ -234,7 +235,7 @@ class SeedPart:
 
 @dataclass(frozen=True)
 class ExamplePart:
-    """What the examples of one test set leave unsure of a suite mean."""
+    """Variance of a suite mean that comes from the examples of one test set."""
 
     variance: float  # weight^2 V_ex
     df: float

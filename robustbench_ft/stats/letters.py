@@ -1,4 +1,7 @@
-"""Compact letters by insert-and-absorb (Piepho, 2004): two rows share a letter iff they are not told apart."""
+"""Compact letters by insert-and-absorb (Piepho, 2004): two rows share a letter iff they are not told apart.
+
+Formulas: docs/statistics.md, 'Many tests'.
+"""
 
 from collections.abc import Sequence
 

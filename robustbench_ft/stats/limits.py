@@ -1,4 +1,7 @@
-"""Intervals at the ends of a score's range: 9 of 9 right is not 100 -+ 0, and no accuracy is above 100."""
+"""Intervals at the ends of a score's range: 9 of 9 right is not 100 -+ 0, and no accuracy is above 100.
+
+Formulas: docs/statistics.md, 'Small n and the ends of the range'.
+"""
 
 from collections.abc import Iterable
 from sys import float_info
@@ -61,7 +64,7 @@ def unanimous(value: float, units: int, bounds: Bounds) -> tuple[float, float, f
 
 
 def _is_share(bounds: Bounds) -> bool:
-    """A score that lies between two ends of one sign, no difference."""
+    """True if the range has two ends and holds no negative value, so that the score is no difference."""
     return bounds[0] >= 0 and bounds[1] < float("inf")
 
 

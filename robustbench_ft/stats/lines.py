@@ -5,6 +5,8 @@
 The table holds percent accuracies of modestyachts/imagenet-testbed (MIT). `lines.json` keeps coefficients, covariance,
 fit set and hash, not the table. Its list of standard models is that repository's own (plotting/model_types.py,
 'Standard training'), without names holding aws, batch64 or subsample.
+
+Formulas: docs/statistics.md, 'Effective robustness'.
 """
 
 import csv
@@ -60,7 +62,7 @@ class NamedLine:
 
     @property
     def digest(self) -> str:
-        """Of fit set, transform, class subset and coefficients (12 digits: the last ones differ between machines)."""
+        """SHA-256 of fit set, transform, class subset and coefficients (12 digits: later ones differ by machine)."""
         coefficients = f"{self.line.intercept:.12g} {self.line.slope:.12g}"
         text = "\n".join((self.id, self.ood, self.identity, self.transform, *sorted(self.models), coefficients))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -95,7 +97,7 @@ class Axis:
         return self.lines[0] if len(self.lines) == 1 or accuracy > PIVOT else self.lines[1]
 
     def robustness(self, identity: Examples, ood: Examples) -> EffectiveRobustness | None:
-        """Of correctness [S, n] on the ID set and on the shift; None where the line there explains too little."""
+        """Effective robustness from correctness [S, n] on the ID set and on the shift; None where R2 is too low."""
         line = self.at(float(identity.scores.mean())).line
         return measured_effective_robustness(line, identity, ood) if line.explains else None
 

@@ -1,5 +1,7 @@
 """Macro-F1 under shared example weights: its resamples, and the linearisation that checks them.
 
+Formulas: docs/statistics.md, 'Metrics that are no mean'.
+
 The class list is fixed by the full split: classes that are in its labels. Where a resample holds neither label nor
 prediction of a class, 0/0 skips the class in that draw.
 """
@@ -34,7 +36,7 @@ def per_class_recall(label: Ints, prediction: Ints) -> Matrix:
 
 
 def influence(label: Ints, prediction: Ints) -> Matrix:
-    """[n], what each example adds to macro-F1, mean 0. Too small where classes are rare: for checks."""
+    """[n] contribution of each example to macro-F1, mean 0. For checks: too small where classes are rare."""
     classes, n = np.unique(label), len(label)
     place = np.full(int(max(label.max(), prediction.max())) + 1, -1)
     place[classes] = np.arange(len(classes))
@@ -50,7 +52,7 @@ def influence(label: Ints, prediction: Ints) -> Matrix:
 def macro_recall_draws(
     label: Ints, predictions: NDArray[np.int64], draws: int, *names: object, clusters: Ints | None = None
 ) -> list[Draws]:
-    """For runs [R, n] on shared labels [n]: each run's mean per-class recall and its values in the same resamples."""
+    """One `Draws` for each of the runs [R, n] on shared labels [n]: mean per-class recall in shared resamples."""
     return macro_f1_draws(label, predictions, draws, *names, clusters=clusters, recall=True)
 
 
@@ -58,7 +60,7 @@ def macro_f1_draws(
     label: Ints, predictions: NDArray[np.int64], draws: int, *names: object, clusters: Ints | None = None,
     recall: bool = False,
 ) -> list[Draws]:  # fmt: skip
-    """For runs [R, n] on shared labels [n]: each run's macro-F1 (or recall) and its values in the same resamples."""
+    """One `Draws` for each of the runs [R, n] on shared labels [n]: macro-F1 (or recall) in shared resamples."""
     classes, n = np.unique(label), len(label)
     k = len(classes)
     place = np.full(int(max(label.max(), predictions.max())) + 1, -1)

@@ -1,4 +1,7 @@
-"""Many tests in one table: Holm inside a declared family, Benjamini-Hochberg for exploratory cells."""
+"""Corrections for many tests in one table: Holm in a family, Benjamini-Hochberg for exploratory cells.
+
+The procedure is in docs/statistics.md, 'Many tests'.
+"""
 
 from collections.abc import Sequence
 
@@ -25,7 +28,7 @@ def benjamini_hochberg(p: Sequence[float]) -> Matrix:
 
 
 def benjamini_yekutieli(p: Sequence[float]) -> Matrix:
-    """As BH, under any dependence: times 1 + 1/2 + ... + 1/m."""
+    """False discovery rate under any dependence: Benjamini-Hochberg times 1 + 1/2 + ... + 1/m."""
     return np.asarray(scipy_stats.false_discovery_control(p, method="by"), np.float64)
 
 

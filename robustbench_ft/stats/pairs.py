@@ -1,4 +1,7 @@
-"""Checkpoint against checkpoint on the same examples: right for 'did this file change', wrong for methods."""
+"""Checkpoint against checkpoint on the same examples: right for 'did this file change', wrong for methods.
+
+Formulas: docs/statistics.md, 'What a design can show'.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +39,7 @@ def mcnemar(b: int, c: int) -> McNemar:
 
 @dataclass(frozen=True)
 class Flips:
-    """How two checkpoints differ on n shared examples."""
+    """Differences of two checkpoints on n shared examples."""
 
     n: int
     b: int
@@ -48,7 +51,7 @@ class Flips:
 
 
 def flips(a: NDArray[Any], b: NDArray[Any]) -> Flips:
-    """Of correctness [n] of A and of B."""
+    """Compare the correctness [n] of two checkpoints on the same examples."""
     only_a, only_b, n = int(np.sum(a & ~b)), int(np.sum(b & ~a)), len(a)
     gap = only_a - only_b
     se = (only_a + only_b - gap**2 / n) ** 0.5 / n

@@ -1,4 +1,6 @@
-"""What a design can see: minimal detectable differences, and seeds needed, from seed sd and psi.
+"""Power of a design: minimal detectable differences, and seeds needed, from seed sd and psi.
+
+Formulas: docs/statistics.md, 'What a design can show'.
 
 psi = var over examples of the seed-averaged difference, roughly how often two methods disagree; typically .02-.15.
 """
@@ -52,7 +54,7 @@ def detectable(design: Design, seeds: int, alpha: float = ALPHA, wanted: float =
 
 
 def detectable_with(se: float, df: float, alpha: float = ALPHA, wanted: float = POWER) -> float:
-    """As `detectable`, for a comparison whose standard error and df are known."""
+    """The least true difference found with probability `wanted`, from a known standard error and df."""
     if se == 0:
         return 0.0
     guess = float(scipy_stats.t.ppf(1 - alpha / 2, df) + scipy_stats.t.ppf(wanted, df)) * se
@@ -84,5 +86,5 @@ def seeds_needed(design: Design, delta: float, alpha: float = ALPHA, wanted: flo
 
 
 def example_floor(design: Design, alpha: float = ALPHA, wanted: float = POWER) -> float:
-    """What infinitely many seeds could not undercut: about 2.8 sqrt(psi / n)."""
+    """The detectable difference of infinitely many seeds: about 2.8 sqrt(psi / n)."""
     return float(scipy_stats.norm.ppf(1 - alpha / 2) + scipy_stats.norm.ppf(wanted)) * design.v_examples**0.5

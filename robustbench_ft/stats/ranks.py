@@ -1,4 +1,7 @@
-"""Ranks as intervals, and the chance of being best, from bootstrap draws of all methods at once."""
+"""Ranks as intervals, and the chance of being best, from bootstrap draws of all methods at once.
+
+Formulas: docs/statistics.md, 'Ranks'.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +70,7 @@ def suite_draws(
 
 
 def rank_intervals(drawn: Mapping[str, Matrix]) -> dict[str, RankInterval]:
-    """From each method's draws [R]. Rank = 1 + the number of methods that are better in that draw.
+    """Rank intervals from each method's draws [R]. Rank = 1 + the number of methods better in that draw.
 
     Methods with the same answers have the same draws but for rounding, and tie.
     """

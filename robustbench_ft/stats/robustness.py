@@ -1,5 +1,7 @@
 """Robustness beyond accuracy: lines through standard models, and curves met at equal ID accuracy.
 
+Formulas: docs/statistics.md, 'Gains at matched ID accuracy'.
+
 Intervals are those of `intervals`: a function of accuracies is linearised, its gradient times the per-example scores
 takes the place of the scores, and ID and OOD parts of one run stay together.
 """
@@ -44,18 +46,18 @@ class Line:
 
     @property
     def explains(self) -> bool:
-        """Enough of its models to judge another by it."""
+        """True if R2 is at least .5; another model is not judged by a line that explains less."""
         return self.r2 >= 0.5
 
     @property
     def covariance(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Of (intercept, slope)."""
+        """Covariance matrix of (intercept, slope)."""
         s2, cross = self.residual_sd**2, -(self.residual_sd**2) * self.centre / self.spread
         return (s2 * (1 / self.n + self.centre**2 / self.spread), cross), (cross, s2 / self.spread)
 
 
 def fit_line(identity: Matrix, ood: Matrix) -> Line:
-    """Of accuracies [n] in (0, 1)."""
+    """The line through accuracies [n] in (0, 1), one point for each standard model."""
     x, y = logit(identity), logit(ood)
     found = scipy_stats.linregress(x, y)
     residual = y - found.intercept - found.slope * x
@@ -80,7 +82,10 @@ class EffectiveRobustness:
 
 
 def effective_robustness(line: Line, identity: float, ood: float) -> EffectiveRobustness:
-    """Of accuracies in (0, 1)."""
+    """Effective robustness and its line and prediction intervals, from accuracies in (0, 1).
+
+    RbftError where R2 of the line is below .5.
+    """
     if not line.explains:
         raise RbftError(f"the line explains R2 = {line.r2:.2f} of its standard models: no effective robustness from it")
     x = float(logit(np.asarray(identity)))
@@ -98,7 +103,10 @@ def effective_robustness(line: Line, identity: float, ood: float) -> EffectiveRo
 
 
 def measured_effective_robustness(line: Line, identity: Examples, ood: Examples) -> EffectiveRobustness:
-    """Of correctness [S, n]; delta method: d ER = d OOD - c1 q (1 - q) / (p (1 - p)) d ID, q the expected OOD."""
+    """Effective robustness from correctness [S, n], with its interval over seeds and examples.
+
+    Delta method: d ER = d OOD - c1 q (1 - q) / (p (1 - p)) d ID, with q the expected OOD accuracy.
+    """
     p = inner(float(identity.runs.mean()), identity.scores.shape[1])
     found = effective_robustness(line, p, float(ood.runs.mean()))
     slope = line.slope * found.expected * (1 - found.expected) / (p * (1 - p))

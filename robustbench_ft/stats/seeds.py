@@ -1,4 +1,4 @@
-"""Seed-level tests, and what they cannot do."""
+"""Seed-level tests, and the least p they can reach (docs/statistics.md, 'What a design can show')."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def welch(a: Matrix, b: Matrix) -> TTest:
 
 
 def paired_t(a: Matrix, b: Matrix) -> TTest:
-    """Only where seeds are paired by construction."""
+    """Paired t test of seed means. Valid only where seeds are paired by construction."""
     d = a - b
     return _t_test(float(d.mean()), float(d.std(ddof=1)) / len(d) ** 0.5, len(d) - 1.0)
 

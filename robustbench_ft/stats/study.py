@@ -1,4 +1,6 @@
-"""Do the intervals hold what they say? Type-I error and coverage by simulation, as a table with its command on top.
+"""Measure type-I error and coverage of the intervals by simulation. The table has its command on top.
+
+Results: docs/statistics.md, 'What was measured'.
 
     python -m robustbench_ft.stats.study [--replicates 1000] [--out docs/results/statistics_study.md]
 
@@ -111,7 +113,7 @@ def _row(values: list[str]) -> str:
 
 
 def world() -> str:
-    """What the made-up methods are like, measured."""
+    """Describe the simulated methods: accuracy, disagreement and psi, measured on 50,000 examples."""
     rng, n = generator("study", "world"), 50_000
     shared = rng.normal(0, IMAGE, n)
     a, b = (answers(rng, SKILL + shared + rng.normal(0, VIEW, n) + np.zeros((3, 1))) for _ in range(2))

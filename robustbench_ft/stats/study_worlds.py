@@ -84,7 +84,7 @@ class AllClusters(Examples):
 def clustered(
     rng: np.random.Generator, seeds: int, sd: float, clusters: int, evenness: float = 4.0, n: int = 6_000
 ) -> Outcome:
-    """As `crossed`, but the method's view belongs to a cluster (slide, camera); sizes ~ Dirichlet(evenness)."""
+    """One replicate of `crossed` whose method effects belong to clusters of sizes ~ Dirichlet(evenness)."""
     spread = seed_logits(sd)
     shares = rng.dirichlet(np.full(clusters, evenness))
     code = np.sort(np.concatenate([np.arange(clusters), rng.choice(clusters, n - clusters, p=shares)]))
@@ -105,7 +105,7 @@ def clustered(
 def unequal(
     rng: np.random.Generator, seeds: int, sd: float, other_seeds: int, other_sd: float, n: int = 10_000
 ) -> Outcome:
-    """As `crossed`, for methods of different numbers of seeds and different seed sd; sd 0: a deterministic method."""
+    """One replicate of `crossed` with unequal seed numbers and seed sd; sd 0 is a deterministic method."""
     shared, made = rng.normal(0, IMAGE, n), list[Examples]()
     for count, noise in ((seeds, sd), (other_seeds, other_sd)):
         spread = seed_logits(noise)

@@ -1,4 +1,7 @@
-"""Accuracy in the worst group, re-taken in every resample: the draws of its two-way t interval."""
+"""Accuracy in the worst group, re-taken in every resample: the draws of its two-way t interval.
+
+Formulas: docs/statistics.md, 'Metrics that are no mean'.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +18,7 @@ Ints = NDArray[np.int64]
 def worst_group_draws(
     correct: NDArray[np.bool_], group: Ints, draws: int, *names: object, clusters: Ints | None = None
 ) -> list[Draws]:
-    """For runs [R, n]: each run's least accuracy over groups [n] (-1: in none), and its values in shared resamples.
+    """One `Draws` for each of the runs [R, n]: least accuracy over groups [n] (-1: in none) in shared resamples.
 
     Groups are those with examples; each is resampled within itself, so that none can be empty: its examples, or where
     clusters [n] are given the clusters in it (what a cluster adds in several groups is taken as independent: only one

@@ -1,0 +1,79 @@
+"""The pages in docs/: numbers are computed, sections that the code cites exist, and the index is whole."""
+
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS))
+import worked  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+SOURCES = [*sorted((ROOT / "robustbench_ft").rglob("*.py")), *sorted((ROOT / "methods").glob("*.py"))]
+CITED = re.compile(r"docs/statistics\.md, '([^']+)'")
+
+
+def test_the_tables_of_the_statistics_page_are_computed() -> None:
+    page = worked.PAGE.read_text(encoding="utf-8")
+    assert set(re.findall(r"<!-- worked: (\S+) -->", page)) == set(worked.BLOCKS)
+    assert worked.filled(page) == page
+
+
+def test_a_number_typed_into_them_would_be_noticed() -> None:
+    page = worked.PAGE.read_text(encoding="utf-8")
+    half = page.index("half-width, points |") + len("half-width, points | ")
+    assert worked.filled(page[:half] + "9" + page[half + 1 :]) == page
+
+
+def test_the_worked_difference_is_the_boards() -> None:
+    (board,) = json.loads((ROOT / "leaderboards" / "shapes-v1.json").read_text(encoding="utf-8"))
+    row = next(row for row in board["rows"] if row["claim"].endswith(f"{worked.A}.json"))
+    base = next(row for row in board["rows"] if row["claim"].endswith(f"{worked.B}.json"))
+    assert base["name"] == board["baseline"]
+    found, shown = worked.difference(worked.correct(worked.A), worked.correct(worked.B)), row["against_baseline"]
+    names = {"value": "value", "half_width": "half_width", "se": "se", "df": "df", "p": "p", "v_seed": "v_seed",
+             "v_ex": "v_examples"}  # fmt: skip
+    for ours, theirs in names.items():
+        assert found[ours] == pytest.approx(shown[theirs], rel=1e-7), ours
+    assert row["p_adjusted"] == pytest.approx(4 * found["p"], rel=1e-7)  # as the page says
+    assert found["v_seed"] > found["v_ex"]
+    assert np.sqrt(found["v_ex"]) < found["se"] * 2 / 3
+
+
+def test_every_section_that_the_code_cites_exists() -> None:
+    page = worked.PAGE.read_text(encoding="utf-8")
+    sections = set(re.findall(r"^## (.+)$", page, re.MULTILINE))
+    cited = {name: path for path in SOURCES for name in CITED.findall(path.read_text(encoding="utf-8"))}
+    assert len(cited) > 5
+    assert set(cited) <= sections, set(cited) - sections
+
+
+def test_no_docstring_cites_a_document_that_is_elsewhere() -> None:
+    for path in SOURCES:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert "statistics.md" not in line or "docs/statistics.md, '" in line, (path, line)
+            assert not re.search(r"\([1-5]\.1?\d\)", line), (path, line)
+
+
+def test_docstrings_name_what_is_returned_or_done() -> None:
+    """A docstring starts with a verb or a noun, not with the rest of a sentence ("Of scores", "As `mean`")."""
+    odd: list[str] = []
+    for package in ("stats", "metrics", "compare", "claims", "board", "doctor", "custom", "images", "pixels"):
+        for path in sorted((ROOT / "robustbench_ft" / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    text = ast.get_docstring(node) or ""
+                    if text.split(" ", 1)[0] in ("Of", "As"):
+                        odd.append(f"{path.relative_to(ROOT)}: {text.splitlines()[0]}")
+    assert not odd, odd
+
+
+def test_the_index_names_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#:]+)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - {"index.md"}
+    assert linked - {"../README.md"} == pages

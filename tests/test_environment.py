@@ -1,0 +1,37 @@
+"""The machine as records describe it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import Tiny
+
+from robustbench_ft import environment, plan, runner
+from robustbench_ft.record import store
+
+
+def high_water_mark() -> float:
+    """MiB, as the kernel counts it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_peak_memory_of_a_cpu_run_is_the_kernels() -> None:
+    found = environment.peak_memory_mib(torch.device("cpu"))
+    assert found == pytest.approx(high_water_mark(), rel=0.2)
+    kept = torch.ones(64 * 2**18)  # 64 MiB: a process that grew past its peak has another one
+    assert environment.peak_memory_mib(torch.device("cpu")) >= found
+    assert kept.sum() > 0
+
+
+@pytest.mark.usefixtures("shelves")
+def test_records_hold_the_cost_of_their_run(tiny_model: str, tmp_path: Path) -> None:
+    request = plan.Request(("ft",), ("tiny",), (tiny_model,))
+    [folder] = runner.run_cells(plan.make(request), runner.Workshop(tmp_path, torch.device("cpu")))
+    cost = store.Record(folder).env["cost"]
+    assert cost["peak_memory_mib"] > 100  # torch alone takes more
+    assert cost["trained_parameters"] > 0
+    assert 0 < cost["fit_seconds"] < 600
+    assert cost["fit_images_per_second"] == pytest.approx(Tiny.recipe.batch * 6 / cost["fit_seconds"], rel=0.5)

@@ -1,0 +1,179 @@
+"""Reports and boards against the stored predictions: clusters, paired seeds, frontiers, reference curves, pictures."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import made
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from robustbench_ft import stats
+from robustbench_ft.board import figures, ranking, svg
+from robustbench_ft.claims import shelf
+from robustbench_ft.cli.main import main
+from robustbench_ft.compare import compare, figure, load, report, tradeoffs
+from robustbench_ft.record import store
+from robustbench_ft.stats.intervals import Examples
+
+TRUST = {"origin": "rerun", "by": None}
+
+
+def correct(root: Path, method: str, candidate: str, split: str) -> Any:
+    """[S, n] of the records under `root`, seeds in order."""
+    folders = sorted(root.glob(f"*/*/{method}-*/seed-*"))
+    return np.stack([store.Record(folder).predictions(candidate, split).correct for folder in folders])
+
+
+def test_reports_take_clusters_as_units(tmp_path: Path) -> None:
+    world = made.World(skills={"ft": made.SKILLS["ft"]}, n=120, cluster=20, shifts=("sketch",))
+    made.write(tmp_path, world)
+    done = CliRunner().invoke(main, ["report", str(tmp_path), "--format", "json"], catch_exceptions=False)
+    (row,) = json.loads(done.output)[0]["rows"]
+    codes, scores = np.arange(120) // 20, correct(tmp_path, "ft", "final", "sketch")
+    expected, plain = stats.mean([Examples(scores, codes)]), stats.mean([Examples(scores)])
+    assert row["cells"]["sketch"]["low"] == pytest.approx(expected.low, rel=1e-9)
+    assert row["cells"]["sketch"]["high"] == pytest.approx(expected.high, rel=1e-9)
+    assert abs(expected.half_width / plain.half_width - 1) > 0.05
+    identity = stats.mean([Examples(correct(tmp_path, "ft", "final", "test"))])  # no clusters declared there
+    assert row["cells"]["ID"]["high"] == pytest.approx(identity.high, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def derived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs in which wise-ft is made from ft, and a board of them."""
+    root = tmp_path_factory.mktemp("derived")
+    skills = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
+    made.write(root / "runs", made.World(skills=skills, n=150, derived=True, seed_sd=0.4))
+    shelf.add([root / "runs"], root / "boards", TRUST)
+    return root
+
+
+def test_boards_pair_the_seeds_of_rows_made_from_one_another(derived: Path) -> None:
+    (board,) = ranking.boards(shelf.find(derived / "boards"))
+    rows = {row.name: row for row in board.rows}
+    base = [correct(derived / "runs", "ft", "final", split) for split in made.SHIFTS]
+    for name, method, candidate, paired in (
+        ("wise-ft (alpha=0.5)", "wise-ft", "alpha-0.5", True), ("lipsum", "lipsum", "final", False),
+    ):  # fmt: skip
+        own = [correct(derived / "runs", method, candidate, split) for split in made.SHIFTS]
+        expected, other = (stats.difference(_examples(own), _examples(base), p) for p in (paired, not paired))
+        found = rows[name].against
+        assert found is not None
+        assert rows[name].ranked
+        assert found.half_width == pytest.approx(expected.half_width, rel=1e-9), name
+        assert abs(other.half_width / expected.half_width - 1) > 0.02
+
+
+def _examples(sets: list[Any]) -> list[Examples]:
+    return [Examples(scores) for scores in sets]
+
+
+def test_frontiers_meet_at_shared_id_accuracies(tmp_path: Path) -> None:
+    """Two methods, two learning rates each: the higher one gains ID accuracy and loses OOD accuracy."""
+    for lr, shift in ((1e-4, (0.8, 0.6)), (1e-3, (1.8, -0.4))):
+        skills = {"ft": shift, "lipsum": (shift[0], shift[1] + 0.5)}
+        made.write(tmp_path, made.World(skills=skills, n=300, lr=lr, seed_sd=0.01))
+    (arena,) = load(store.find_records([tmp_path]))
+    more = tradeoffs.beyond(compare(arena, "ft (lr=0.0001)"))
+    found = {f.method: f for f in more.frontiers}
+    assert found.keys() == {"ft", "lipsum"}
+    low, middle, high = more.places
+    assert low < middle < high
+    for f in found.values():
+        assert f.points == 2
+        assert f.id_range[0] <= low
+        assert high <= f.id_range[1]
+        assert f.at[0].value > f.at[1].value > f.at[2].value  # OOD falls as ID rises
+    assert found["ft"].gap == ()
+    for place, gap in enumerate(found["lipsum"].gap):
+        assert gap.value == pytest.approx(found["lipsum"].at[place].value - found["ft"].at[place].value)
+        assert gap.value > 0.03
+        assert gap.low > 0
+    shown = [text.title for text in tradeoffs.sections(more)]
+    assert "Frontiers over settings and alphas" in shown
+
+
+@pytest.fixture(scope="module")
+def two_curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Families of two learning rates, each made from its own ft: three seeds of the one, five of the other."""
+    root = tmp_path_factory.mktemp("curves")
+    ends = {"zero-shot": (0.4, 0.2), "lipsum": (1.0, 0.5)}
+    made.write(root, made.World(skills=ends, n=150))
+    for lr, skill, seeds in ((1e-4, (1.5, -0.2), (0, 1, 2)), (1e-3, (1.9, -0.5), (0, 1, 2, 3, 4))):
+        made.write(root, made.World(skills={"ft": skill, "wise-ft": skill}, n=150, lr=lr, seeds=seeds, derived=True))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("baseline", "curve"),
+    [("ft (lr=0.0001)", "lr=0.0001"), ("ft (lr=0.001)", "lr=0.001"), ("lipsum", "lr=0.001"), ("zero-shot", "lr=0.001")],
+)  # fmt: skip
+def test_the_reference_curve_is_the_baselines_else_that_of_most_seeds(
+    two_curves: Path, baseline: str, curve: str
+) -> None:
+    (arena,) = load(store.find_records([two_curves]))
+    more = tradeoffs.beyond(compare(arena, baseline))
+    assert more.frontiers
+    assert all(e.seeds == 5 for f in more.frontiers for e in f.at)  # settings of three seeds are not joined to these
+    assert curve in more.reference.split("(")[1].replace(")", "").split(", "), more.reference
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def segments(axes: Any) -> set[tuple[float, ...]]:
+    """Ends of every straight line of two points that is drawn, rounded: (x0, y0, x1, y1)."""
+    found = [line for part in axes.collections if hasattr(part, "get_segments") for line in part.get_segments()]
+    found += [line.get_xydata() for line in axes.lines if len(line.get_xydata()) == 2]
+    return {tuple(np.round(np.ravel(line), 6).tolist()) for line in found}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Figures that are drawn, kept open."""
+    from matplotlib import pyplot as plt
+
+    kept: list[Any] = []
+    close = plt.close
+    monkeypatch.setattr(plt, "close", kept.append)
+    yield kept
+    for one in kept:
+        close(one)
+
+
+def test_the_scatter_of_a_report_draws_intervals(derived: Path, tmp_path: Path, drawn: list[Any]) -> None:
+    (table,) = report.tables(store.find_records([derived / "runs"]))
+    figure.scatter(table, tmp_path / "scatter.png")
+    assert (tmp_path / "scatter.png").read_bytes()[:4] == b"\x89PNG"
+    (axes,) = drawn[0].axes
+    bars = segments(axes)
+    for line in table.lines:
+        if line.row.selection == "fixed":
+            x, y = (line.cells[name].estimate for name in ("ID", "mean OOD"))
+            place = round(100 * x.value, 6)
+            assert (place, round(100 * y.low, 6), place, round(100 * y.high, 6)) in bars, line.row.name
+            across = (round(100 * x.low, 6), round(100 * y.value, 6), round(100 * x.high, 6), round(100 * y.value, 6))
+            assert across in bars
+
+
+def test_the_figures_of_a_board_draw_intervals(
+    derived: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (board,) = ranking.boards(shelf.find(derived / "boards"))
+    monkeypatch.setattr(svg, "text", lambda *_: "")
+    figures.scatter(board, "s")
+    figures.shifts(board, "t")
+    scatter, shifts = drawn
+    bars = segments(scatter.axes[0])
+    for place, row in enumerate(board.rows):
+        x, y = row.estimate("ID"), row.estimate("mean OOD")
+        at = round(100 * x.value, 6)
+        assert (at, round(100 * y.low, 6), at, round(100 * y.high, 6)) in bars, row.name
+        level = round(100 * y.value, 6)
+        assert (round(100 * x.low, 6), level, round(100 * x.high, 6), level) in bars, row.name
+        for axes, column in zip(shifts.axes, ("ID", *board.shifts), strict=False):
+            found = row.estimate(column)
+            assert (round(100 * found.low, 6), place, round(100 * found.high, 6), place) in segments(axes), column
