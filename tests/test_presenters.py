@@ -22,6 +22,7 @@ from robustbench_ft.compare.rows import settings
 from robustbench_ft.compare.text import markdown, points
 from robustbench_ft.errors import RbftError
 from robustbench_ft.record import store
+from robustbench_ft.record.summary import read_cell
 
 TRUST = {"origin": "rerun", "by": None}
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
@@ -208,7 +209,7 @@ def perfect(found: Any) -> Any:
 def test_settings_that_were_set_by_hand_name_a_row_and_rename_no_other() -> None:
     request = plan.Request(method=("lp-ft",), suite=("shapes",), precision="fp32")
     own, probed = (plan.make(replace(request, set=pairs))[0] for pairs in ((), (("probe", "logistic"),)))
-    named = settings({cell.digest: cell.to_json() for cell in (own, probed)})
+    named = settings({cell.digest: read_cell(cell.to_json(), Path("cell.json")) for cell in (own, probed)})
     assert named == {own.digest: "", probed.digest: "probe=logistic"}
 
 
