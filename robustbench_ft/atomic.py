@@ -47,7 +47,7 @@ def write_bytes(path: Path, content: bytes, hint: str) -> None:
 def sweep(folder: Path) -> None:
     """Remove the neighbours that processes which are no more left under `folder`."""
     for path in folder.rglob(".*"):
-        words = path.name.split(".")  # '.PID.N.NAME'; versions before 0.3 wrote '.NAME.PID'
+        words = path.name.split(".")  # '.PID.N.NAME'; earlier versions wrote '.NAME.PID'
         pid = words[1] if len(words) > 3 and words[1].isdecimal() else words[-1]
         if pid.isdecimal() and len(words) > 2 and not _lives(int(pid)):
             with suppress(OSError):  # another process was faster

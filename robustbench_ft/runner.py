@@ -31,6 +31,7 @@ from .progress import Progress
 from .prompts import Task
 from .record import store
 from .record.store import Json
+from .record.summary import SCHEMA, read_summary
 from .suite import Suite, sealed
 from .train import InterruptedRun
 
@@ -143,6 +144,7 @@ def _write_environment(
 ) -> None:
     """env.json: what it ran on, on which data (train first), and what it cost."""
     store.write_json(folder / "env.json", {
+        "schema": SCHEMA,
         **environment.describe(workshop.device),
         **({"gpu_decode": True} if workshop.gpu_decode else {}),
         "data": {split.name: _data(suite, split) for split in splits},
@@ -231,6 +233,7 @@ def _summary(model: Clip | Family, suite: Suite, cell: Cell, results: dict[str, 
     val, metric = suite.selector(cell.protocol), suite.selection_metric(cell.protocol)
     evaluated = suite.evaluated(cell.protocol)
     summary: Json = {
+        "schema": SCHEMA,
         "version": metrics.VERSION,
         "default": _default(model),
         "axis": dict(model.axis) if isinstance(model, Family) else {},
@@ -247,7 +250,7 @@ def _summary(model: Clip | Family, suite: Suite, cell: Cell, results: dict[str, 
         "selection_metric": metric,
         "candidates": results,
     }
-    return {**summary, "id_val": by_validation(summary)}
+    return {**summary, "id_val": by_validation(read_summary(summary, Path("metrics.json")))}
 
 
 class _Log:

@@ -115,8 +115,8 @@ def test_a_family_has_a_fixed_row_a_chosen_row_and_its_curve(root: Path) -> None
     assert len(run.choices["test"]) == 11
     assert set(run.scored["test"]) == {
         "alpha-0.5",
-        by_validation(run.metrics),
-        by_oracle(run.metrics),
+        by_validation(run.numbers),
+        by_oracle(run.numbers),
     }  # only what rows need
 
 

@@ -299,7 +299,7 @@ def test_bad_requests_are_one_line(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "cell.json").write_text("{}")
     (tmp_path / "x" / "done").touch()
-    assert "lacks 'suite'" in refusal("compare", tmp_path)
+    assert "cell.json is damaged: suite: field required;" in refusal("compare", tmp_path)
 
 
 def test_an_ambiguous_baseline_lists_its_rows(tmp_path: Path) -> None:

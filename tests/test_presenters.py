@@ -22,6 +22,7 @@ from robustbench_ft.compare.rows import settings
 from robustbench_ft.compare.text import markdown, points
 from robustbench_ft.errors import RbftError
 from robustbench_ft.record import store
+from robustbench_ft.record.summary import read_cell
 
 TRUST = {"origin": "rerun", "by": None}
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
@@ -208,17 +209,17 @@ def perfect(found: Any) -> Any:
 def test_settings_that_were_set_by_hand_name_a_row_and_rename_no_other() -> None:
     request = plan.Request(method=("lp-ft",), suite=("shapes",), precision="fp32")
     own, probed = (plan.make(replace(request, set=pairs))[0] for pairs in ((), (("probe", "logistic"),)))
-    named = settings({cell.digest: cell.to_json() for cell in (own, probed)})
+    named = settings({cell.digest: read_cell(cell.to_json(), Path("cell.json")) for cell in (own, probed)})
     assert named == {own.digest: "", probed.digest: "probe=logistic"}
 
 
 def test_no_two_rows_are_called_alike() -> None:
     (own,) = plan.make(plan.Request(method=("ft",), suite=("shapes",), precision="fp32"))
     older, cropped = replace(own, method_version=0), replace(own, shared={"crop-flip": 2})
-    named = settings({cell.digest: cell.to_json() for cell in (own, older, cropped)})
+    named = settings({cell.digest: read_cell(cell.to_json(), Path("cell.json")) for cell in (own, older, cropped)})
     assert list(named.values()) == ["version=1", "version=0", "version=1, crop-flip=2"]
     partial = replace(own, partial=True)  # differs in what no row shows
-    named = settings({cell.digest: cell.to_json() for cell in (own, partial)})
+    named = settings({cell.digest: read_cell(cell.to_json(), Path("cell.json")) for cell in (own, partial)})
     assert sorted(named.values()) == sorted([own.digest[:8], partial.digest[:8]])
 
 

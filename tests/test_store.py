@@ -137,7 +137,7 @@ def test_a_damaged_file_is_named_in_one_line(damage: str, tmp_path: Path) -> Non
 CELL = {
     "suite": "tiny", "suite_version": 1, "method": "ft", "method_version": 1, "protocol": "clean", "precision": "fp32",
     "model": {"name": "m", "pretrained": "", "weights": "w"}, "seed": 4, "digest": "0123456789", "settings": {},
-    "recipe": None,
+    "recipe": None, "recipe_source": "none", "deterministic": True,
 }  # fmt: skip
 
 

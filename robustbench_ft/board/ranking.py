@@ -78,7 +78,7 @@ def _baseline(
     if len(claims) != 1:
         return None, f"{len(claims)} claims of {METHOD}, and board.toml names none of them the baseline"
     digest = claims[0].content["training"]["config_sha256"]
-    row = next(row for row in arena.rows if row.cell["digest"] == digest and row.selection == "fixed")
+    row = next(row for row in arena.rows if row.config.digest == digest and row.selection == "fixed")
     return (row, "") if arena.complete(row) else (None, f"the baseline {row.name} lacks a test set")
 
 
@@ -94,7 +94,7 @@ def _rows(group: Sequence[Stored], found: Comparison, more: Beyond) -> list[Row]
     gains = {gain.row: gain.estimate for gain in more.gains}
     made: list[Row] = []
     for line in found.lines:
-        source, tested, ranked = sources[line.row.cell["digest"]], against.get(line.row.name), line.status == "ranked"
+        source, tested, ranked = sources[line.row.config.digest], against.get(line.row.name), line.status == "ranked"
         made.append(Row(
             key="", name=line.row.name, source=source, result=_result(source, line), status=line.status,
             also=line.row.also, transductive=line.row.transductive, letters=line.letters, rank=line.rank,

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from robustbench_ft.compare.rows import by_oracle, by_validation, selection_metric
 from robustbench_ft.data import Ints, Predictions
 from robustbench_ft.errors import RbftError
-from robustbench_ft.metrics import ACCURACY, further_columns, named, official_of
+from robustbench_ft.metrics import ACCURACY, further_columns, named
 from robustbench_ft.record.store import Json, Record, read_json, write_bytes, write_json
-from robustbench_ft.record.summary import RESTORE, read_cell, read_environment, read_part
+from robustbench_ft.record.summary import RESTORE, Summary, read_cell, read_environment, read_part, read_summary
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made at import, unseen by type checkers
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
@@ -72,10 +72,20 @@ class Bundle:
         found = {name: {split: self._scores(name, split) for split in self.choices} for name in candidates}
         return {**self.summary, "candidates": found}
 
+    @cached_property
+    def told(self) -> Summary:
+        """The summary, typed; its numbers are in `numbers`."""
+        return read_part(self.summary, Path(RECORD), RESTORE)
+
+    @cached_property
+    def numbers(self) -> Summary:
+        """What `metrics` says, typed."""
+        return read_summary(self.metrics, Path(RECORD), RESTORE)
+
     def _scores(self, candidate: str, split: str) -> dict[str, float]:
         """Accuracy and the official metric, which need no probabilities."""
         answers = replace(self.any(split), prediction=self.choices[split][candidate])
-        return {metric: named(metric, answers) for metric in {ACCURACY, official_of(self.summary, split)}}
+        return {metric: named(metric, answers) for metric in {ACCURACY, self.told.official_of(split)}}
 
 
 def split_names(summary: Json) -> tuple[str, ...]:
@@ -87,20 +97,20 @@ def split_names(summary: Json) -> tuple[str, ...]:
 
 def from_record(record: Record) -> Bundle:
     """The bundle of a finished cell. RbftError where a split or candidate has no predictions."""
-    metrics, cell = record.metrics, record.cell
-    summary = {key: metrics[key] for key in ("default", "axis", "splits", "shift_groups")}
-    if selection_metric(metrics) != official_of(metrics, metrics["splits"]["val"]):
-        summary |= {"selection_metric": selection_metric(metrics)}
-    summary |= {"transductive": True} if metrics.get("transductive") else {}
-    summary |= {"clusters": metrics.get("clusters", {}), "resolution": _resolution(record.folder)}
+    metrics, told, cell = record.metrics, record.summary, record.cell
+    summary: Json = {key: metrics[key] for key in ("default", "axis", "splits", "shift_groups")}
+    if selection_metric(told) != told.official_of(told.splits.val):
+        summary |= {"selection_metric": selection_metric(told)}
+    summary |= {"transductive": True} if told.transductive else {}
+    summary |= {"clusters": told.clusters, "resolution": _resolution(record.folder)}
     if further_columns(metrics):
-        summary |= {"official": metrics["official"], "views": metrics.get("views", [])}
-    names = sorted(metrics["candidates"])
+        summary |= {"official": told.official, "views": told.views}
+    names = sorted(told.candidates)
     whole = {split: {name: record.predictions(name, split) for name in names} for split in split_names(summary)}
     choices = {split: {name: p.prediction for name, p in found.items()} for split, found in whole.items()}
     draft = Bundle({"cell": _portable(cell), "env": record.env, "summary": summary}, whole, choices)
-    kept = {summary["default"], by_validation(draft.metrics)}
-    kept |= {by_oracle(draft.metrics)} if summary["axis"] else set()
+    kept = {told.default, by_validation(draft.numbers)}
+    kept |= {by_oracle(draft.numbers)} if told.axis else set()
     scored = {split: {name: p for name, p in found.items() if name in kept} for split, found in whole.items()}
     return Bundle(draft.record, scored, choices)
 

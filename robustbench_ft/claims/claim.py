@@ -112,7 +112,7 @@ def _selection(run: Bundle) -> str:
         return "none"
     if recipe.get("select", "best") == "last":
         return "last checkpoint"
-    return f"checkpoint by {'the reported ID set' if reported_selection(run.summary) else 'ID validation'}"
+    return f"checkpoint by {'the reported ID set' if reported_selection(run.told) else 'ID validation'}"
 
 
 def config_digest(cell: Json) -> str | None:
@@ -202,8 +202,8 @@ def _rows(runs: Sequence[Bundle]) -> list[Json]:
     fixed = [run.summary["default"] for run in runs]
     if not runs[0].summary["axis"]:
         return [_row(runs, fixed, FIXED)]
-    rule = BY_REPORTED if reported_selection(runs[0].summary) else BY_VALIDATION
-    chosen = {rule: [by_validation(run.metrics) for run in runs], ORACLE: [by_oracle(run.metrics) for run in runs]}
+    rule = BY_REPORTED if reported_selection(runs[0].told) else BY_VALIDATION
+    chosen = {rule: [by_validation(run.numbers) for run in runs], ORACLE: [by_oracle(run.numbers) for run in runs]}
     return [_row(runs, fixed, FIXED), *(_row(runs, names, selection) for selection, names in chosen.items())]
 
 

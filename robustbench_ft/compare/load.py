@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustbench_ft.errors import RbftError
-from robustbench_ft.metrics import ACCURACY, WORST, official_of, title_of
-from robustbench_ft.record.store import Json, Record
+from robustbench_ft.metrics import ACCURACY, WORST, title_of
+from robustbench_ft.record.store import Record
+from robustbench_ft.record.summary import ModelUsed
 from robustbench_ft.stats.intervals import Examples, Sample
 from robustbench_ft.stats.macro_f1 import DRAWS, macro_f1_draws, macro_recall_draws, stack
 from robustbench_ft.stats.worst_group import worst_group_draws
@@ -104,13 +105,13 @@ class Arena:
     def origins(self) -> dict[str, str]:
         """Record folder -> folder of the training run it holds. A family whose last alpha predicts exactly what a plain
         run of the same seed does was made from that run: its rows are paired with it, seed by seed."""
-        plain = [r for r in self.records if not r.metrics["axis"] and not r.cell["deterministic"]]
+        plain = [r for r in self.records if not r.summary.axis and not r.config.deterministic]
         found = {str(r.folder): str(r.folder) for r in self.records}
         for record in self.records:
-            axis: dict[str, float] = record.metrics["axis"]
+            axis = record.summary.axis
             last = max(axis, key=lambda c: axis[c]) if axis else ""
             for other in plain if axis and axis[last] == 1 else ():
-                if other.seed == record.seed and self._same((record, last), (other, str(other.metrics["default"]))):
+                if other.seed == record.seed and self._same((record, last), (other, other.summary.default)):
                     found[str(record.folder)] = str(other.folder)
         return found
 
@@ -140,39 +141,38 @@ def load(records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True) 
 def arena_of(records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True) -> Arena:
     """The arena of runs on one suite with one model."""
     check_same_data(records)
-    cell, meta = records[0].cell, records[0].metrics
-    val, test, shifts = str(meta["splits"]["val"]), str(meta["splits"]["test"]), tuple(meta["splits"]["shifts"])
+    cell, told, data = records[0].config, records[0].summary, records[0].environment.data
+    val, test, shifts = told.splits.val, told.splits.test, tuple(told.splits.shifts)
     made = rows(records, grids)
-    official = {s: m for s in (val, test, *shifts) if (m := official_of(meta, s)) != ACCURACY}
+    official = {s: m for s in (val, test, *shifts) if (m := told.official_of(s)) != ACCURACY}
     chosen = {s: official.get(s, ACCURACY) if metric == OFFICIAL else metric for s in (test, *shifts)}
     readers = {s: SplitReader(s, m if m in PER_EXAMPLE else ACCURACY) for s, m in chosen.items()}
     scores = {split: {row.name: stacked(readers[split], row.runs) for row in made} for split in readers}
-    names: dict[str, str] = meta.get("clusters", {})
+    names = told.clusters
     clusters = {split: _clusters(readers[split], made, scores[split], names.get(split)) for split in readers}
     samples: dict[str, dict[str, Sample]] = {row.name: {} for row in made}
     for split, reader in readers.items():
         present = [row for row in made if scores[split][row.name] is not None]
         of_split = samples_of(
-            chosen[split], f"{cell['suite']}-v{cell['suite_version']}", reader,
+            chosen[split], f"{cell.suite}-v{cell.suite_version}", reader,
             {row.name: row.runs for row in present}, clusters[split],
         )  # fmt: skip
         for name, sample in of_split.items():
             samples[name][split] = sample
-    data = records[0].env["data"]
     return Arena(
-        suite=cell["suite"], version=cell["suite_version"], model=model_name(cell), weights=cell["model"]["weights"],
-        protocol=cell["protocol"], metric=metric, val=val, test=test, shifts=shifts,
-        groups={name: tuple(members) for name, members in meta["shift_groups"].items()}, official=official,
+        suite=cell.suite, version=cell.suite_version, model=model_name(cell.model), weights=cell.model.weights,
+        protocol=cell.protocol, metric=metric, val=val, test=test, shifts=shifts,
+        groups={name: tuple(members) for name, members in told.shift_groups.items()}, official=official,
         n={split: len(reader.label) for split, reader in readers.items()},
-        digests={split: str(data[split]["digest"]) for split in readers if split in data},
+        digests={split: data[split].digest for split in readers if split in data},
         clusters=clusters, cluster_names=names, rows=tuple(made), samples=samples, records=tuple(records),
-        readers=readers, partial=bool(cell.get("partial")), selects_on_reported=reported_selection(meta),
+        readers=readers, partial=cell.partial, selects_on_reported=reported_selection(told),
     )  # fmt: skip
 
 
-def model_name(cell: Json) -> str:
+def model_name(model: ModelUsed) -> str:
     """The model's name with its pretrained tag."""
-    return " ".join(part for part in (cell["model"]["name"], cell["model"]["pretrained"]) if part)
+    return " ".join(part for part in (model.name, model.pretrained) if part)
 
 
 def _clusters(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_ft.metrics import Column, further_columns, official_of
+from robustbench_ft.metrics import Column, further_columns
 from robustbench_ft.record.store import Record
 from robustbench_ft.stats import Estimate
 from robustbench_ft.stats import mean as interval
@@ -88,7 +88,7 @@ def _curves(arena: Arena) -> dict[str, Sequence[tuple[float, float, float]]]:
     """(alpha, ID, mean OOD) along each family, means over seeds, under the name of the family's first row."""
     found: dict[str, Sequence[tuple[float, float, float]]] = {}
     for digest, members in curve_runs(arena.records).items():
-        name = next(row.name for row in arena.rows if row.cell["digest"] == digest and row.selection == "fixed")
+        name = next(row.name for row in arena.rows if row.config.digest == digest and row.selection == "fixed")
         found[name] = [
             (alpha, _mean(runs, (arena.test,)), _mean(runs, arena.shifts)) for alpha, runs in members
         ]  # fmt: skip
@@ -100,7 +100,7 @@ def _mean(runs: Sequence[tuple[Record, str]], splits: Sequence[str]) -> float:
     return float(
         np.mean(
             [
-                record.metrics["candidates"][candidate][split][official_of(record.metrics, split)]
+                record.summary.candidates[candidate][split][record.summary.official_of(split)]
                 for record, candidate in runs
                 for split in splits
             ]
@@ -116,12 +116,12 @@ def shown_name(line: Line) -> str:
 
 def fit_seconds(row: Row) -> float:
     """Seconds of training, mean over seeds."""
-    return float(np.mean([record.env["cost"]["fit_seconds"] for record, _ in row.runs]))
+    return float(np.mean([record.environment.cost.fit_seconds for record, _ in row.runs]))
 
 
 def further_values(row: Row, column: Column) -> list[float]:
     """A number beside the official metrics, by seed."""
-    return [float(record.metrics["candidates"][c][column.split][column.metric]) for record, c in row.runs]
+    return [record.summary.candidates[c][column.split][column.metric] for record, c in row.runs]
 
 
 def footnote(table: Table) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from robustbench_ft.errors import RbftError
-from robustbench_ft.metrics import official_of
 from robustbench_ft.metrics.across import RULES, Setting
-from robustbench_ft.record.store import Json, Record
+from robustbench_ft.record.store import Record
+from robustbench_ft.record.summary import CellRecord, Summary
 
 BY_VAL = "alpha by ID val"
 BY_REPORTED = "alpha by the reported ID set"
@@ -46,19 +46,19 @@ class Row:
         return tuple((str(record.folder), candidate) for record, candidate in self.runs)
 
     @property
-    def cell(self) -> Json:
+    def config(self) -> CellRecord:
         """The configuration of its first seed."""
-        return self.runs[0][0].cell
+        return self.runs[0][0].config
 
     @property
     def recipe(self) -> Mapping[str, Any] | None:
         """The training recipe of its first seed; None for a method that trains nothing."""
-        return self.cell["recipe"]
+        return self.config.recipe
 
     @property
     def transductive(self) -> bool:
         """True if an answer of the method may depend on other test images."""
-        return any(record.metrics.get("transductive") for record, _ in self.runs)
+        return any(record.summary.transductive for record, _ in self.runs)
 
 
 def arenas(records: Iterable[Record], apart: bool = False) -> list[list[Record]]:
@@ -68,16 +68,14 @@ def arenas(records: Iterable[Record], apart: bool = False) -> list[list[Record]]
     """
     found: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        cell = record.cell
-        try:
-            key = cell["suite"], cell["model"]["name"], cell["model"]["weights"]
-            further = (str(cell["suite_version"]), cell["protocol"]) if apart else ()
-        except (KeyError, TypeError) as error:
-            raise RbftError(f"{record.folder / 'cell.json'} is no cell of rbft: it lacks {error}") from error
+        cell = record.config
+        key = cell.suite, cell.model.name, cell.model.weights
+        further = (str(cell.suite_version), cell.protocol) if apart else ()
         found.setdefault((*key, *further), []).append(record)
     for (suite, *_), group in found.items():
-        for what, field in (("versions of the suite", "suite_version"), ("protocols", "protocol")):
-            values = sorted({str(record.cell[field]) for record in group})
+        versions = {str(record.config.suite_version) for record in group}
+        protocols = {record.config.protocol for record in group}
+        for what, values in (("versions of the suite", sorted(versions)), ("protocols", sorted(protocols))):
             if len(values) > 1:
                 raise RbftError(
                     f"runs on '{suite}' are of different {what} ({', '.join(values)}): their numbers never meet; "
@@ -91,7 +89,7 @@ def arenas(records: Iterable[Record], apart: bool = False) -> list[list[Record]]
 def rows(records: Sequence[Record], grids: bool = True) -> list[Row]:
     """All rows of one arena, zero-shot first, then by method and learning rate; `grids`: also rules over rates."""
     by_digest = by_setting(records)
-    named = settings({digest: group[0].cell for digest, group in by_digest.items()})
+    named = settings({digest: group[0].config for digest, group in by_digest.items()})
     made: list[Row] = []
     for digest, group in sorted(by_digest.items(), key=lambda item: _order(item[1][0])):
         made += _rows_of_cell(group, named[digest])
@@ -104,11 +102,11 @@ def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Digest of a configuration -> its runs by seed."""
     found: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.seed):
-        found.setdefault(record.cell["digest"], []).append(record)
+        found.setdefault(record.config.digest, []).append(record)
     return found
 
 
-def settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def settings(cells: Mapping[str, CellRecord]) -> dict[str, str]:
     """Names what each cell changes, e.g. 'lr=0.0001', by digest.
 
     A cell that follows the declared recipe shows nothing, so that another's row renames none. Where that leaves two
@@ -117,7 +115,7 @@ def settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     flat = {digest: _values(cell) for digest, cell in cells.items()}
     named = {digest: _text(_changed(cells[digest], own)) for digest, own in flat.items()}
     for digest, own in flat.items():
-        rivals = [d for d, cell in cells.items() if cell["method"] == cells[digest]["method"]]
+        rivals = [d for d, cell in cells.items() if cell.method == cells[digest].method]
         texts = [_text(_changed(cells[d], flat[d])) for d in rivals]
         if len(set(texts)) < len(texts):
             differing = {k: v for k, v in own.items() if k != "alpha" and any(flat[d].get(k) != v for d in rivals)}
@@ -127,17 +125,17 @@ def settings(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return named
 
 
-def _values(cell: Mapping[str, Any]) -> dict[str, Any]:
+def _values(cell: CellRecord) -> dict[str, Any]:
     """Everything that can set two cells of a method apart; `version` is the method's."""
-    further = {"precision": cell["precision"], "version": cell.get("method_version", 1), **cell.get("shared", {})}
-    return {**(cell["recipe"] or {}), **cell["settings"], **further}
+    further = {"precision": cell.precision, "version": cell.method_version, **cell.shared}
+    return {**(cell.recipe or {}), **cell.settings, **further}
 
 
-def _changed(cell: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _changed(cell: CellRecord, values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that were set by hand, as `recipe_source` names them, in the order of the recipe."""
-    found = _CHANGED.search(str(cell.get("recipe_source", "")))
+    found = _CHANGED.search(cell.recipe_source)
     names = {name.strip() for name in found[1].split(",")} if found else set[str]()
-    base = re.search(r"--recipe (\S+?)(?:,|$)", str(cell.get("recipe_source", "")))
+    base = re.search(r"--recipe (\S+?)(?:,|$)", cell.recipe_source)
     changed = {name: value for name, value in values.items() if name in names and name != "alpha"}
     return ({"recipe": base[1]} if base else {}) | changed
 
@@ -151,10 +149,9 @@ def join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def reported_selection(summary: Json) -> bool:
+def reported_selection(summary: Summary) -> bool:
     """True if candidates are selected on images that a column of the table reports."""
-    splits = summary["splits"]
-    return splits["val"] in (splits["test"], *splits["shifts"])
+    return summary.splits.val in (summary.splits.test, *summary.splits.shifts)
 
 
 def choose(values: Mapping[str, float], axis: Mapping[str, float]) -> str:
@@ -163,43 +160,42 @@ def choose(values: Mapping[str, float], axis: Mapping[str, float]) -> str:
     return max(names, key=values.__getitem__)
 
 
-def by_validation(summary: Json) -> str:
+def by_validation(summary: Summary) -> str:
     """The candidate that ID validation chooses, by the metric that the protocol selects by."""
-    val, metric = summary["splits"]["val"], selection_metric(summary)
-    return choose({name: float(found[val][metric]) for name, found in summary["candidates"].items()}, summary["axis"])
+    val, metric = summary.splits.val, selection_metric(summary)
+    return choose({name: found[val][metric] for name, found in summary.candidates.items()}, summary.axis)
 
 
-def selection_metric(summary: Json) -> str:
+def selection_metric(summary: Summary) -> str:
     """The metric by which candidates and learning rates are chosen on ID validation."""
-    return str(summary.get("selection_metric", official_of(summary, summary["splits"]["val"])))
+    return summary.selection_metric or summary.official_of(summary.splits.val)
 
 
-def by_oracle(summary: Json) -> str:
+def by_oracle(summary: Summary) -> str:
     """The alpha with the best mean of the shifts' official metrics: nobody may choose it."""
-    shifts: list[str] = summary["splits"]["shifts"]
-    scores = summary["candidates"]
-    means = {name: sum(float(scores[name][s][official_of(summary, s)]) for s in shifts) for name in summary["axis"]}
-    return choose(means, summary["axis"])
+    shifts, scores = summary.splits.shifts, summary.candidates
+    means = {name: sum(scores[name][s][summary.official_of(s)] for s in shifts) for name in summary.axis}
+    return choose(means, summary.axis)
 
 
 def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
     """A family has its fixed candidate, the one each seed's ID validation chooses, and the one no one may choose."""
-    cell, meta = group[0].cell, group[0].metrics
-    fixed = tuple((r, str(r.metrics["default"])) for r in group)
-    row = Row(cell["method"], setting, "fixed", fixed, bool(cell["deterministic"]))
-    if not meta["axis"]:
+    cell, told = group[0].config, group[0].summary
+    fixed = tuple((r, r.summary.default) for r in group)
+    row = Row(cell.method, setting, "fixed", fixed, cell.deterministic)
+    if not told.axis:
         return [row]
-    named = replace(row, setting=join(setting, meta["default"].replace("-", "=", 1)))
+    named = replace(row, setting=join(setting, told.default.replace("-", "=", 1)))
     by_val = replace(
-        row, setting=join(setting, _by_val(meta)), selection="id_val",
-        runs=tuple((r, by_validation(r.metrics)) for r in group),
+        row, setting=join(setting, _by_val(told)), selection="id_val",
+        runs=tuple((r, by_validation(r.summary)) for r in group),
     )  # fmt: skip
-    by_ood = tuple((r, by_oracle(r.metrics)) for r in group)
+    by_ood = tuple((r, by_oracle(r.summary)) for r in group)
     oracle = replace(row, setting=join(setting, BY_OOD), selection="oracle", runs=by_ood, oracle=True)
     return [named, by_val, oracle]
 
 
-def _by_val(summary: Json) -> str:
+def _by_val(summary: Summary) -> str:
     return BY_REPORTED if reported_selection(summary) else BY_VAL
 
 
@@ -207,11 +203,11 @@ def _grids(cells: Iterable[Sequence[Record]]) -> list[list[Sequence[Record]]]:
     """Cells that differ in their learning rate only, where there are several."""
     found: dict[str, list[Sequence[Record]]] = {}
     for group in cells:
-        cell = group[0].cell
-        if cell["recipe"]:
-            rest = {k: v for k, v in cell["recipe"].items() if k != "lr"}
-            apart = cell["method"], cell.get("method_version", 1), cell["precision"]
-            key = repr((apart, sorted(rest.items()), sorted(cell["settings"].items()), cell.get("shared", {})))
+        cell = group[0].config
+        if cell.recipe:
+            rest = {k: v for k, v in cell.recipe.items() if k != "lr"}
+            apart = cell.method, cell.method_version, cell.precision
+            key = repr((apart, sorted(rest.items()), sorted(cell.settings.items()), cell.shared))
             found.setdefault(key, []).append(group)
     return [groups for groups in found.values() if len(groups) > 1]
 
@@ -225,27 +221,28 @@ def _rows_of_grid(groups: Sequence[Sequence[Record]]) -> list[Row]:
     complete = {seed: found for seed, found in sorted(by_seed.items()) if len(found) == len(groups)}
     if not complete:
         return []
-    cell, meta = groups[0][0].cell, groups[0][0].metrics
+    cell, told = groups[0][0].config, groups[0][0].summary
     made: list[Row] = []
     for rule, select in RULES.items():
-        for fixed in (True, False) if meta["axis"] else (True,):
+        for fixed in (True, False) if told.axis else (True,):
             runs: list[Run] = []
             for found in complete.values():
-                places = [(r, str(r.metrics["default"]) if fixed else by_validation(r.metrics)) for r in found]
+                places = [(r, r.summary.default if fixed else by_validation(r.summary)) for r in found]
                 runs.append(places[select([_setting(*place) for place in places])])
-            said = rule.replace("ID val", "the reported ID set") if reported_selection(meta) else rule
-            text = join(said, "" if not meta["axis"] else "fixed alpha" if fixed else _by_val(meta))
-            made.append(Row(cell["method"], text, f"id_val of {len(groups)}", tuple(runs), False))
+            said = rule.replace("ID val", "the reported ID set") if reported_selection(told) else rule
+            text = join(said, "" if not told.axis else "fixed alpha" if fixed else _by_val(told))
+            made.append(Row(cell.method, text, f"id_val of {len(groups)}", tuple(runs), False))
     return made
 
 
 def _setting(record: Record, candidate: str) -> Setting:
-    val: str = record.metrics["splits"]["val"]
-    return Setting(
-        float(record.cell["recipe"]["lr"]),
-        float(record.metrics["candidates"][candidate][val][selection_metric(record.metrics)]),
-        int(record.env["data"][val]["n"]),
-    )
+    told, recipe, data = record.summary, record.config.recipe or {}, record.environment.data
+    val = told.splits.val
+    score = told.candidates[candidate][val][selection_metric(told)]
+    n = data[val].n if val in data else -1
+    if n < 1:
+        raise RbftError(f"{record.folder / 'env.json'} does not say how many images '{val}' has; run the cell again")
+    return Setting(float(recipe.get("lr", 0.0)), score, n)
 
 
 def _merged(made: Sequence[Row]) -> list[Row]:
@@ -261,18 +258,18 @@ def _merged(made: Sequence[Row]) -> list[Row]:
 
 
 def _order(record: Record) -> tuple[bool, str, float, str]:
-    cell = record.cell
-    lr = float((cell["recipe"] or {}).get("lr", 0.0))
-    return cell["method"] != "zero-shot", cell["method"], lr, repr(sorted(cell["settings"].items()))
+    cell = record.config
+    lr = float((cell.recipe or {}).get("lr", 0.0))
+    return cell.method != "zero-shot", cell.method, lr, repr(sorted(cell.settings.items()))
 
 
 def _check_unique(group: Sequence[Record]) -> None:
     seen: dict[tuple[str, int], Record] = {}
     for record in group:
-        key = record.cell["digest"], record.seed
+        key = record.config.digest, record.seed
         if key in seen:
             raise RbftError(
-                f"{record.folder} and {seen[key].folder} are the same cell (method '{record.cell['method']}', seed "
+                f"{record.folder} and {seen[key].folder} are the same cell (method '{record.config.method}', seed "
                 f"{record.seed}): a run counts once; name one of the two folders"
             )
         seen[key] = record
@@ -282,13 +279,13 @@ def _check_code(group: Sequence[Record]) -> None:
     """Seeds of one row come from one state of the method's source; a record without its digest is taken as it is."""
     seen: dict[str, tuple[Record, str]] = {}
     for record in group:
-        code = record.cell.get("code", {}).get("sha256")
+        code = record.config.code
         if code is None:
             continue
-        first, known = seen.setdefault(record.cell["digest"], (record, code))
-        if known != code:
+        first, known = seen.setdefault(record.config.digest, (record, code.sha256))
+        if known != code.sha256:
             raise RbftError(
-                f"{first.folder} and {record.folder} were run with two states of method '{record.cell['method']}': "
+                f"{first.folder} and {record.folder} were run with two states of method '{record.config.method}': "
                 "they make no row together; run the older one again with `rbft run --rerun`"
             )
 
@@ -297,12 +294,12 @@ def curve_runs(records: Sequence[Record]) -> dict[str, list[tuple[float, tuple[R
     """Family cell's digest -> its candidates in order of alpha, each with its runs by seed."""
     by_digest: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda r: r.seed):
-        if record.metrics["axis"]:
-            by_digest.setdefault(record.cell["digest"], []).append(record)
+        if record.summary.axis:
+            by_digest.setdefault(record.config.digest, []).append(record)
     return {
         digest: [
-            (float(alpha), tuple((record, candidate) for record in group))
-            for candidate, alpha in sorted(group[0].metrics["axis"].items(), key=lambda item: item[1])
+            (alpha, tuple((record, candidate) for record in group))
+            for candidate, alpha in sorted(group[0].summary.axis.items(), key=lambda item: item[1])
         ]
         for digest, group in by_digest.items()
     }
@@ -312,14 +309,14 @@ def check_same_data(records: Sequence[Record]) -> None:
     """Rows are compared example by example, so they must have been evaluated on the same examples."""
     reference: dict[str, tuple[str, Record]] = {}
     for record in records:
-        if record.cell.get("suite_definition") != records[0].cell.get("suite_definition"):
+        if record.config.suite_definition != records[0].config.suite_definition:
             raise RbftError(
-                f"{records[0].folder} and {record.folder} were run on two states of suite '{record.cell['suite']}': "
+                f"{records[0].folder} and {record.folder} were run on two states of suite '{record.config.suite}': "
                 "its suite.toml, or the images it names, changed in between; report them apart, or run the older again"
             )
-        for split, entry in record.env["data"].items():
-            digest, first = reference.setdefault(split, (entry["digest"], record))
-            if digest != entry["digest"]:
+        for split, entry in record.environment.data.items():
+            digest, first = reference.setdefault(split, (entry.digest, record))
+            if digest != entry.digest:
                 raise RbftError(
                     f"{record.folder} and {first.folder} were evaluated on different data (split '{split}'): "
                     "report them apart, or run one of them again"

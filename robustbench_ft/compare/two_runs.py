@@ -13,7 +13,7 @@ from robustbench_ft.stats.pairs import Flips, flips
 
 from .text import MISSING, Text, p_text
 
-IGNORED = ("cost", "stages", "data")  # of env.json: measured, or shown apart
+IGNORED = ("cost", "stages", "data", "schema")  # of env.json: measured, shown apart, or of the file
 MOST_CLASSES = 5
 MOST_IMAGES = 4
 

@@ -56,10 +56,11 @@ class CellRecord:
     digest: Annotated[str, Field(min_length=8)]  # of the configuration without the seed
     settings: dict[str, Any]
     recipe: dict[str, Any] | None  # None: nothing is trained
-    deterministic: bool = False
-    recipe_source: str = ""
+    deterministic: bool
+    recipe_source: str
     partial: bool = False
     suite_definition: str = ""
+    shared: dict[str, int] = field(default_factory=dict[str, int])  # versions of what several recipes share
     code: Code | None = None  # None: of a version that did not note it
     schema: int = SCHEMA
 
@@ -69,7 +70,7 @@ class Data:
     """One split as it was found."""
 
     digest: str
-    n: int | None = None  # images
+    n: int = -1  # images; -1: not noted
 
 
 @dataclass(frozen=True)
