@@ -236,7 +236,7 @@ def test_a_row_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, ti
     run_tiny(tmp_path, tiny_model)
     [line] = answer(invoke("report TMP/out --against lipsum", tmp_path))
     assert "no row 'lipsum' in tiny v1" in line
-    assert line.endswith("rows: ft")
+    assert line.endswith("rows: 'ft (steps=2)'")
 
 
 def test_a_figure_that_cannot_be_written(tmp_path: Path, tiny_model: str) -> None:
@@ -299,7 +299,7 @@ def change_config(folder: Path, text: str, other: str) -> None:
         ('"embed_dim": 16', '"embed_dim": 24', "size mismatch for "),
         ('"model_cfg"', '"modell_cfg"', "model_cfg"),
         ('{"model_cfg"', '["model_cfg"', "line 1 column"),
-        ('"width": 32', '"width": "wide"', ""),
+        ('"width": 32', '"width": "wide"', "'str' and 'int'"),
     ],
 )
 def test_a_folder_that_does_not_fit_its_weights(text: str, other: str, says: str, tmp_path: Path) -> None:
