@@ -81,7 +81,7 @@ def write_tree(root: Path) -> Path:
 
 
 def write_shelf(folder: Path) -> Path:
-    """As an installed package that offers this suite."""
+    """Write the metadata of an installed package that offers this suite."""
     return tiny.write_shelves(folder, "[robustbench_ft.benchmarks]\nclinic = clinic\n", "rbft_clinic")
 
 

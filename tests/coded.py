@@ -48,5 +48,5 @@ def labels(pixels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def label_of(image: Image.Image) -> int:
-    """Of one image, of any size."""
+    """The label that one image of any size carries."""
     return int(labels(np.asarray(image.convert("RGB"))[None])[0])

@@ -53,7 +53,7 @@ def without_lists(place: Path) -> None:
 
 
 def sorted_labels(place: Path) -> None:
-    """As ImageFolder sorts: capitals first."""
+    """Number the labels of the test list as ImageFolder does: capitals first."""
     lines = [line.rsplit(" ", 1)[0] for line in (place / TEST).read_text().splitlines()]
     rank = {name: k for k, name in enumerate(sorted({line.split("/")[1] for line in lines}))}
     put(place / TEST, "".join(f"{line} {rank[line.split('/')[1]]}\n" for line in lines))

@@ -163,7 +163,7 @@ FOLDERS = {
 
 
 def csv(damage: Callable[[Path], object], text: str) -> Case:
-    """Of Kaggle's tree, as the folder of 'test'."""
+    """A case of Kaggle's tree, damaged in the folder of 'test'."""
     return Case("test", lambda place: (place.rename(place.parent / "ILSVRC"), damage(place.parent / "ILSVRC")), text,
                 forest.kaggle, ("TREE", f"imagenet/test=TMP/ILSVRC/{forest.FLAT}"))  # fmt: skip
 

@@ -100,7 +100,7 @@ class RecordedFLYP(_FLYP):
 
 
 def lipsum_recipe(run: str) -> Recipe:
-    """Of a run of scripts/Lipsum-FT.py."""
+    """The recipe of a run of scripts/Lipsum-FT.py."""
     stated = golden.read("hyperparameters")[run]
     return Recipe(
         lr=stated["optim_lr"], weight_decay=stated["optim_weight_decay"], steps=stated["optim_ni"], batch=8,
@@ -111,7 +111,7 @@ def lipsum_recipe(run: str) -> Recipe:
 
 
 def wise_recipe(run: str, steps: int, clip_norm: float) -> Recipe:
-    """Of a run of wise-ft's finetune() or of flyp_loss()."""
+    """The recipe of a run of wise-ft's finetune() or of flyp_loss()."""
     stated = golden.read("hyperparameters")[run]
     return Recipe(
         lr=stated["lr"], weight_decay=stated["wd"], steps=steps, batch=8, warmup_steps=stated["warmup_length"],
@@ -178,7 +178,7 @@ def flyp_with(run: str, kind: type[Any] = RecordedFLYP) -> Replay:
 
 
 def update_error(replay: Replay, vectors: Mapping[str, Array], run: str, updates: int) -> float:
-    """Of theta_n - theta_0 after n updates: the worst tensor, relative L2."""
+    """Relative L2 error of theta_n - theta_0 after n updates, of the worst tensor."""
     errors: list[float] = []
     for name, theta in golden.tensors(vectors, f"{run}/theta{updates}/").items():
         moved = golden.ours(replay.states[updates - 1], name) - golden.ours(replay.start, name)
@@ -188,7 +188,7 @@ def update_error(replay: Replay, vectors: Mapping[str, Array], run: str, updates
 
 
 def norm_error(states: list[State], vectors: Mapping[str, Array], prefix: str, start: State | None = None) -> float:
-    """Of the norms of all trained tensors, or of their distances from `start`, at every step: relative."""
+    """Relative error of the norms of all trained tensors, or of their distances from `start`, at every step."""
     errors: list[float] = []
     for name, norms in golden.tensors(vectors, prefix).items():
         for state, norm in zip(states, norms, strict=True):

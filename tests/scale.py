@@ -129,7 +129,7 @@ STEPS: dict[str, Callable[[Path], str]] = {
 
 
 def peak_mib() -> float:
-    """Of this process since it began: ru_maxrss would also count the parent's peak."""
+    """Peak memory of this process since it began: ru_maxrss would also count the parent's peak."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 

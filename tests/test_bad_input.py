@@ -299,7 +299,7 @@ def change_config(folder: Path, text: str, other: str) -> None:
         ('"embed_dim": 16', '"embed_dim": 24', "size mismatch for "),
         ('"model_cfg"', '"modell_cfg"', "model_cfg"),
         ('{"model_cfg"', '["model_cfg"', "line 1 column"),
-        ('"width": 32', '"width": "wide"', ""),
+        ('"width": 32', '"width": "wide"', "'str' and 'int'"),
     ],
 )
 def test_a_folder_that_does_not_fit_its_weights(text: str, other: str, says: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Boards over time: a stranger's row moves nobody's, and claims of older versions are made again."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,22 @@ def rbft(*words: object) -> str:
 # -- a stranger's row -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def keepers(tmp_path: Path) -> Path:
-    """A board of three methods, whose keepers named its baseline."""
-    boards = tmp_path / "boards"
-    made.write(tmp_path / "runs", made.World(skills=METHODS, n=120))
-    claims = shelf.add([tmp_path / "runs"], boards, TRUST)
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("kept")
+    boards = root / "boards"
+    made.write(root / "runs", made.World(skills=METHODS, n=120))
+    claims = shelf.add([root / "runs"], boards, TRUST)
     stored = {one.content["identity"]["method"]: one.place.name for one in claims}
     text = f'[embedded]\nbaseline = "{stored["ft"]}"\ncurve = "{stored["wise-ft"]}"\n'
     (boards / "shapes-v1" / shelf.BOARD).write_text(text)
-    return boards
+    return root
+
+
+@pytest.fixture
+def keepers(kept: Path, tmp_path: Path) -> Path:
+    """A board of three methods, whose keepers named its baseline, beside the runs: a copy to change."""
+    return Path(shutil.copytree(kept, tmp_path, dirs_exist_ok=True)) / "boards"
 
 
 def stranger(boards: Path, **options: Any) -> None:

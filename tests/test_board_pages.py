@@ -284,20 +284,27 @@ def test_no_page_names_a_folder_of_this_machine(built: Path, tmp_path: Path) -> 
             assert str(tmp_path.parents[1]) not in path.read_text()
 
 
-def test_gain_is_measured_from_the_interpolation_curve(built: Path) -> None:
-    board = board_of(built)
+def test_gains_are_measured_from_the_interpolation_curve_and_not_outside_of_it(tmp_path: Path) -> None:
+    skills = {"zero-shot": (0.4, 0.2), "wise-ft": (1.8, -0.3), "lipsum": (3.5, 0.4), "ft": (-0.5, -0.5),
+              "lp-ft": (1.1, 1.0)}  # fmt: skip
+    made.write(tmp_path / "runs", made.World(skills=skills, n=150))
+    shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
+    board = board_of(tmp_path / "boards")
+    rows = {row.method: row for row in board.rows if not row.curve}
     family = next(row for row in board.rows if row.curve)
     xs = [point["ID"]["value"] for point in family.curve]
     ys = [point["mean OOD"]["value"] for point in family.curve]
-    row = next(row for row in board.rows if row.method == "lipsum")
-    peak = int(np.argmax(xs))
-    if row.estimate("ID").value <= xs[peak]:
-        assert row.gain is not None
-        expected = row.estimate("mean OOD").value - np.interp(row.estimate("ID").value, xs[: peak + 1], ys[: peak + 1])
-        assert row.gain.value == pytest.approx(expected, abs=0.02)
-    else:
-        assert row.gain is None
+    peak, inside = int(np.argmax(xs)), rows["lp-ft"]
+    x = inside.estimate("ID").value
+    assert xs[0] < x < xs[peak]
+    assert inside.gain is not None
+    expected = inside.estimate("mean OOD").value - np.interp(x, xs[: peak + 1], ys[: peak + 1])
+    assert inside.gain.value == pytest.approx(expected, abs=0.02)
+    assert expected > 0.05  # else a gain of 0 would pass
     assert family.gain is None
+    assert rows["lipsum"].estimate("ID").value > max(xs)
+    assert rows["ft"].estimate("ID").value < min(xs)
+    assert all(rows[name].ranked and rows[name].gain is None for name in ("lipsum", "ft"))
 
 
 def test_costs_are_means_over_seeds(built: Path) -> None:

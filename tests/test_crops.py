@@ -66,7 +66,7 @@ def test_draws_worked_out_by_hand(width: int, height: int, given: list[float], b
 
 
 def test_the_whole_image_gives_way_to_the_centre() -> None:
-    """As in Lipsum-FT's code: 7/8 of the shorter side at 224 pixels."""
+    """Crop 7/8 of the shorter side at 224 pixels, as Lipsum-FT's code does."""
     whole = draws((3 / 7, 1 - 1e-9))
     assert box_of("crop-flip", 100, 100, whole, SIZE) == (7, 7, 87, 87)
 

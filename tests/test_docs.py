@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robustbench_ft.stats import bootstrap, lines, macro_f1, power, ranks, seeds, worst_group
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
@@ -77,3 +79,23 @@ def test_the_index_names_every_page() -> None:
     linked = set(re.findall(r"\]\(([^)#:]+)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - {"index.md"}
     assert linked - {"../README.md"} == pages
+
+
+def test_numbers_in_its_prose_are_those_of_the_code() -> None:
+    page = re.sub(r"\s+", " ", worked.PAGE.read_text(encoding="utf-8"))
+    low, high = seeds.sd_interval(1.0, 3)
+    assert f"to a factor of {low:.2f} to {high:.2f} only" in page
+    least = [f"{seeds.minimum_p_unpaired(n):.2g}".lstrip("0") for n in (3, 4, 5)]
+    assert least == [".1", ".029", ".0079"]
+    assert ".10 for three, .029 for four, .0079 for five" in page
+    assert f"2/2⁵ = {seeds.minimum_p_paired(5):.4f}".replace("0.", ".") in page
+    assert f"The floor {power.example_floor(power.Design(0.0, 1.0)):.1f} √(ψ/n)" in page
+    assert f"a kink at ID {lines.PIVOT}".replace("0.", ".") in page
+    assert f"fewer than {bootstrap.RARE} right or wrong answers" in page
+    assert f"({ranks.DRAWS:,} draws)" in page
+    assert f"({ranks.EXACT_DRAWS:,} draws)" in page
+    assert f"{macro_f1.DRAWS:,} resamples" in page
+    assert macro_f1.DRAWS == worst_group.DRAWS
+    study = worked.STUDY.read_text(encoding="utf-8")
+    near = next(line for line in study.splitlines() if line.startswith("| S = 3, sd 1 pt; S = 4, sd 0.1 pt |"))
+    assert f"reject in about {100 * float(near.split('|')[3]):.0f} %" in page

@@ -98,8 +98,17 @@ def test_scans_are_placed_reproducibly(style: str) -> None:
     images = drawing.scan_images(scans, "scans", np.arange(40), style)
     assert images.shape == (40, 32, 32, 3)
     assert (drawing.scan_images(scans[5:6], "scans", [5], style) == images[5:6]).all()
-    border, middle = images[:, 0].mean(), images[:, 10:22, 12:20].mean()
-    assert {"plain": border > middle, "inverted": border < middle}.get(style, True)
+    plain = drawing.scan_images(scans, "scans", np.arange(40), "plain").astype(np.float64)
+    ink, grey = (plain[..., 0] < 128), images.astype(np.float64).mean(axis=3)
+    contrast = grey[~ink].mean() - grey[ink].mean()
+    saturation, roughness = np.ptp(images, axis=3).mean(), np.abs(np.diff(grey, axis=2)).mean()
+    told = {
+        "plain": contrast > 100 and saturation == 0,
+        "inverted": (images == 255 - plain).all(),
+        "colour": abs(contrast) > 15 and saturation > 50,
+        "corrupted": contrast > 30 and roughness > 2 * np.abs(np.diff(plain[..., 0], axis=1)).mean(),
+    }
+    assert told[style], (contrast, saturation, roughness)
 
 
 def test_drawing_needs_no_torch() -> None:

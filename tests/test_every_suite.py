@@ -18,7 +18,7 @@ EMBEDDED = ("digits", "shapes")
 
 
 def checks(suites: dict[str, Suite]) -> Iterator[tuple[str, Check]]:
-    """Of suites with data elsewhere, what can be said without it: their own tests read trees in their layouts."""
+    """Check what needs no data of suites whose data is elsewhere: their own tests read trees in their layouts."""
     for name, suite in suites.items():
         for check in check_suite(suite):
             if not suite.places or check.name in ("card-is-complete", "names-are-consistent", "missing-data-is-named"):

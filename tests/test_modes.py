@@ -35,7 +35,7 @@ def clip(tiny_model: str) -> Clip:
     found = clips.load(model_ref.resolve(tiny_model, None))
     found.start_from_zero_shot(DATA.task)
     found.model.visual.patch_dropout = Dropping()
-    return found
+    return found.eval()
 
 
 def modes(clip: Clip) -> list[bool]:

@@ -3,7 +3,9 @@
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from robustbench_ft.record import store
 from robustbench_ft.record.summary import read_cell
 
 TRUST = {"origin": "rerun", "by": None}
+loading: Any = import_module("robustbench_ft.compare.load")  # the package has a function of this name
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
 GROUPS = {"drawn": ("clipart", "sketch")}
 WORLDS = {
@@ -43,10 +46,19 @@ def rbft(*words: object) -> str:
     return done.output
 
 
+@pytest.fixture(scope="module")
+def few_draws() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
 @pytest.fixture(scope="module", params=WORLDS)
-def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def told(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, few_draws: pytest.MonkeyPatch
+) -> dict[str, Any]:
     """What each presenter says of one set of runs."""
     root = tmp_path_factory.mktemp(request.param)
+    few_draws.setattr(loading, "DRAWS", 200)  # that presenters agree does not depend on it
     runs, boards = made.write(root / "runs", WORLDS[request.param]), root / "boards"
     shelf.add([runs], boards, TRUST)
     rbft("leaderboard", "build", "--root", boards)
