@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -40,7 +40,7 @@ class Request:
 
     method: tuple[str, ...] = ()
     suite: tuple[str, ...] = ()
-    model: tuple[str, ...] = (model_ref.EMBEDDED,)
+    model: tuple[str, ...] = ()  # empty: each suite's own
     pretrained: str | None = None
     seeds: str = SEEDS  # e.g. '0', '0-4', '0,2,5-7'
     protocol: Protocol = "clean"
@@ -121,13 +121,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     return content
 
 
-def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]:
-    """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem."""
+def make(
+    request: Request, root: Roots | Path | None = None, say: Callable[[str], None] = lambda line: None
+) -> tuple[Cell, ...]:
+    """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem.
+
+    `say` is given one line for each suite whose own model is taken, because the request names none.
+    """
     problems: list[str] = []
     suites = _try_each(
         request.suite, lambda name: suite_ref.load(name, root, request.allow_partial), problems, "--suite"
     )
-    models = _try_each(request.model, lambda name: model_ref.resolve(name, request.pretrained), problems, "--model")
+    models = _models(suites, request, problems, say)
     methods = _try_each(
         request.method,
         lambda name: (registry.resolve("method", name).name, registry.load("method", name, Method)),
@@ -149,8 +154,10 @@ def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]
         problems.append(str(error))
     settings = _settings(request.set, dict(methods), problems)
     cells: list[Cell] = []
-    for suite, model, (name, kind) in itertools.product(suites, models, methods):
+    pairs = [(suite, model) for suite in suites for model in models[suite.name]]
+    for (suite, model), (name, kind) in itertools.product(pairs, methods):
         try:
+            model_ref.check_prompts(model.name, suite)
             if request.protocol in get_args(Protocol):
                 suite.selector(request.protocol)
         except RbftError as error:
@@ -163,6 +170,23 @@ def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]
     if problems:
         raise PlanError(dict.fromkeys(problems))
     return tuple(cells)
+
+
+def _models(
+    suites: Sequence[Suite], request: Request, problems: list[str], say: Callable[[str], None]
+) -> dict[str, list[ModelRef]]:
+    """Suite -> its models: those that were asked for, else its own. Weights are neither loaded nor fetched."""
+    if request.model:
+        asked = _try_each(request.model, lambda name: model_ref.resolve(name, request.pretrained), problems, "--model")
+        return {suite.name: asked for suite in suites}
+    found: dict[str, list[ModelRef]] = {}
+    for suite in suites:
+        own = model_ref.default(suite)
+        pretrained = request.pretrained or own.pretrained or None
+        own = dataclasses.replace(own, pretrained=pretrained or "")
+        found[suite.name] = _try_each((own.name,), lambda name, p=pretrained: model_ref.resolve(name, p), problems, "")
+        say(f"model    {own.text}; --model NAME takes another")
+    return found
 
 
 def suite_files(request: Request) -> dict[str, str]:

@@ -55,6 +55,8 @@ class Suite(ABC):
     card: Card
     version: ClassVar[int] = 1  # raise it whenever a number could change
     recipe: Recipe  # used by every method that brings none of its own for this suite
+    model: str = ""  # default of `--model`; empty: 'embedded' where it knows every word of the prompts, else CLIP's
+    pretrained: str = ""  # default of `--pretrained`, an open_clip tag; empty where the model's name says it all
     train: str = "train"
     val: str = "val"  # held out of train: selects under the protocol 'clean'
     test: str = "test"  # ID

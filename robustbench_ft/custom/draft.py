@@ -4,9 +4,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustbench_ft.embedded import vocabulary
 from robustbench_ft.errors import MissingDataError, RbftError
+from robustbench_ft.prompts import Task
 
-from .form import FILE, ID, NAME, Columns, Place
+from .form import FILE, ID, NAME, TEMPLATES, Columns, Place
 from .listing import listed
 
 GUESSES = {
@@ -15,6 +17,10 @@ GUESSES = {
     "test": ("test", "testing", "id_test"),
 }
 HELD = {"val": "0.1", "test": "0.2"}
+PROMPTS = "openai-7"
+BATCH, EPOCHS = 64, 10
+FEWEST = 200  # steps; ten epochs of some dozen images are ten steps, which move no answer
+EMBEDDED_LR, CLIP_LR = 3e-4, 1e-5  # of the embedded suites; of the published recipes
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def draft(folder: Path, train: str | None = None, name: str | None = None) -> st
         found = roles[role]
         share = f"{role} = {HELD[role]}  # held out of train: this share of each class; or a folder of its own"
         lines.append(share if found is None else _split_line(role, found))
-    lines += ["", 'templates = "openai-7"  # or "openai-80", or your own: ["a photo of a {}"]']
+    lines += ["", f'templates = "{PROMPTS}"  # or "openai-80", or your own: ["a photo of a {{}}"]']
     lines += ['metric = "accuracy"  # or macro_f1, macro_recall; with manifests also worst_group:COLUMN']
     lines += ["", "[shifts]  # where the model is tested and never trained"]
     lines += [f"{_text(s.split)} = {_text(s.name)}  # {_size(s)}" for s in shifts]
@@ -90,7 +96,7 @@ def draft(folder: Path, train: str | None = None, name: str | None = None) -> st
     lines += ["", "[classes]  # folder = what prompts call it; their order is the order of labels"]
     lines += [f"{_text(key)} = {_text(key.replace('_', ' '))}" for key in learned.classes]
     lines += ["", "[recipe]  # how long and how fast: choose on ID validation, e.g. with --set lr=1e-5 --set lr=3e-5"]
-    lines += ["lr = 1e-5", "epochs = 10", "batch = 64"]
+    lines += _recipe(learned)
     return "\n".join(lines) + "\n"
 
 
@@ -108,6 +114,15 @@ def look(folder: Path) -> tuple[list[Seen], dict[str, str]]:
         else:
             found.append(Seen(entry.name, tuple(sorted(set(images.labels))), len(images.paths)))
     return found, left
+
+
+def _recipe(learned: Seen) -> list[str]:
+    """A length and a rate at which the model that will be used learns something from so many images."""
+    names = tuple(key.replace("_", " ") for key in learned.classes)
+    small = not vocabulary.first_unknown(Task(names, TEMPLATES[PROMPTS]()).texts)
+    enough = EPOCHS * (learned.n // BATCH) >= FEWEST
+    length = f"epochs = {EPOCHS}" if enough else f"steps = {FEWEST}  # few images: {EPOCHS} epochs would be few steps"
+    return [f"lr = {EMBEDDED_LR if small else CLIP_LR:g}", length, f"batch = {BATCH}"]
 
 
 def _split_line(role: str, seen: Seen) -> str:

@@ -6,7 +6,7 @@ that exists needs no moving.
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,24 @@ def find(roots: Roots, suite: str, split: str, candidates: Sequence[str], home: 
         for candidate in candidates:
             if exists(root / candidate):
                 return root / candidate
+    own = list(dict.fromkeys(place for root in roots.folders for place in _inside(root, candidates)))
+    if len(own) == 1:
+        return own[0]
     near = _near(roots.folders, candidates)
     hint = f"; it lies under {near}: pass --root {near}" if near else f"; get it from {home}, or pass --root {name}=DIR"
     raise MissingDataError(f"suite '{suite}', split '{split}': {roots.text} has no {wanted}{hint}")
+
+
+def _inside(root: Path, candidates: Iterable[str]) -> Iterator[Path]:
+    """Places of a split in a root that is itself the data set's folder: it is called as the first part of a candidate.
+
+    Names are compared without their case, and the rest of the path is looked for. A candidate of one part is the root.
+    """
+    name = root.absolute().name.lower()
+    for candidate in candidates:
+        first, *rest = Path(candidate).parts
+        if first.lower() == name and exists(root.joinpath(*rest)):
+            yield root.joinpath(*rest)
 
 
 def exists(path: Path) -> bool:
