@@ -132,7 +132,12 @@ def make(
     suites = _try_each(
         request.suite, lambda name: suite_ref.load(name, root, request.allow_partial), problems, "--suite"
     )
-    models = _models(suites, request, problems, say)
+    models = _models(suites, request, problems)
+    told = (
+        []
+        if request.model
+        else [f"model    {_own(suite, request).text}; --model NAME takes another" for suite in suites]
+    )
     methods = _try_each(
         request.method,
         lambda name: (registry.resolve("method", name).name, registry.load("method", name, Method)),
@@ -169,24 +174,31 @@ def make(
     problems += [f"two suites of this plan are called '{n}'; run them apart" for n in names if names.count(n) > 1]
     if problems:
         raise PlanError(dict.fromkeys(problems))
+    for line in told:
+        say(line)
     return tuple(cells)
 
 
-def _models(
-    suites: Sequence[Suite], request: Request, problems: list[str], say: Callable[[str], None]
-) -> dict[str, list[ModelRef]]:
+def _models(suites: Sequence[Suite], request: Request, problems: list[str]) -> dict[str, list[ModelRef]]:
     """Suite -> its models: those that were asked for, else its own. Weights are neither loaded nor fetched."""
     if request.model:
         asked = _try_each(request.model, lambda name: model_ref.resolve(name, request.pretrained), problems, "--model")
         return {suite.name: asked for suite in suites}
     found: dict[str, list[ModelRef]] = {}
     for suite in suites:
-        own = model_ref.default(suite)
-        pretrained = request.pretrained or own.pretrained or None
-        own = dataclasses.replace(own, pretrained=pretrained or "")
-        found[suite.name] = _try_each((own.name,), lambda name, p=pretrained: model_ref.resolve(name, p), problems, "")
-        say(f"model    {own.text}; --model NAME takes another")
+        own = _own(suite, request)
+        try:
+            found[suite.name] = [model_ref.resolve(own.name, own.pretrained or None)]
+        except RbftError as error:
+            problems.append(str(error))
+            found[suite.name] = []
     return found
+
+
+def _own(suite: Suite, request: Request) -> model_ref.Default:
+    """The suite's own model, with the weights that were asked for where only these were."""
+    own = model_ref.default(suite)
+    return dataclasses.replace(own, pretrained=request.pretrained or own.pretrained)
 
 
 def suite_files(request: Request) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -78,7 +79,8 @@ def run(**options: Any) -> None:
     Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
     """
     _check_names(options)
-    click.echo("[...] loading torch and open_clip", err=True)
+    if sys.stderr.isatty():  # somebody waits
+        click.echo("[...] loading torch and open_clip", err=True)
     from robustbench_ft import environment, plan, runner
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
