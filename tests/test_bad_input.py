@@ -85,8 +85,8 @@ NAMES = {
     "fp8": Case(f"{FT} --precision fp8", ("unknown precision 'fp8'; known: auto, fp32, bf16",)),
     "show": Case("show lipsun", ("unknown method or suite 'lipsun': did you mean lipsum?",)),
     "several": Case(
-        "run --method lipsun --suite imagnet --seeds x",
-        ("unknown suite 'imagnet'", "unknown method 'lipsun'", "seeds 'x': 'x' is neither a number nor a range"),
+        "run --method lipsun --method ftt --suite imagnet --seeds x",  # names first: they need no torch
+        ("unknown method 'lipsun'", "unknown method 'ftt'", "unknown suite 'imagnet'"),
     ),
 }  # fmt: skip
 

@@ -133,7 +133,8 @@ def _check_names(options: Mapping[str, Any]) -> None:
     problems: list[str] = []
     for kind in ("method", "suite"):
         found: Any = options[kind] or content.get(kind, ())
-        names = [name for name in ((found,) if isinstance(found, str) else found) if isinstance(name, str)]
+        asked: list[Any] = list(found) if isinstance(found, list | tuple) else [found]
+        names = [name for name in asked if isinstance(name, str)]
         if kind == "suite":  # files are read later, and so is a folder that is called like no suite
             names = [
                 name.partition("+")[0] for name in names if not suite_ref.is_file(name) and not Path(name).exists()

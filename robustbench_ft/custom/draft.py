@@ -4,11 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustbench_ft.embedded import vocabulary
 from robustbench_ft.errors import MissingDataError, RbftError
-from robustbench_ft.prompts import Task
 
-from .form import FILE, ID, NAME, TEMPLATES, Columns, Place
+from .form import FILE, ID, NAME, Columns, Place
 from .listing import listed
 
 GUESSES = {
@@ -17,10 +15,8 @@ GUESSES = {
     "test": ("test", "testing", "id_test"),
 }
 HELD = {"val": "0.1", "test": "0.2"}
-PROMPTS = "openai-7"
 BATCH, EPOCHS = 64, 10
 FEWEST = 200  # steps; ten epochs of some dozen images are ten steps, which move no answer
-EMBEDDED_LR, CLIP_LR = 3e-4, 1e-5  # of the embedded suites; of the published recipes
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def draft(folder: Path, train: str | None = None, name: str | None = None) -> st
         found = roles[role]
         share = f"{role} = {HELD[role]}  # held out of train: this share of each class; or a folder of its own"
         lines.append(share if found is None else _split_line(role, found))
-    lines += ["", f'templates = "{PROMPTS}"  # or "openai-80", or your own: ["a photo of a {{}}"]']
+    lines += ["", 'templates = "openai-7"  # or "openai-80", or your own: ["a photo of a {}"]']
     lines += ['metric = "accuracy"  # or macro_f1, macro_recall; with manifests also worst_group:COLUMN']
     lines += ["", "[shifts]  # where the model is tested and never trained"]
     lines += [f"{_text(s.split)} = {_text(s.name)}  # {_size(s)}" for s in shifts]
@@ -117,12 +113,10 @@ def look(folder: Path) -> tuple[list[Seen], dict[str, str]]:
 
 
 def _recipe(learned: Seen) -> list[str]:
-    """A length and a rate at which the model that will be used learns something from so many images."""
-    names = tuple(key.replace("_", " ") for key in learned.classes)
-    small = not vocabulary.first_unknown(Task(names, TEMPLATES[PROMPTS]()).texts)
+    """The published rate, and steps enough for so many images."""
     enough = EPOCHS * (learned.n // BATCH) >= FEWEST
     length = f"epochs = {EPOCHS}" if enough else f"steps = {FEWEST}  # few images: {EPOCHS} epochs would be few steps"
-    return [f"lr = {EMBEDDED_LR if small else CLIP_LR:g}", length, f"batch = {BATCH}"]
+    return ["lr = 1e-5", length, f"batch = {BATCH}"]
 
 
 def _split_line(role: str, seen: Seen) -> str:

@@ -105,18 +105,18 @@ def find(roots: Roots, suite: str, split: str, candidates: Sequence[str], home: 
         for candidate in candidates:
             if exists(root / candidate):
                 return root / candidate
-    own = list(dict.fromkeys(place for root in roots.folders for place in _inside(root, candidates)))
-    if len(own) == 1:
-        return own[0]
+    for root in roots.folders:
+        if (own := next(_inside(root, candidates), None)) is not None:
+            return own
     near = _near(roots.folders, candidates)
     hint = f"; it lies under {near}: pass --root {near}" if near else f"; get it from {home}, or pass --root {name}=DIR"
     raise MissingDataError(f"suite '{suite}', split '{split}': {roots.text} has no {wanted}{hint}")
 
 
 def _inside(root: Path, candidates: Iterable[str]) -> Iterator[Path]:
-    """Places of a split in a root that is itself the data set's folder: it is called as the first part of a candidate.
+    """Places of a split in a root that is itself the data set's folder, best first.
 
-    Names are compared without their case, and the rest of the path is looked for. A candidate of one part is the root.
+    The root must be called as a candidate's first part, whatever the case: by any other name it could be anything.
     """
     name = root.absolute().name.lower()
     for candidate in candidates:
