@@ -7,6 +7,7 @@ from subprocess import run as process
 from typing import Any
 
 import forest
+import forest_wilds
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
