@@ -254,7 +254,6 @@ def test_a_data_sets_own_folder_is_a_root_as_its_parent_is(
     for split in (parent.train, parent.test, *parent.shifts):
         if split in parent.places:
             assert own.place(split) == parent.place(split)
-    own.check_ready()
 
 
 def test_a_data_sets_own_folder_is_a_root_by_its_name_only(tmp_path: Path) -> None:
