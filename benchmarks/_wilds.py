@@ -40,6 +40,7 @@ class Wilds(Suite):
     """Splits keep WILDS' own names: `test` is the OOD test set, `val` the OOD validation set, `id_*` are ID."""
 
     val, test = "id_val", "id_test"
+    model, pretrained = "ViT-B-16", "openai"  # of the published numbers
     shifts = ("test",)
     extra = ("val",)
     table: ClassVar[str] = "metadata.csv"

@@ -24,6 +24,7 @@ class Digits(Suite):
 
     version = 1
     recipe = replace(EMBEDDED, steps=80, validate_every=20)
+    model = "embedded"
     shifts = (*drawing.DOMAINS, *SCANS)
     shift_groups: Mapping[str, tuple[str, ...]] = {"drawn": tuple(drawing.DOMAINS), "scans": SCANS}
     card: Card = Card(

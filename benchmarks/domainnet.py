@@ -56,6 +56,7 @@ class DomainNet(Suite):
     the published zero-shot numbers belong to. Labels are the split files', whose order no sorting gives."""
 
     recipe = R_LIP
+    model, pretrained = "ViT-B-16", "openai"  # of the published numbers
     shifts = ("painting", "clipart", "infograph", "sketch")
     published_train = "train-all"
     published_selector = "test"  # Lipsum-FT selects on the real test images that it then reports

@@ -42,6 +42,7 @@ class ImageNet(Suite):
     effective robustness needs."""
 
     recipe = R_WISE
+    model, pretrained = "ViT-B-16", "openai"  # of the published numbers
     shifts = ("v2", "r", "a", "sketch")
     published_train = "train-all"
     published_selector = "test"  # Lipsum-FT selects its checkpoint on the official validation images it then reports

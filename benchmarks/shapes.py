@@ -15,6 +15,7 @@ class Shapes(Suite):
 
     version = 1
     recipe = EMBEDDED
+    model = "embedded"
     shifts = ("painting", "clipart", "infograph", "sketch", "quickdraw")
     card: Card = Card(
         title="Shapes",

@@ -8,6 +8,10 @@ class RbftError(Exception):
     """An error the user can act on; the command line prints it as `rbft: ...` and exits with code 2."""
 
 
+class StoppedError(RbftError):
+    """Ctrl-C or SIGTERM ended a command in good order; the command line exits with code 130."""
+
+
 class PlanError(RbftError):
     """Everything that is wrong with a request, found in one go: `problems` holds one line each."""
 

@@ -7,10 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import embedded
+from .embedded import vocabulary
 from .errors import RbftError, unknown
+from .prompts import Task
+from .suite import Suite
 
 EMBEDDED = "embedded"
 RANDOM = "random"
+CLIP = ("ViT-B-16", "openai")  # what the papers start from
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,50 @@ class ModelRef:
         return f"local-dir:{embedded.CHECKPOINT}" if self.name == EMBEDDED else self.name
 
 
+def is_fetched(name: str, pretrained: str) -> bool:
+    """Whether weights come over the network, or out of the cache of an earlier fetch."""
+    if name.startswith("hf-hub:"):
+        return True
+    return bool(pretrained) and pretrained != RANDOM and not ModelRef(name, pretrained, "").is_file
+
+
+@dataclass(frozen=True)
+class Default:
+    """The model that a suite is run with where the command names none."""
+
+    name: str
+    pretrained: str
+    reason: str  # in a few words, e.g. 'default of imagenet'
+
+    @property
+    def text(self) -> str:
+        """One line: the model, why it is taken, and where its weights come from."""
+        name = " ".join(filter(None, (self.name, self.pretrained)))
+        fetched = "; weights fetched at run time by open_clip" if is_fetched(self.name, self.pretrained) else ""
+        return f"{name} ({self.reason}{fetched})"
+
+
+def default(suite: Suite) -> Default:
+    """The model of a suite: the one it states, else 'embedded' if that knows every word of its prompts, else CLIP's."""
+    if suite.model:
+        return Default(suite.model, suite.pretrained, f"default of {suite.name}")
+    if word := vocabulary.first_unknown(_prompts(suite)):
+        lacks = f"the embedded model does not know '{word}', it knows {len(vocabulary.known())} words"
+        return Default(*CLIP, f"default of {suite.name}: {lacks}")
+    return Default(EMBEDDED, "", f"default of {suite.name}: the embedded model knows every word of its prompts")
+
+
+def check_prompts(name: str, suite: Suite) -> None:
+    """Raise one line where the model called `name` cannot read the prompts of a suite: 'embedded' knows few words."""
+    if name == EMBEDDED and (word := vocabulary.first_unknown(_prompts(suite))):
+        text = next(text for text in _prompts(suite) if word in vocabulary.words(text))
+        raise RbftError(f"suite '{suite.name}': {vocabulary.refusal(word, text, len(vocabulary.known()))}")
+
+
+def _prompts(suite: Suite) -> list[str]:
+    return Task(suite.classes, suite.templates).texts
+
+
 def resolve(name: str, pretrained: str | None) -> ModelRef:
     """Check a --model/--pretrained pair; raises one line when it cannot work."""
     if name == EMBEDDED or name.startswith(("local-dir:", "hf-hub:")):
@@ -61,6 +109,14 @@ def resolve(name: str, pretrained: str | None) -> ModelRef:
         _check_tag(name, pretrained)
         return ref
     return ModelRef(name, pretrained, _file_digest(check_weights_file(Path(pretrained))))
+
+
+def weights_of(ref: ModelRef) -> Path | None:
+    """The safetensors file on this machine that a model is read from; None where there is none."""
+    if ref.is_file:
+        return Path(ref.pretrained) if Path(ref.pretrained).suffix == ".safetensors" else None
+    schema, _, place = ref.open_clip_name.partition(":")
+    return _weights_in(Path(place)) if schema == "local-dir" else None
 
 
 def open_clip_names() -> tuple[str, ...]:

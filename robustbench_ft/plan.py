@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -40,7 +40,7 @@ class Request:
 
     method: tuple[str, ...] = ()
     suite: tuple[str, ...] = ()
-    model: tuple[str, ...] = (model_ref.EMBEDDED,)
+    model: tuple[str, ...] = ()  # empty: each suite's own
     pretrained: str | None = None
     seeds: str = SEEDS  # e.g. '0', '0-4', '0,2,5-7'
     protocol: Protocol = "clean"
@@ -126,13 +126,23 @@ def pairs(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((key, _toml_text(value)) for key, values in _flat(settings) for value in _many(values))
 
 
-def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]:
-    """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem."""
+def make(
+    request: Request, root: Roots | Path | None = None, say: Callable[[str], None] = lambda line: None
+) -> tuple[Cell, ...]:
+    """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem.
+
+    `say` is given one line for each suite whose own model is taken, because the request names none.
+    """
     problems: list[str] = []
     suites = _try_each(
         request.suite, lambda name: suite_ref.load(name, root, request.allow_partial), problems, "--suite"
     )
-    models = _try_each(request.model, lambda name: model_ref.resolve(name, request.pretrained), problems, "--model")
+    models = _models(suites, request, problems)
+    told = (
+        []
+        if request.model
+        else [f"model    {_own(suite, request).text}; --model NAME takes another" for suite in suites]
+    )
     methods = _try_each(
         request.method,
         lambda name: (registry.resolve("method", name).name, registry.load("method", name, Method)),
@@ -154,8 +164,10 @@ def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]
         problems.append(str(error))
     settings = _settings(request.set, dict(methods), problems)
     cells: list[Cell] = []
-    for suite, model, (name, kind) in itertools.product(suites, models, methods):
+    pairs = [(suite, model) for suite in suites for model in models[suite.name]]
+    for (suite, model), (name, kind) in itertools.product(pairs, methods):
         try:
+            model_ref.check_prompts(model.name, suite)
             if request.protocol in get_args(Protocol):
                 suite.selector(request.protocol)
         except RbftError as error:
@@ -167,7 +179,31 @@ def make(request: Request, root: Roots | Path | None = None) -> tuple[Cell, ...]
     problems += [f"two suites of this plan are called '{n}'; run them apart" for n in names if names.count(n) > 1]
     if problems:
         raise PlanError(dict.fromkeys(problems))
+    for line in told:
+        say(line)
     return tuple(cells)
+
+
+def _models(suites: Sequence[Suite], request: Request, problems: list[str]) -> dict[str, list[ModelRef]]:
+    """Suite -> its models: those that were asked for, else its own. Weights are neither loaded nor fetched."""
+    if request.model:
+        asked = _try_each(request.model, lambda name: model_ref.resolve(name, request.pretrained), problems, "--model")
+        return {suite.name: asked for suite in suites}
+    found: dict[str, list[ModelRef]] = {}
+    for suite in suites:
+        own = _own(suite, request)
+        try:
+            found[suite.name] = [model_ref.resolve(own.name, own.pretrained or None)]
+        except RbftError as error:
+            problems.append(str(error))
+            found[suite.name] = []
+    return found
+
+
+def _own(suite: Suite, request: Request) -> model_ref.Default:
+    """The suite's own model, with the weights that were asked for where only these were."""
+    own = model_ref.default(suite)
+    return dataclasses.replace(own, pretrained=request.pretrained or own.pretrained)
 
 
 def suite_files(request: Request) -> dict[str, str]:

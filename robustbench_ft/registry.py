@@ -8,6 +8,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -63,6 +64,17 @@ def resolve(kind: Kind, name: str) -> Entry:
         if name in entry.aliases:
             return entry
     raise RbftError(unknown(kind, name, table))
+
+
+def check(kind: Kind, names: Iterable[str]) -> list[str]:
+    """What is wrong with these names, one line each; nothing is imported."""
+    found: list[str] = []
+    for name in names:
+        try:
+            resolve(kind, name)
+        except RbftError as error:
+            found.append(str(error))
+    return found
 
 
 def load(kind: Kind, name: str, parent: type[Any]) -> type[Any]:

@@ -55,6 +55,8 @@ class Suite(ABC):
     card: Card
     version: ClassVar[int] = 1  # raise it whenever a number could change
     recipe: Recipe  # used by every method that brings none of its own for this suite
+    model: str = ""  # default of `--model`; empty: 'embedded' where it knows every word of the prompts, else CLIP's
+    pretrained: str = ""  # default of `--pretrained`, an open_clip tag; empty where the model's name says it all
     train: str = "train"
     val: str = "val"  # held out of train: selects under the protocol 'clean'
     test: str = "test"  # ID
@@ -141,7 +143,7 @@ class Suite(ABC):
 
     def place(self, split: str) -> Path:
         """Where a split lies under the roots; one line that says what was looked for otherwise."""
-        return roots.find(self.roots, self.base, split, self.places[split], self.card.home)
+        return roots.find(self.roots, self.base, split, self.places[split], self.card.home, self.places[self.train])
 
     def split(self, name: str) -> Split:
         """Load one split; refuses shifts and the ID test set while a method is being fitted or evaluated."""

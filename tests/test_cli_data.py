@@ -153,7 +153,7 @@ def test_an_interrupted_check_keeps_and_writes_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(scan, "look_at", interrupt)
-    done = invoke(f"{CHECK} --list TMP/list.tsv --manifest TMP/m.parquet", tmp_path, 2)
+    done = invoke(f"{CHECK} --list TMP/list.tsv --manifest TMP/m.parquet", tmp_path, 130)
     assert "rbft: interrupted; nothing was kept or written, run the same command again" in done.stderr
     assert kept() == before
     assert {path.name for path in tmp_path.iterdir()} == {"data"}

@@ -257,11 +257,12 @@ def test_a_dry_run_says_each_recipe_and_how_they_differ() -> None:
     assert lines[4] == f"        method: {in_words(asdict(R_WISE))}"
     assert lines[1] == "        nothing is trained"
     assert all("shapes" in line or in_words(asdict(EMBEDDED)) in line for line in lines[at + 3 : same])
-    assert lines[same + 1 :] == ["10 cells, cpu, fp32"]
+    assert lines[-1] == "10 cells, cpu, fp32"
+    assert lines[same + 1] == "imagenet: ViT-B-16 openai, weights fetched at run time"
 
 
 def test_a_dry_run_on_one_recipe() -> None:
     lines = dry_run("--method", "ft", "--method", "lipsum", "--suite", "imagenet", "--recipe", "lipsum")
     expected = in_words(asdict(replace(R_LIP, steps=50_000)))
     assert lines.count(f"        --recipe lipsum: {expected}") == 2
-    assert lines[-2] == "one recipe for all methods"
+    assert lines[lines.index("one recipe for all methods") + 1].startswith("imagenet: ViT-B-16 openai")

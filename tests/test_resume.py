@@ -182,7 +182,7 @@ def test_an_interrupt_stops_in_good_order_and_says_how_to_resume(undisturbed: di
     wait_for_steps(process, tmp_path, 4)
     process.send_signal(signal.SIGINT)
     last = finish(process).splitlines()[-1]
-    assert process.returncode == 2
+    assert process.returncode == 130
     assert last.startswith("rbft: stopped at step ")
     assert last.endswith(" of 24; nothing is lost: run the same command again to resume")
     assert rbft(tmp_path).exit_code == 0
@@ -202,7 +202,7 @@ def test_interrupts_while_evaluating(
     with monkeypatch.context() as patch:
         patch.setattr(store, "write_predictions", interrupted)
         result = rbft(tmp_path, *words)
-    assert result.exit_code == 2
+    assert result.exit_code == 130
     assert f"rbft: {says}" in result.stderr
     assert not (cell(tmp_path) / "done").exists()
     assert rbft(tmp_path, *words).exit_code == 0
@@ -215,7 +215,7 @@ def test_an_interrupt_between_cells_stops_before_the_next(tmp_path: Path, monkey
 
     monkeypatch.setattr(runner, "run_cell", interrupted)
     result = rbft(tmp_path, "--method", "ft", "--suite", "tiny", "--seeds", "0-1")
-    assert result.exit_code == 2
+    assert result.exit_code == 130
     assert "rbft: stopped after cell 1 of 2; nothing is lost" in result.stderr
 
 

@@ -13,8 +13,8 @@ CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom",
     "drawing", "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip",
-    "pixels", "method", "predict", "train", "recipe_choice", "plan", "environment", "record", "compare", "claims",
-    "board", "earlier", "runner", "notebook", "plot", "checks", "bench", "cli",
+    "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment", "record", "compare",
+    "claims", "board", "earlier", "runner", "notebook", "plot", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -24,7 +24,7 @@ COURTS = {
         "draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring", "domains",
         "captions", "scans",
     ),
-    "embedded": ("corpus", "network", "words", "zero_shot", "pretrain"),
+    "embedded": ("vocabulary", "corpus", "network", "words", "zero_shot", "pretrain"),
     "stats": (
         "streams", "proportions", "tails", "limits", "intervals", "bootstrap", "multiplicity", "letters", "pairs",
         "power", "ranks", "seeds", "description", "robustness", "lines", "macro_f1", "worst_group", "study_worlds",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustbench_ft.errors import RbftError
+from robustbench_ft.errors import RbftError, StoppedError
 
 from .options import FOLDER, ROOT, WIDE
 
@@ -43,7 +43,7 @@ def check(suite: str, root: tuple[str, ...], whole: bool, **options: Any) -> Non
 
     Sizes and identical files are looked for among all images, contents in a sample (or --all).
     """
-    from robustbench_ft import doctor
+    from robustbench_ft import doctor, model_ref
     from robustbench_ft.doctor import manifest, report
     from robustbench_ft.doctor.scan import SAMPLE, default_workers
     from robustbench_ft.images import roots
@@ -59,7 +59,7 @@ def check(suite: str, root: tuple[str, ...], whole: bool, **options: Any) -> Non
     try:
         found = doctor.examine(suite, roots.choose(root, os.environ), extent, choose(), options["against"])
     except KeyboardInterrupt as error:
-        raise RbftError("interrupted; nothing was kept or written, run the same command again") from error
+        raise StoppedError("interrupted; nothing was kept or written, run the same command again") from error
     if options["listing"]:
         store.write_bytes(options["listing"], report.listing(found).encode())
     if options["manifest"]:
@@ -68,6 +68,7 @@ def check(suite: str, root: tuple[str, ...], whole: bool, **options: Any) -> Non
         click.echo(json.dumps(report.as_json(found), indent=2, sort_keys=True, allow_nan=False))
     else:
         _show(found, "".join(f" --root {shlex.quote(text)}" for text in root))
+    model_ref.check_prompts(model_ref.default(found.suite).name, found.suite)
     sys.exit(0 if found.ready else 1)
 
 
@@ -112,6 +113,7 @@ def _show(found: "Examination", roots: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from robustbench_ft import model_ref
     from robustbench_ft.doctor import report
 
     texts = [report.row(found, line) for line in found.lines]
@@ -134,6 +136,7 @@ def _show(found: "Examination", roots: str) -> None:
         shown += [Text(""), grid]
     shown.append(Text(""))
     shown += [Text(line, style="dim") for line in report.footer(found)]
+    shown.append(Text(f"model {model_ref.default(found.suite).text}", style="dim"))
     shown.append(Text(report.verdict(found, roots), style="bold green" if found.ready else "bold red"))
     _print(shown)
 

@@ -4,10 +4,10 @@ import dataclasses
 import inspect
 from pathlib import Path
 
-from robustbench_ft import registry, suite_ref
+from robustbench_ft import model_ref, registry, suite_ref
 from robustbench_ft.errors import RbftError, unknown
-from robustbench_ft.method import Method
 from robustbench_ft.recipe import EMBEDDED, EMBEDDED_LR_GRID, in_words
+from robustbench_ft.suite import Suite
 
 
 def describe(name: str) -> str:
@@ -22,6 +22,8 @@ def describe(name: str) -> str:
 
 
 def _method(entry: registry.Entry) -> str:
+    from robustbench_ft.method import Method  # imports torch, which a suite or a slip of the finger needs not
+
     kind = registry.load("method", entry.name, Method)
     lines = [f"{entry.name}: {entry.summary}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
     if entry.aliases:
@@ -68,6 +70,7 @@ def _suite(name: str) -> str:
     lines += [f"also      {', '.join(suite.extra)} (in no mean)"] if suite.extra else []
     lines += [f"metric    {split}: {metric} (official)" for split, metric in suite.metrics.items()]
     lines.append(f"recipe    {in_words(dataclasses.asdict(suite.recipe))}")
+    lines += _needs(suite)
     if dataclasses.replace(suite.recipe, steps=0, validate_every=0) == dataclasses.replace(
         EMBEDDED, steps=0, validate_every=0
     ):
@@ -75,3 +78,16 @@ def _suite(name: str) -> str:
             f"lr grid   {', '.join(f'{lr:g}' for lr in EMBEDDED_LR_GRID)} (declared; chosen on ID validation only)"
         )
     return "\n".join(lines)
+
+
+def _needs(suite: Suite) -> list[str]:
+    """The model that is taken where `rbft run` names none, and what a cell needs with it."""
+    from robustbench_ft import needs
+
+    own = model_ref.default(suite)
+    found = [f"model     {own.text}"]
+    try:
+        ref = model_ref.resolve(own.name, own.pretrained or None)
+    except RbftError as error:
+        return [*found, f"          which cannot be used: {error}"]
+    return found + needs.lines(suite, suite.recipe, ref)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from robustbench_ft import __version__
-from robustbench_ft.errors import PlanError, RbftError
+from robustbench_ft.errors import PlanError, RbftError, StoppedError
 
 from . import bench, compare
 from .authors import check, list_command, show_command
@@ -27,40 +27,50 @@ Examples
 """
 
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
 class _Cli(click.Group):
-    """Turns errors a user can cause into one line (or one line each) and exit code 2."""
+    """Turns errors a user can cause into one line (or one line each) and exit code 2, Ctrl-C into 130."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         if not extra.pop("standalone_mode", True):
             return super().main(*args, **extra, standalone_mode=False)
         try:
             code = super().main(*args, **extra, standalone_mode=False)
+        except click.exceptions.NoArgsIsHelpError as error:  # a group alone asks what there is
+            click.echo(error.format_message())
+            sys.exit(0)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "rbft"
             click.echo(f"rbft: {error.format_message()} (see `{command} --help`)", err=True)
             sys.exit(2)
         except click.Abort:
-            sys.exit(2)
+            sys.exit(INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except StoppedError as error:
+            _fail(ctx, error, (str(error),), INTERRUPTED)
         except PlanError as error:
             _fail(ctx, error, error.problems)
         except RbftError as error:
             _fail(ctx, error, (str(error),))
         except KeyboardInterrupt:
-            _fail(ctx, None, ("interrupted; run the same command again to resume from the last checkpoint",))
+            _fail(
+                ctx, None, ("interrupted; run the same command again to resume from the last checkpoint",), INTERRUPTED
+            )
 
 
-def _fail(ctx: click.Context, error: RbftError | None, lines: tuple[str, ...]) -> None:
+def _fail(ctx: click.Context, error: RbftError | None, lines: tuple[str, ...], code: int = 2) -> None:
     if ctx.params.get("traceback") and error is not None:
         raise error
     for line in lines:
         click.echo(f"rbft: {line}", err=True)
-    sys.exit(2)
+    sys.exit(code)
 
 
 @click.group(

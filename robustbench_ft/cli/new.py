@@ -1,5 +1,6 @@
 """The commands that start something new: parsing and printing. Nothing heavy is imported before a command needs it."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -24,17 +25,20 @@ def new_suite(folder: Path, train: str | None, name: str | None) -> None:
     A split is a folder with one folder of images for each class, or a manifest (CSV or JSON). What is called neither
     train, val nor test is taken for a shift. An existing suite.toml is never touched.
     """
-    from robustbench_ft import suite_ref
+    from robustbench_ft import model_ref, suite_ref
     from robustbench_ft.custom import draft
 
     file = draft.write(folder, train, name)
     click.echo(f"written  {file}")
     try:
         suite = suite_ref.load(str(file))
+        model = model_ref.default(suite)
+        model_ref.check_prompts(model.name, suite)
     except RbftError as error:
         for line in error.problems if isinstance(error, PlanError) else (str(error),):
             click.echo(f"to do    {line}")
         return
     click.echo(f"splits   {', '.join(f'{split} {n:,}' for split, n in suite.card.counts.items())}")
     click.echo(f"classes  {len(suite.classes)}: {', '.join(suite.classes[:9])}{', ...' * (len(suite.classes) > 9)}")
-    click.echo(f"next     rbft run --method zero-shot --method ft --method lipsum --suite {file}")
+    click.echo(f"model    {model.text}")
+    click.echo(f"next     rbft run --method zero-shot --method ft --method lipsum --suite {shlex.quote(str(file))}")

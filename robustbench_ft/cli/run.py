@@ -1,20 +1,24 @@
 """`rbft run`: from flags and a plan file to records."""
 
 import os
-from collections.abc import Iterable, Mapping
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustbench_ft.errors import PlanError, RbftError
+from robustbench_ft.errors import PlanError, RbftError, StoppedError
 
 from .options import FOLDER, PARTIAL, ROOT, WIDE, WORKERS, set_threads
 from .report import print_table
 
 if TYPE_CHECKING:
+    from robustbench_ft.images.roots import Roots
     from robustbench_ft.plan import Cell, Request
+    from robustbench_ft.record.store import Record
 
 
 @click.command(context_settings=WIDE)
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     "--model",
     multiple=True,
     metavar="NAME",
-    help="'embedded' (default), an open_clip name, local-dir:PATH or hf-hub:ORG/NAME.",
+    help="'embedded', an open_clip name, local-dir:PATH or hf-hub:ORG/NAME.  [default: the suite's]",
 )
 @click.option("--pretrained", metavar="TAG", help="open_clip tag, a .safetensors file, or 'random'.")
 @click.option("--seeds", metavar="LIST", help="Seeds, e.g. 0, 0-4 or 0,2,5-7.  [default: 0]")
@@ -74,6 +78,9 @@ def run(**options: Any) -> None:
 
     Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
     """
+    _check_names(options)
+    if sys.stderr.isatty():  # somebody waits
+        click.echo("[...] loading torch and open_clip", err=True)
     from robustbench_ft import environment, plan, runner
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
@@ -88,11 +95,13 @@ def run(**options: Any) -> None:
         )
     request = _request(options, device)
     roots = roots.choose(options["root"], os.environ)
-    cells = plan.make(request, roots)
+    cells = plan.make(request, roots, lambda line: click.echo(line, err=True))
+    click.echo(_count(cells, request.seeds), err=True)
     if request.precision == "auto":
         click.echo(plan.precision_text(cells), err=True)
     if options["dry_run"]:
         _show_plan(cells, options["out"])
+        _show_needs(cells, plan.suite_files(request), roots)
         click.echo(f"{len(cells)} cells, {device.type}, {request.precision}")
         return
     workshop = runner.Workshop(
@@ -110,8 +119,49 @@ def run(**options: Any) -> None:
     try:
         folders = runner.run_cells(cells, workshop)
     except runner.InterruptedRun as error:
-        raise RbftError(f"{error}; nothing is lost: run the same command again to resume") from error
+        raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print_results(folders, options["out"])
+    if step := _next_step(cells, options["out"]):
+        click.echo(f"next     {step}")
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Refuse a method or suite that is not registered, before torch is imported for it."""
+    from robustbench_ft import registry, suite_ref, toml
+
+    content = toml.read(options["config"], "the plan") if options["config"] else {}
+    problems: list[str] = []
+    for kind in ("method", "suite"):
+        found: Any = options[kind] or content.get(kind, ())
+        asked: list[Any] = list(found) if isinstance(found, list | tuple) else [found]
+        names = [name for name in asked if isinstance(name, str)]
+        if kind == "suite":  # files are read later, and so is a folder that is called like no suite
+            names = [
+                name.partition("+")[0] for name in names if not suite_ref.is_file(name) and not Path(name).exists()
+            ]
+        problems += registry.check(kind, dict.fromkeys(names))
+    if problems:
+        raise PlanError(problems)
+
+
+def _count(cells: "Sequence[Cell]", asked: str) -> str:
+    """How many cells there are, with which seeds. A single number is a seed and no count of seeds."""
+    several = asked.isdigit() and int(asked) > 1 and any(not cell.deterministic for cell in cells)
+    hint = f" (for {asked} seeds: --seeds 0-{int(asked) - 1})" if several else ""
+    return f"{len(cells)} cell{'s' * (len(cells) != 1)}, seed{'' if asked.isdigit() else 's'} {asked}{hint}"
+
+
+def _next_step(cells: "Sequence[Cell]", out: Path) -> str:
+    """A command that compares what was run; '' where there is nothing to compare in any suite."""
+    rows: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for cell in cells:
+        rows.setdefault((cell.suite, cell.model.label), {}).setdefault(cell.method, set()).add(cell.digest)
+    for (suite, model), methods in rows.items():
+        single = [method for method, settings in methods.items() if len(settings) == 1]
+        if len(methods) > 1 and single:
+            baseline = "ft" if "ft" in single else single[0]
+            return f"rbft compare {shlex.quote(str(out / suite / model))} --baseline {baseline}"
+    return ""
 
 
 def _request(options: dict[str, Any], device: Any) -> "Request":
@@ -155,15 +205,59 @@ def _show_plan(cells: "Iterable[Cell]", out: Path) -> None:
             click.echo(f"recipes differ: {', '.join(words)}" if words else "one recipe for all methods")
 
 
+def _show_needs(cells: "Iterable[Cell]", files: Mapping[str, str], roots: "Roots") -> None:
+    """Once for each suite and model: steps, images, memory and disk, from cards and configurations alone."""
+    from robustbench_ft import model_ref, needs, suite_ref
+    from robustbench_ft.recipe import Recipe
+
+    for (name, ref), members in groupby(cells, lambda cell: (cell.suite, cell.model)):
+        some = list(members)
+        some = [cell for cell in some if cell.recipe is not None] or some  # what is trained needs the most
+        suite = suite_ref.load(files.get(name, name), roots, some[0].partial)
+        fetched = "fetched at run time" if model_ref.is_fetched(ref.name, ref.pretrained) else "on this machine"
+        click.echo(f"{name}: {' '.join(filter(None, (ref.name, ref.pretrained)))}, weights {fetched}")
+        told = dict[str, None]()
+        for cell in some:
+            recipe = None if cell.recipe is None else Recipe(**cell.recipe)
+            told |= dict.fromkeys(needs.lines(suite, recipe, ref, cell.protocol))
+        click.echo("\n".join(f"  {line}" for line in told))
+
+
 def _print_results(folders: list[Path], out: Path) -> None:
     """The table of these cells, a picture beside them, and where everything is."""
     from robustbench_ft.compare import figure, report
     from robustbench_ft.record import store
 
-    for table in report.tables([store.Record(folder) for folder in folders]):
+    records = [store.Record(folder) for folder in folders]
+    for table in report.tables(records):
         print_table(table)
         picture = out / table.arena.suite / f"{table.arena.records[0].folder.parents[1].name}-scatter.png"
         figure.scatter(table, picture)
         click.echo(f"figure   {picture}")
+    for record in records:
+        if _learned_nothing(record):
+            click.echo(
+                f"nothing was learned: {record.folder} answers like zero-shot on every split; raise lr or steps "
+                "(--set lr=3e-4 --set steps=500)"
+            )
     for folder in dict.fromkeys(folder.parent for folder in folders):
         click.echo(f"records  {folder}")
+
+
+def _learned_nothing(record: "Record") -> bool:
+    """Whether a trained model gives the answers of the zero-shot record beside it on every split; False without one."""
+    import numpy as np
+
+    from robustbench_ft.record import store
+
+    beside = [f for f in sorted(record.folder.parents[1].glob("zero-shot-*/seed-*")) if store.is_done(f)]
+    if not beside or record.cell["recipe"] is None:
+        return False
+    start, default = store.Record(beside[0]), record.metrics["default"]
+    splits = [name for name in record.metrics["official"] if name in start.metrics["official"]]
+    return all(
+        np.array_equal(
+            record.predictions(default, name).prediction, start.predictions(start.metrics["default"], name).prediction
+        )
+        for name in splits
+    )

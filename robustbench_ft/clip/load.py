@@ -4,10 +4,14 @@ import copy
 import json
 import logging
 import pickle
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+import huggingface_hub
 import open_clip
 import safetensors.torch
 import torch
@@ -17,16 +21,21 @@ from torch import nn
 from robustbench_ft import embedded
 from robustbench_ft.embedded.words import Words
 from robustbench_ft.errors import RbftError
-from robustbench_ft.model_ref import RANDOM, ModelRef, check_weights_file
+from robustbench_ft.model_ref import RANDOM, ModelRef, check_weights_file, is_fetched
 from robustbench_ft.prompts import Task
 
 from .clip import Clip, Tokenizer
+
+# as open_clip names them on the hub
+WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def load(ref: ModelRef) -> Clip:
     """Build the model that `ref` names, with its weights, on the CPU in float32."""
     embedded.register()
     schema, _, place = ref.open_clip_name.partition(":")
+    if is_fetched(ref.name, ref.pretrained):
+        _check_reach(ref)
     try:
         if schema == "local-dir":
             return _load_folder(Path(place))
@@ -37,8 +46,49 @@ def load(ref: ModelRef) -> Clip:
             "convert it to safetensors"
         ) from error
     except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if (
+            is_fetched(ref.name, ref.pretrained)
+            and isinstance(error, OSError | RuntimeError)
+            and "download" in str(error)
+        ):
+            raise _unfetched(ref, str(error).strip().splitlines()[0]) from error
         what = " ".join(line.strip() for line in str(error).strip().splitlines()[:2]) or type(error).__name__
         raise RbftError(f"cannot load model '{f'{ref.name} {ref.pretrained}'.strip()}': {what}") from error
+
+
+def _check_reach(ref: ModelRef) -> None:
+    """Say at once that weights cannot be fetched: the hub's client tries for most of a minute, a dozen warnings long.
+
+    Behind a proxy names are resolved elsewhere, so there the client is left to find out.
+    """
+    if ref.pretrained:
+        tag: dict[str, Any] = open_clip.get_pretrained_cfg(ref.name, ref.pretrained)
+        repo, _, file = str(tag.get("hf_hub", "")).rpartition("/")
+    else:
+        repo, file = ref.name.partition(":")[2], ""
+    if not repo or getproxies():
+        return
+    files = (file,) if file else WEIGHT_FILES
+    if any(isinstance(huggingface_hub.try_to_load_from_cache(repo, name), str) for name in files):
+        return
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
+    reason = "HF_HUB_OFFLINE is set" if huggingface_hub.constants.HF_HUB_OFFLINE else ""
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        reason = reason or f"no network: {host} cannot be found"
+    if reason:
+        raise _unfetched(ref, reason)
+
+
+def _unfetched(ref: ModelRef, reason: str) -> RbftError:
+    """One line: what could not be fetched, and what to pass instead."""
+    name = " ".join(filter(None, (ref.name, ref.pretrained)))
+    file = f"--model {ref.name} --pretrained FILE.safetensors, or " if ref.pretrained else ""
+    return RbftError(
+        f"cannot fetch the weights of {name} ({reason}): fetch them once on a machine with network and pass {file}"
+        "--model local-dir:DIR (a folder with open_clip_config.json and its safetensors)"
+    )
 
 
 def load_saved(folder: Path) -> Clip:

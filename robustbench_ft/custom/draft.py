@@ -15,6 +15,8 @@ GUESSES = {
     "test": ("test", "testing", "id_test"),
 }
 HELD = {"val": "0.1", "test": "0.2"}
+BATCH, EPOCHS = 64, 10
+FEWEST = 200  # steps; ten epochs of some dozen images are ten steps, which move no answer
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def draft(folder: Path, train: str | None = None, name: str | None = None) -> st
     lines += ["", "[classes]  # folder = what prompts call it; their order is the order of labels"]
     lines += [f"{_text(key)} = {_text(key.replace('_', ' '))}" for key in learned.classes]
     lines += ["", "[recipe]  # how long and how fast: choose on ID validation, e.g. with --set lr=1e-5 --set lr=3e-5"]
-    lines += ["lr = 1e-5", "epochs = 10", "batch = 64"]
+    lines += _recipe(learned)
     return "\n".join(lines) + "\n"
 
 
@@ -108,6 +110,13 @@ def look(folder: Path) -> tuple[list[Seen], dict[str, str]]:
         else:
             found.append(Seen(entry.name, tuple(sorted(set(images.labels))), len(images.paths)))
     return found, left
+
+
+def _recipe(learned: Seen) -> list[str]:
+    """The published rate, and steps enough for so many images."""
+    enough = EPOCHS * (learned.n // BATCH) >= FEWEST
+    length = f"epochs = {EPOCHS}" if enough else f"steps = {FEWEST}  # few images: {EPOCHS} epochs would be few steps"
+    return ["lr = 1e-5", length, f"batch = {BATCH}"]
 
 
 def _split_line(role: str, seen: Seen) -> str:

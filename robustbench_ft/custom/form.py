@@ -76,6 +76,8 @@ class Form:
     metric: str | Mapping[str, str] = ACCURACY
     shift_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     recipe: Recipe = RECIPE
+    model: str = ""  # as `--model` takes it; empty: 'embedded' where it knows every word of the prompts, else CLIP
+    pretrained: str = ""  # as `--pretrained` takes it
     version: int = 1
     title: str = ""
     paper: str = "not published"
@@ -136,6 +138,8 @@ EXPECTED = {
     "clusters": 'a column, or a table SPLIT = "COLUMN"',
     "metric": f'{", ".join(METRICS)} or {WORST}COLUMN, or a table of these by split',
     "shift_groups": 'a table of lists of shifts, e.g. weather = ["rain", "fog"]',
+    "model": 'a model as --model takes it, e.g. model = "ViT-B-16" and pretrained = "openai"',
+    "pretrained": 'an open_clip tag, a .safetensors file or "random", beside model = "ViT-B-16"',
     "version": "a whole number from 1",
 }  # fmt: skip
 
@@ -235,6 +239,8 @@ def _illegal(form: Form) -> list[str]:
     found += [f"'{n}' is named as a shift and as one of {', '.join(ID)}: give it another name"
               for n in (*form.shifts, *form.extra) if n in ID]  # fmt: skip
     found += [f"'{n}' is in shifts and in extra: keep one" for n in form.shifts if n in form.extra]
+    if form.pretrained and not form.model:
+        found.append(f"pretrained is '{form.pretrained}' and model is missing: write {EXPECTED['model']}")
     if form.version < 1:
         found.append(f"version is {form.version}: write {EXPECTED['version']}")
     for name, share in (("val", form.val), ("test", form.test)):

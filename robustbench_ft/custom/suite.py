@@ -42,6 +42,7 @@ class CustomSuite(Suite):
         self.group_names = _group_names(form, lists)
         self._made, held = _splits(form, lists, list(keys), self.group_names)
         self.shifts, self.extra, self.recipe = tuple(form.shifts), tuple(form.extra), form.recipe
+        self.model, self.pretrained = form.model, form.pretrained
         self.metrics, self.clusters, self.shift_groups = form.metrics, form.cluster_columns, form.shift_groups
         self.card = Card(
             form.title or form.name, form.paper, form.licence, form.home,

@@ -1,6 +1,5 @@
 """The embedded model's tokenizer: one id per word, nothing smaller."""
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,8 +8,9 @@ from torch import Tensor
 
 from robustbench_ft.errors import RbftError
 
+from . import vocabulary
+
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
-_WORD = re.compile(r"[a-z0-9]+")
 
 
 class Words:
@@ -24,7 +24,7 @@ class Words:
     @classmethod
     def load(cls, path: str | Path, context_length: int = 16) -> "Words":
         """Read `vocab.txt`: one token per line, the line number is its id."""
-        return cls(Path(path).read_text("utf-8").split()[2:-1], context_length)
+        return cls(vocabulary.read(path), context_length)
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text("\n".join(self.tokens) + "\n", "utf-8")
@@ -40,13 +40,10 @@ class Words:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the words of a text, without BOS and EOS; case and punctuation do not count."""
-        words = _WORD.findall(text.lower())
+        words = vocabulary.words(text)
         for word in words:
             if word not in self._ids:
-                raise RbftError(
-                    f"the embedded model does not know the word '{word}' (in '{text}'): "
-                    f"use one of the {self.vocab_size - 3} words of its vocab.txt"
-                )
+                raise RbftError(vocabulary.refusal(word, text, self.vocab_size - 3))
         return [self._ids[word] for word in words]
 
     def decode(self, ids: Sequence[int]) -> str:

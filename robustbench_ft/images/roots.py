@@ -6,7 +6,7 @@ that exists needs no moving.
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,14 @@ def read_config(path: Path) -> Roots:
     )
 
 
-def find(roots: Roots, suite: str, split: str, candidates: Sequence[str], home: str) -> Path:
-    """The folder or file of one split. Raises one line that says what was looked for, where, and what to do."""
+def find(
+    roots: Roots, suite: str, split: str, candidates: Sequence[str], home: str, trained: Sequence[str] = ()
+) -> Path:
+    """The folder or file of one split. Raises one line that says what was looked for, where, and what to do.
+
+    A root may also be the data set's own folder; where it holds the training images (`trained` are their candidates),
+    the other splits may lie beside it.
+    """
     name = f"{suite}/{split}"
     if (chosen := dict(roots.named).get(name)) is not None:
         if not exists(chosen):
@@ -105,9 +111,28 @@ def find(roots: Roots, suite: str, split: str, candidates: Sequence[str], home: 
         for candidate in candidates:
             if exists(root / candidate):
                 return root / candidate
+    for root in roots.folders:
+        if (own := next(_inside(root, candidates), None)) is not None:
+            return own
+        if next(_inside(root, trained), None) is not None:
+            beside = root.absolute().parent
+            if (own := next((beside / place for place in candidates if exists(beside / place)), None)) is not None:
+                return own
     near = _near(roots.folders, candidates)
     hint = f"; it lies under {near}: pass --root {near}" if near else f"; get it from {home}, or pass --root {name}=DIR"
     raise MissingDataError(f"suite '{suite}', split '{split}': {roots.text} has no {wanted}{hint}")
+
+
+def _inside(root: Path, candidates: Iterable[str]) -> Iterator[Path]:
+    """Places of a split in a root that is itself the data set's folder, best first.
+
+    The root must be called as a candidate's first part, whatever the case: by any other name it could be anything.
+    """
+    name = root.absolute().name.lower()
+    for candidate in candidates:
+        first, *rest = Path(candidate).parts
+        if first.lower() == name and exists(root.joinpath(*rest)):
+            yield root.joinpath(*rest)
 
 
 def exists(path: Path) -> bool:
