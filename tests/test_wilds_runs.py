@@ -52,10 +52,10 @@ def counted(forest: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def wordy_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny CLIP with the words of all prompts."""
-    from robustbench_ft.embedded.words import _WORD  # pyright: ignore[reportPrivateUsage]
+    from robustbench_ft.embedded.words import WORD
 
     texts = [text for name in FOLDERS for text in Task(load(name).classes, load(name).templates).texts]
-    words = sorted({word for text in texts for word in _WORD.findall(text.lower())})
+    words = sorted({word for text in texts for word in WORD.findall(text.lower())})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "WORDS", tuple(words))
         return f"local-dir:{tiny.write_model(tmp_path_factory.mktemp('wordy') / 'tiny')}"
