@@ -143,7 +143,7 @@ class Suite(ABC):
 
     def place(self, split: str) -> Path:
         """Where a split lies under the roots; one line that says what was looked for otherwise."""
-        return roots.find(self.roots, self.base, split, self.places[split], self.card.home)
+        return roots.find(self.roots, self.base, split, self.places[split], self.card.home, self.places[self.train])
 
     def split(self, name: str) -> Split:
         """Load one split; refuses shifts and the ID test set while a method is being fitted or evaluated."""

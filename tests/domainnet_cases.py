@@ -77,7 +77,7 @@ def lost(place: Path) -> None:
 
 CASES = {
     "root too high": Case("test", lambda p: (p.parents[1] / "up").mkdir(), "has no domainnet/real or", root="TMP/.."),
-    "root too low": Case("test", lambda p: None, "it lies under TMP: pass --root TMP", root="TMP/domainnet"),
+    "root too low": Case("test", lambda p: None, "it lies under TMP: pass --root TMP", root="TMP/domainnet/real"),
     "no lists": Case("train", without_lists, "TMP/domainnet has no real_train.txt, nor have its splits, txt, split_fi"),
     "no list of a domain": Case("clipart", lambda p: (p / "clipart_test.txt").unlink(), "has no clipart_test.txt, nor"),
     "half a list": Case("train", lambda p: (p / "splits/real_val_split.txt").unlink(), "has no real_train.txt, nor",

@@ -118,7 +118,7 @@ ROOTS = {
     "root too high": Case("", beside("up", lambda place, tree: (place / "data").symlink_to(tree)),
                           "it lies under TMP/up/data: pass --root TMP/up/data", roots=("TMP/up",)),
     "root too low": Case("", beside("low", links), "it lies under TMP/low: pass --root TMP/low",
-                         roots=("TMP/low/imagenet",)),
+                         roots=("TMP/low/imagenet/train",)),
     "a split is absent": Case("", beside("part", lambda place, tree: links(place, tree, "sketch")),
                               "split 'sketch': TMP/part has no sketch or imagenet-sketch/images", roots=("TMP/part",)),
     "named folder is absent": Case("", lambda tmp: None, "imagenet/r is said to lie in TMP/none, which does not exist",

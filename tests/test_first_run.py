@@ -7,6 +7,7 @@ from subprocess import run as process
 from typing import Any
 
 import forest
+import forest_wilds
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -240,12 +241,19 @@ def test_a_new_suite_of_known_words_learns_something(tmp_path: Path) -> None:
     assert "the embedded model does not know the word 'itap'" in refused
 
 
-def data_home(place: str, base: Path, tmp_path: Path) -> Path:
-    if place == "domainnet":
-        return forest.copy_domains(forest.domainnet(base), tmp_path) / "domainnet"
-    if place == "imagenet":
-        return forest.imagenet(base) / "imagenet"
-    return tmp_path / place
+@pytest.mark.parametrize("suite", PAPERS)
+def test_a_data_sets_own_folder_is_a_root_as_its_parent_is(
+    suite: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base = tmp_path_factory.getbasetemp() / "forest"
+    if suite.startswith("wilds"):
+        home = forest_wilds.plant(tmp_path_factory.mktemp("own"), suite)
+    else:
+        home = {"imagenet": forest.imagenet, "domainnet": forest.domainnet}[suite](base) / suite
+    parent, own = suite_ref.load(suite, home.parent), suite_ref.load(suite, home)
+    for split in (parent.train, parent.test, *parent.shifts):
+        if split in parent.places:
+            assert own.place(split) == parent.place(split)
 
 
 def test_a_data_sets_own_folder_is_a_root_by_its_name_only(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "drawing",
-    "embedded", "custom", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref",
+    "errors", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom",
+    "drawing", "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref",
     "clip", "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment", "record",
     "compare", "claims", "board", "earlier", "runner", "checks", "bench", "cli",
 )  # fmt: skip

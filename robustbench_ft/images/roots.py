@@ -81,8 +81,14 @@ def read_config(path: Path) -> Roots:
     )
 
 
-def find(roots: Roots, suite: str, split: str, candidates: Sequence[str], home: str) -> Path:
-    """The folder or file of one split. Raises one line that says what was looked for, where, and what to do."""
+def find(
+    roots: Roots, suite: str, split: str, candidates: Sequence[str], home: str, trained: Sequence[str] = ()
+) -> Path:
+    """The folder or file of one split. Raises one line that says what was looked for, where, and what to do.
+
+    A root may also be the data set's own folder; where it holds the training images (`trained` are their candidates),
+    the other splits may lie beside it.
+    """
     name = f"{suite}/{split}"
     if (chosen := dict(roots.named).get(name)) is not None:
         if not exists(chosen):
@@ -108,6 +114,10 @@ def find(roots: Roots, suite: str, split: str, candidates: Sequence[str], home: 
     for root in roots.folders:
         if (own := next(_inside(root, candidates), None)) is not None:
             return own
+        if next(_inside(root, trained), None) is not None:
+            beside = root.absolute().parent
+            if (own := next((beside / place for place in candidates if exists(beside / place)), None)) is not None:
+                return own
     near = _near(roots.folders, candidates)
     hint = f"; it lies under {near}: pass --root {near}" if near else f"; get it from {home}, or pass --root {name}=DIR"
     raise MissingDataError(f"suite '{suite}', split '{split}': {roots.text} has no {wanted}{hint}")
