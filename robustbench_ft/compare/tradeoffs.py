@@ -205,13 +205,8 @@ def sections(found: Beyond) -> list[Text]:
         made.append(Text(
             "Frontiers over settings and alphas", header, body,
             "Each method's points that no other of its points beats on both axes, joined by lines, within the ID range "
-<<<<<<< HEAD
             "that all share; gap: to the baseline's frontier. Settings with fewer seeds than others of their method "
             "are left out. The frontier is chosen on test means: exploratory.",
-=======
-            "that all share; gap: to the baseline's frontier. Settings with fewer seeds than others of a method are "
-            "left out. The frontier is chosen on test means: exploratory.",
->>>>>>> prose
         ))  # fmt: skip
     if found.refusal:
         made.append(Text("Frontiers over settings and alphas", ("",), ((found.refusal,),), ""))
