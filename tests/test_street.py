@@ -11,17 +11,10 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-<<<<<<< HEAD
     "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom",
     "drawing", "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip",
     "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment", "record", "compare",
     "claims", "board", "earlier", "runner", "notebook", "plot", "checks", "bench", "cli",
-=======
-    "errors", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom",
-    "drawing", "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref",
-    "clip", "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment", "record",
-    "compare", "claims", "board", "earlier", "runner", "checks", "bench", "cli",
->>>>>>> first
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {

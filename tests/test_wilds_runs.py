@@ -52,7 +52,7 @@ def counted(forest: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def wordy_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tiny CLIP with the words of all prompts."""
-    from robustbench_ft.embedded.words import WORD
+    from robustbench_ft.embedded.vocabulary import WORD
 
     texts = [text for name in FOLDERS for text in Task(load(name).classes, load(name).templates).texts]
     words = sorted({word for text in texts for word in WORD.findall(text.lower())})
