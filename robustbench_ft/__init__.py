@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .clip import Clip as Clip
-    from .method import Family as Family
+    from .method import Candidates as Candidates
+
+    Family = Candidates  # the old name
     from .method import Method as Method
     from .method import Run as Run
+    from .method import Scorer as Scorer
     from .method import TrainSet as TrainSet
     from .train import Batch as Batch
 
 __version__ = "0.2.0"
 _HOMES = {
     "Batch": "train",
+    "Candidates": "method",
     "Clip": "clip",
     "Family": "method",
     "Method": "method",
     "Run": "method",
+    "Scorer": "method",
     "TrainSet": "method",
 }
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from . import model_ref, recipe, recipe_choice, registry, suite_ref, toml
 from .errors import PlanError, RbftError, unknown
 from .images.roots import Roots
-from .method import Method
+from .method import Method, problems_of
 from .model_ref import ModelRef
 from .recipe import Recipe
 from .recipe_choice import Choice
@@ -203,7 +203,7 @@ def _cells(
         changed["steps"] = 0  # the length is counted one way
     resolved = dataclasses.replace(base, **changed)
     method = kind(**fields, recipe=resolved if kind.trains else None)
-    problems += [f"{name}: {line}" for line in method.problems()]
+    problems += [f"{name}: {line}" for line in problems_of(method)]
     problems += [f"{name}: {line}" for line in recipe.problems(resolved)] if kind.trains else []
     settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
     by_hand = f", --set {', '.join(sorted({*changed, *fields}))}" if changed or fields else ""
@@ -215,7 +215,7 @@ def _cells(
         method=name,
         method_version=kind.version,
         settings=settings,
-        recipe=asdict(resolved) if kind.trains else None,
+        recipe=recipe.as_stored(resolved) if kind.trains else None,
         recipe_source=(source if kind.trains else "none") + by_hand,
         protocol=request.protocol,
         precision=precision,
