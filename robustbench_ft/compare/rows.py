@@ -183,8 +183,13 @@ def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
     cell, meta = group[0].cell, group[0].metrics
     fixed = tuple((r, str(r.metrics["default"])) for r in group)
     row = Row(cell["method"], setting, "fixed", fixed, bool(cell["deterministic"]))
+    others = [
+        replace(row, setting=join(setting, name), runs=tuple((r, name) for r, _ in fixed))
+        for name in meta["candidates"]
+        if name not in meta["axis"] and name != meta["default"]
+    ]
     if not meta["axis"]:
-        return [row]
+        return [row, *others]
     named = replace(row, setting=join(setting, meta["default"].replace("-", "=", 1)))
     by_val = replace(
         row, setting=join(setting, _by_val(meta)), selection="id_val",
@@ -192,7 +197,7 @@ def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
     )  # fmt: skip
     by_ood = tuple((r, by_oracle(r.metrics)) for r in group)
     oracle = replace(row, setting=join(setting, BY_OOD), selection="oracle", runs=by_ood, oracle=True)
-    return [named, by_val, oracle]
+    return [named, by_val, oracle, *others]
 
 
 def _by_val(summary: Json) -> str:
