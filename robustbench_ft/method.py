@@ -82,7 +82,7 @@ class Run:
 
         Its weights are stated in the log. Declare a setting that names it as `ModelName`, so that cells state them too.
         """
-        ref = model_ref.resolve(*_model_words(name)) if pretrained is None else model_ref.resolve(name, pretrained)
+        ref = model_ref.resolve(*model_words(name)) if pretrained is None else model_ref.resolve(name, pretrained)
         self.log({"event": "teacher", "model": ref.name, "pretrained": ref.pretrained, "weights": ref.weights})
         return clips.load(ref).to(self.device).eval()
 
@@ -143,7 +143,7 @@ FileName = Annotated[str, FILE]  # type of a setting: the digest of a cell takes
 ModelName = Annotated[str, MODEL]  # type of a setting, e.g. 'ViT-B-32 openai': the digest takes the model's weights
 
 
-def _model_words(text: str) -> tuple[str, str | None]:
+def model_words(text: str) -> tuple[str, str | None]:
     """'ViT-B-32 openai' -> name and pretrained tag."""
     name, _, tag = text.strip().partition(" ")
     return name, tag.strip() or None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from robustbench_ft import Clip, Candidates, Method, Run, TrainSet
+from robustbench_ft import Candidates, Clip, Method, Run, TrainSet
 from robustbench_ft.clip import State
 from robustbench_ft.suite_ref import load as load_suite
 
