@@ -232,7 +232,7 @@ def _cells(
 
 
 def _contents(method: Method, problems: list[str]) -> dict[str, str]:
-    """Digests of what settings name: of the file of a `FileName`, of the weights of a `ModelName`. Empty ones name none."""
+    """Digests of what settings name: of the file of a `FileName`, of the weights of a `ModelName`."""
     found: dict[str, str] = {}
     for name, hint in get_type_hints(type(method), include_extras=True).items():
         marks, value = getattr(hint, "__metadata__", ()), getattr(method, name, "")

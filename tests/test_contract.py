@@ -12,12 +12,14 @@ import torch
 from tiny import Tiny
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref, plan, registry
+from robustbench_ft import model_ref, plan, registry, runner
 from robustbench_ft.checks import Check, check_method
 from robustbench_ft.clip import Clip
+from robustbench_ft.compare import rows
 from robustbench_ft.errors import RbftError
 from robustbench_ft.method import Method, Run, TrainSet, candidates_of, problems_of
 from robustbench_ft.prompts import Task
+from robustbench_ft.record import store
 from robustbench_ft.train import Pixels, backward, train
 
 SUITE = Tiny("tiny")
@@ -260,3 +262,14 @@ def test_a_file_enters_the_digest_by_content(tmp_path: Path, clip: Clip) -> None
     a, b = (replace(cell, settings={"captions": name}, contents={"captions": "same"}) for name in ("a.txt", "b.txt"))
     assert a.digest == b.digest
     assert replace(a, contents={"captions": "other"}).digest != a.digest
+
+
+def test_candidates_off_the_axis_have_rows_of_their_own(tmp_path: Path) -> None:
+    """EMA's last weights are shown beside its average."""
+    request = plan.Request(("ema",), ("digits",), set=(("steps", "2"), ("batch", "8"), ("decay", "0.5")))
+    workshop = runner.Workshop(tmp_path, torch.device("cpu"), save_model=False)
+    [folder] = runner.run_cells(plan.make(request), workshop)
+    found = rows.rows([store.Record(folder)])
+    assert [row.runs[0][1] for row in found] == ["ema", "last"]
+    assert found[1].name.startswith("ema (")
+    assert found[1].name.endswith("last)")
