@@ -22,6 +22,7 @@ class FLYP(Method):
     """
 
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_FLYP}
+    separable: ClassVar[bool] = False  # every image is compared with every caption of its batch
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
         clip.train_only("image", "text", "scale")
@@ -30,8 +31,7 @@ class FLYP(Method):
             clip.start_from_zero_shot(data.task, self.resolved.head)
 
         rebuild_head()
-        captions = self.captions(clip, data)
-        return train(clip, data, self.objective(clip, captions, run), self.resolved, run, refresh=rebuild_head)
+        return train(clip, data, self.objective(clip, data, run), self.resolved, run, refresh=rebuild_head)
 
     def problems(self) -> list[str]:
         smoothed = self.recipe is not None and self.recipe.label_smoothing
@@ -41,7 +41,9 @@ class FLYP(Method):
         """Every class in every template, as tokens [K, T, L]."""
         return clip.tokenize(data.task.texts).view(len(data.task.classes), len(data.task.templates), -1)
 
-    def objective(self, clip: Clip, captions: Tensor, run: Run) -> Objective:
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
+        captions = self.captions(clip, data)
+
         def loss(batch: Batch) -> Terms:
             return {
                 "contrastive": contrastive(

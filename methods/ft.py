@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from robustbench_ft import Batch, Clip, Family, Method, Run, TrainSet
+from robustbench_ft import Batch, Candidates, Clip, Method, Run, TrainSet
 from robustbench_ft.recipe import R_WISE, Recipe
 from robustbench_ft.train import Objective, Terms, train
 
@@ -16,21 +16,22 @@ class FT(Method):
     """Every weight of the image tower moves; nothing holds it back. The text tower stays as it was."""
 
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_WISE}
+    averages: ClassVar[bool] = True
 
-    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Family:
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Candidates:
         return self.tune(clip, data, run)
 
     def tune(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
         """Plain fine-tuning, for methods that do something before or after it."""
         self.start(clip, data)
-        return train(clip, data, self.objective(clip, run), self.resolved, run)
+        return train(clip, data, self.objective(clip, data, run), self.resolved, run)
 
     def start(self, clip: Clip, data: TrainSet) -> None:
         """Where training begins: the zero-shot head [K, D], in the recipe's convention."""
         clip.start_from_zero_shot(data.task, self.resolved.head)
         clip.train_only("image", "head")
 
-    def objective(self, clip: Clip, run: Run) -> Objective:
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         def loss(batch: Batch) -> Terms:
             logits = clip.classify(batch.features)  # [B, D] -> [B, K]
             return {"nll": F.cross_entropy(logits, batch.labels, label_smoothing=self.resolved.label_smoothing)}

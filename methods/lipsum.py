@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from robustbench_ft import Batch, Clip, Run
+from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.recipe import R_LIP, Recipe
 from robustbench_ft.train import Objective, Terms
 
@@ -26,12 +26,14 @@ class LipsumFT(FT):
 
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": replace(R_LIP, steps=50_000), "domainnet": R_LIP}
 
+    reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"final": ("strength", 0.0, "ft")}
+
     strength: float = 1.0  # lambda
     n_texts: int = 80  # M, drawn afresh every step
     text_length: int = 8  # random tokens between start and end
 
-    def objective(self, clip: Clip, run: Run) -> Objective:
-        fine_tuning, anchor = super().objective(clip, run), clip.frozen_copy()
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
+        fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
 
         def loss(batch: Batch) -> Terms:
             with torch.no_grad():
@@ -46,7 +48,7 @@ class LipsumFT(FT):
         """The random token sequences of one step, [M, L]."""
         return clip.random_tokens(self.n_texts, self.text_length, run.generator("texts", step))
 
-    def skip(self, clip: Clip) -> str:
+    def skip(self, clip: Clip, data: TrainSet) -> str:
         return "" if clip.random_ids else "it does not state the id range that random texts are drawn from"
 
     def problems(self) -> list[str]:

@@ -46,9 +46,9 @@ class LpFT(FT):
         else:
             clip.train_only("head")
             recipe = replace(self.resolved, lr=self.row_lr(clip))
-            train(clip, features, self.objective(clip, run), recipe, run, stage=STAGE)
+            train(clip, features, self.objective(clip, data, run), recipe, run, stage=STAGE)
         clip.train_only("image", "head")
-        return train(clip, data, self.objective(clip, run), self.resolved, run)
+        return train(clip, data, self.objective(clip, data, run), self.resolved, run)
 
     def row_lr(self, clip: Clip) -> float:
         """The learning rate of the head's rows that moves logits by `head_lr`."""

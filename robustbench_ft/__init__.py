@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from . import plot as plot
     from .clip import Clip as Clip
     from .errors import RbftError as RbftError
-    from .method import Family as Family
+    from .method import Candidates as Candidates
     from .method import Method as Method
     from .method import Run as Run
+    from .method import Scorer as Scorer
     from .method import TrainSet as TrainSet
     from .notebook import Comparisons as Comparisons
     from .notebook import Records as Records
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 __all__ = [
     "Batch",
+    "Candidates",
     "Clip",
     "Comparisons",
-    "Family",
     "Method",
     "RbftError",
     "Record",
     "Records",
     "Run",
+    "Scorer",
     "TrainSet",
     "compare",
     "load",

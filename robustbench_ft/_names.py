@@ -15,7 +15,8 @@ from typing import Any
 PACKAGE = __name__.rpartition(".")[0]
 FACE = "notebook"
 HOMES = {
-    "Batch": "train", "Clip": "clip", "Family": "method", "Method": "method", "Run": "method", "TrainSet": "method",
+    "Batch": "train", "Candidates": "method", "Clip": "clip", "Family": "method", "Method": "method", "Run": "method",
+    "Scorer": "method", "TrainSet": "method",
     "Comparisons": FACE, "Record": "record.store", "Records": FACE, "RbftError": "errors",
     "load": FACE, "load_model": FACE, "run": FACE, "suites": FACE,
 }  # fmt: skip

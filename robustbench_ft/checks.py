@@ -6,31 +6,33 @@ def test_my_method_keeps_the_contract(check: Check) -> None:
 """
 
 import json
+import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import model_ref
 from .data import ArrayImages, Split
-from .errors import MissingDataError
+from .errors import MissingDataError, RbftError
 from .images.roots import Roots
 from .prompts import Task
 from .recipe import Recipe
 from .suite import Suite, sealed
 
 if TYPE_CHECKING:
-    from .clip import Clip, State
-    from .method import Family, Method
+    from .clip import State
+    from .method import Candidates, Method
 
-RECIPE = Recipe(lr=1e-3, weight_decay=0.1, steps=4, batch=8, warmup_fraction=0.25, augment="shift", validate_every=2)
+# No warm-up: with a rate of 0 at first, an anchored penalty would never act on the weights that are judged.
+RECIPE = Recipe(lr=1e-3, weight_decay=0.1, steps=6, batch=8, augment="shift", select="last", validate_every=2)
 TEST_IMAGES = 60
 TASK = Task(("cat", "house", "umbrella"), ("a photo of a {}", "a sketch of a {}"))  # words the embedded model knows
 
@@ -40,18 +42,45 @@ class Check:
     """One claim."""
 
     name: str
-    run: Callable[[], None]  # raises an `AssertionError` that says what is wrong
+    run: Callable[[], None]  # raises an `AssertionError` that says what is wrong, in one line
+
+    def __call__(self) -> None:
+        self.run()
+
+    def __str__(self) -> str:
+        return self.name
 
 
-def check_method(kind: "type[Method]", model: str = model_ref.EMBEDDED, task: Task = TASK) -> Iterator[Check]:
-    """The contract of a method. `fit` is called on a small model with random images, for four steps."""
+def check_method(kind: "type[Method]", model: str = model_ref.EMBEDDED, task: Task = TASK) -> list[Check]:
+    """The contract of a method. `fit` is called on a small model with random images, for six steps."""
+    return [Check(check.name, partial(_in_one_line, check.run)) for check in _method_checks(kind, model, task)]
+
+
+def _in_one_line(act: Callable[[], None]) -> None:
+    """A wrong return value or setting fails a check like anything else."""
+    try:
+        act()
+    except RbftError as error:
+        raise AssertionError(str(error)) from error
+
+
+def _method_checks(kind: "type[Method]", model: str, task: Task) -> Iterator[Check]:
     trial = _Trial(kind, model, task)
     yield Check("frozen-dataclass-with-legal-defaults", partial(_is_frozen, kind))
     yield Check("fields-survive-json", partial(_survives_json, kind))
     yield Check("weights-are-finite", trial.finite)
     yield Check("head-keeps-its-classes", trial.keeps_classes)
     yield Check("same-seed-same-weights", trial.repeats)
+    yield Check("global-random-state-is-left-alone", trial.leaves_random_state)
+    yield Check("data-is-left-alone", trial.leaves_data)
     yield Check("stopped-fit-resumes-to-the-same-weights", trial.resumes)
+    yield Check("saved-model-predicts-the-same", trial.saves)
+    yield Check("finite-in-bf16", trial.finite_in_bf16)
+    if kind.trains:
+        yield Check("best-checkpoint-resumes-to-the-same-weights", trial.resumes_best)
+    for candidate, (field, value, other) in kind.reduces_to.items():
+        name = f"{candidate}-with-{field}={value}-is-{other}"
+        yield Check(name, partial(trial.reduces, candidate, field, value, other))
     if not kind.transductive:
         yield Check("predictions-do-not-depend-on-other-images", trial.predicts_each_alone)
     if kind.trains:
@@ -92,25 +121,34 @@ class _Trial:
     def __init__(self, kind: "type[Method]", model: str, task: Task) -> None:
         self.kind, self.model, self.task, self.once = kind, model, task, cache(self.fit)  # by seed
 
-    def fit(self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize) -> "State":
-        """All tensors of each candidate."""
-        return _tensors(self.fitted(seed, folder, stop_after))
+    def fit(self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize, **other: Any) -> "State":
+        """All tensors of each candidate, or its answers to noise where it has none."""
+        return _tensors(self.fitted(seed, folder, stop_after, **other))
 
-    def fitted(self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize) -> "Clip | Family":
+    def fitted(
+        self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize, recipe: Recipe = RECIPE,
+        precision: str = "fp32", data: Any = None, kind: "type[Method] | None" = None, settings: Any = None,
+    ) -> "Candidates":  # fmt: skip
         """Resumes from what `folder` holds, and is asked to stop after some steps."""
         import torch
 
         from . import clip as clips
-        from .method import Run, TrainSet
+        from .method import Run, candidates_of
 
         torch.seed()  # a method draws from `run.generator` only
-        steps = iter(range(1, sys.maxsize))
+        kind, steps = kind or self.kind, iter(range(1, sys.maxsize))
         clip = clips.load(model_ref.resolve(self.model, None))
-        data = TrainSet(self.split("train", 24, clip.image_size), self.split("val", 12, clip.image_size), self.task)
-        run = Run(seed, torch.device("cpu"), folder=folder, stopped=lambda: next(steps) >= stop_after)
-        method = self.kind(recipe=RECIPE if self.kind.trains else None)
+        clip.bf16 = precision == "bf16"
+        run = Run(seed, torch.device("cpu"), precision, folder, stopped=lambda: next(steps) >= stop_after)
+        method = kind(recipe=recipe if kind.trains else None, **(settings or {}))
         with sealed():
-            return method.fit(clip, data, run)
+            return candidates_of(method.fit(clip, data or self.data(clip.image_size), run))
+
+    def data(self, size: int) -> Any:
+        """A TrainSet of random images."""
+        from .method import TrainSet
+
+        return TrainSet(self.split("train", 24, size), self.split("val", 12, size), self.task, suite="trial")
 
     def split(self, name: str, n: int, size: int) -> Split:
         pixels = np.random.RandomState(n).randint(0, 256, (n, size, size, 3)).astype(np.uint8)
@@ -121,6 +159,7 @@ class _Trial:
 
     def keeps_classes(self) -> None:
         rows = {name: len(tensor) for name, tensor in self.once(0).items() if name.endswith(":head")}
+        rows |= {name: tensor.shape[1] for name, tensor in self.once(0).items() if name.endswith(":answers")}
         _claim(set(rows.values()) == {len(self.task.classes)}, f"{len(self.task.classes)} classes, rows: {rows}")
 
     def repeats(self) -> None:
@@ -129,24 +168,82 @@ class _Trial:
     def varies(self) -> None:
         _claim(_differing(self.once(0), self.once(1)), "two seeds give the same weights: is the seed ignored?")
 
+    def leaves_random_state(self) -> None:
+        """torch's own state is not compared: `train` seeds it before every step, for models that drop paths."""
+        random.seed(1)
+        np.random.seed(1)
+        before = random.getstate(), np.random.get_state()[1].tolist()  # pyright: ignore
+        self.fitted(0)
+        after = random.getstate(), np.random.get_state()[1].tolist()  # pyright: ignore
+        used = [name for name, a, b in zip(("random", "numpy.random"), before, after, strict=True) if a != b]
+        _claim(not used, f"fit draws from the global {' and '.join(used)}; draw from `run.generator(name, step)`")
+
+    def leaves_data(self) -> None:
+        from . import clip as clips
+
+        data = self.data(clips.load(model_ref.resolve(self.model, None)).image_size)
+        before = [self.data(data.train.images.array().shape[1]).train.digest, data.val.digest]
+        self.fitted(0, data=data)
+        fresh = [Split(s.name, s.images, s.labels, s.ids).digest for s in (data.train, data.val)]
+        _claim(fresh == before, "fit changes the pixels or labels it is given; work on copies")
+
     def resumes(self) -> None:
+        self.same(self.stopped_and_resumed(RECIPE), "stopped and resumed")
+
+    def resumes_best(self) -> None:
+        recipe = replace(RECIPE, select="best")
+        found = _differing(self.fit(0, recipe=recipe), self.stopped_and_resumed(recipe))
+        _claim(not found, f"stopped and resumed, with select=best: {some(found)} differ")
+
+    def stopped_and_resumed(self, recipe: Recipe) -> "State":
+        """The weights of a fit that was cut before its last step, and started again."""
         from .train import InterruptedRun
 
         with tempfile.TemporaryDirectory() as folder:
             with suppress(InterruptedRun):
-                self.fit(0, Path(folder), stop_after=RECIPE.steps - 1)
-            self.same(self.fit(0, Path(folder)), "stopped and resumed")
+                self.fit(0, Path(folder), stop_after=recipe.steps - 1, recipe=recipe)
+            return self.fit(0, Path(folder), recipe=recipe)
+
+    def saves(self) -> None:
+        import torch
+
+        from .clip import Clip, load_saved
+
+        found = self.fitted(0)
+        model = found.use(found.default)
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(Path(folder) / "model", {})
+            if not isinstance(model, Clip):
+                return
+            back = load_saved(Path(folder) / "model")
+        model.eval()
+        back.eval()
+        with torch.no_grad():
+            same = torch.equal(model.logits(_noise(model.image_size)), back.logits(_noise(model.image_size)))
+        _claim(same, "saved and loaded, the model gives other logits: does it use something that is no weight of it?")
+
+    def finite_in_bf16(self) -> None:
+        wrong = [name for name, t in self.fit(0, precision="bf16").items() if not t.isfinite().all()]
+        _claim(not wrong, f"trained in bf16: {some(wrong)} not finite")
+
+    def reduces(self, candidate: str, field: str, value: Any, other: str) -> None:
+        from . import registry
+        from .method import Method
+
+        ours = _of(candidate, self.fit(0, settings={field: value}))
+        kind = registry.load("method", other, Method)
+        theirs = _of("final", _Trial(kind, self.model, self.task).fit(0, kind=kind))
+        found = _differing(ours, theirs)
+        _claim(not found, f"declared to be {other}, but {some(found)} differ")
 
     def predicts_each_alone(self) -> None:
-        from .method import Family
         from .predict import depends_on_others, predict
 
         model = self.fitted(0)
-        clip, name = (model.clip, model.default) if isinstance(model, Family) else (model, "final")
-        split = self.split("test", TEST_IMAGES, clip.image_size)
+        split = self.split("test", TEST_IMAGES, model.clip.image_size)
         order = np.random.RandomState(0).permutation(len(split)).tolist()
         with sealed():
-            dependent = depends_on_others(model, split, predict(model, split)[name], order)
+            dependent = depends_on_others(model, split, predict(model, split)[model.default], order)
         _claim(
             not dependent,
             "shown in another order and in other batches, images are predicted otherwise; if the model is meant to "
@@ -154,18 +251,40 @@ class _Trial:
         )
 
     def same(self, other: "State", what: str) -> None:
-        _claim(not _differing(self.once(0), other), f"{what}: {', '.join(_differing(self.once(0), other))} differ")
+        found = _differing(self.once(0), other)
+        _claim(not found, f"{what}: {some(found)} differ")
 
 
-def _tensors(model: "Clip | Family") -> "State":
-    """'candidate:tensor' -> values"""
-    from .method import Family
+def some(names: Sequence[str]) -> str:
+    """The first three, and how many more: 'a, b, c and 27 more'."""
+    return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
-    if not isinstance(model, Family):
-        return {f"final:{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    _claim({model.default, *model.axis} <= set(model.members), "the default or the axis names a candidate that is none")
-    states = {candidate: _tensors(model.use(candidate)) for candidate in model.members}
-    return {f"{who}:{name[6:]}": tensor for who, state in states.items() for name, tensor in state.items()}
+
+def _of(candidate: str, state: "State") -> "State":
+    return {name.partition(":")[2]: t for name, t in state.items() if name.startswith(f"{candidate}:")}
+
+
+def _noise(size: int) -> Any:
+    import torch
+
+    return torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def _tensors(found: "Candidates") -> "State":
+    """'candidate:tensor' -> values; 'candidate:answers' of one that answers without weights."""
+    import torch
+
+    from .clip import Clip
+
+    state: State = {}
+    for who in found.members:
+        model = found.use(who)
+        if isinstance(model, Clip):
+            state |= {f"{who}:{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        else:
+            with torch.no_grad():
+                state[f"{who}:answers"] = model.logits(_noise(found.clip.image_size))
+    return state
 
 
 def _differing(a: "State", b: "State") -> list[str]:

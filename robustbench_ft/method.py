@@ -5,16 +5,23 @@ are sealed until the last prediction is made.
 """
 
 import hashlib
+import re
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Protocol, get_type_hints
 
 import torch
+from torch import Tensor
 
+from . import clip as clips
+from . import model_ref
 from .clip import Clip, State
 from .data import Split
+from .errors import RbftError
 from .progress import Progress
 from .prompts import Task
 from .recipe import Recipe
@@ -29,6 +36,19 @@ class TrainSet:
     val: Split  # selects checkpoints and candidates; never trained on
     task: Task
     metric: str = ACCURACY  # of `val`: what checkpoints are selected by, a name of `metrics.score`
+    suite: str = ""  # its name
+
+
+class Companion(Protocol):
+    """What lives beside the model while it is trained; it is stored, resumed and selected with it."""
+
+    def after_step(self, step: int, of: int) -> None:
+        """Hear that the update number `step` (from 0) out of `of` was made."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -45,29 +65,88 @@ class Run:
     stopped: Callable[[], bool] = lambda: False  # asked after every step; True ends the fit in good order
     workers: int = 0  # threads that decode images; 0: as many as there are cores
     gpu_decode: bool = False  # decode training JPEGs on the GPU
+    prefix: str = ""  # of random streams, stages and checkpoints: 'member-1.'
+    rank: int = 0  # this process takes the rows [rank::world] of every batch
+    world: int = 1
+    sum_over_ranks: Callable[[Sequence[Tensor]], None] = lambda tensors: None  # in place; of gradients and loss terms
+    companions: tuple[Callable[[Clip], Companion], ...] = ()  # made for every stage, beside the method's own
+
+    def branch(self, name: str) -> "Run":
+        """A run inside this one with random streams, stages and checkpoints of its own, e.g. one member of a soup."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"branch '{name}': use letters, digits, '-' and '_'; it becomes part of a file name")
+        return replace(self, prefix=f"{self.prefix}{name}.")
+
+    def load_teacher(self, name: str, pretrained: str | None = None) -> Clip:
+        """A second pre-trained model by its open_clip name, frozen, on this run's device.
+
+        Its weights are stated in the log. Declare a setting that names it as `ModelName`, so that cells state them too.
+        """
+        ref = model_ref.resolve(*model_words(name)) if pretrained is None else model_ref.resolve(name, pretrained)
+        self.log({"event": "teacher", "model": ref.name, "pretrained": ref.pretrained, "weights": ref.weights})
+        return clips.load(ref).to(self.device).eval()
 
     def generator(self, stream: str, step: int = 0) -> torch.Generator:
         """A CPU generator for one named stream at one step: the same wherever and whenever it is asked for.
 
         Streams are hashed from (seed, name, step), so a new one moves no other and nothing needs saving to resume.
         """
-        digest = hashlib.sha256(f"{self.seed}/{stream}/{step}".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed}/{self.prefix}{stream}/{step}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+class Scorer(Protocol):
+    """What evaluation asks of a candidate. A `Clip` is one; so is anything else that answers with logits."""
+
+    def logits(self, images: Tensor, /) -> Tensor:
+        """[B, 3, H, W] normalised -> [B, K]"""
+        ...
+
+    def save(self, folder: Path, note: Mapping[str, Any], /) -> None: ...
+
+
 @dataclass(frozen=True)
-class Family:
-    """Several models that one fit gives, e.g. the alphas of WiSE-FT: one module, and a state for each candidate."""
+class Candidates:
+    """Several models that one fit gives, e.g. the alphas of WiSE-FT: one module, and what makes each of them."""
 
     clip: Clip
-    members: Mapping[str, Callable[[], State]]  # candidate name -> its tensors, made when needed
+    members: Mapping[str, Callable[[], State | Scorer]]  # name -> its tensors, or what answers in its place
     default: str  # the method's headline row
     axis: Mapping[str, float] = field(default_factory=dict[str, float])  # candidate -> its alpha, for curves
 
-    def use(self, candidate: str) -> Clip:
-        """The module with this candidate's tensors in place."""
-        self.clip.restore(self.members[candidate]())
+    def use(self, candidate: str) -> Scorer:
+        """The module with this candidate's tensors in place, or what answers in its place."""
+        made = self.members[candidate]()
+        if not isinstance(made, Mapping):
+            return made
+        self.clip.restore(made)
         return self.clip
+
+
+def candidates_of(model: Any) -> Candidates:
+    """What `fit` returned, as candidates: a single model is one called 'final'. Raises `RbftError` for others."""
+    if isinstance(model, Candidates):
+        strangers = {model.default, *model.axis} - set(model.members)
+        if strangers:
+            raise RbftError(
+                f"fit returned Candidates whose default or axis names {', '.join(sorted(strangers))}; "
+                f"its members are {', '.join(model.members)}"
+            )
+        return model
+    if isinstance(model, Clip):
+        return Candidates(model, {"final": dict[str, Tensor]}, "final")
+    raise RbftError(f"fit returned {type(model).__name__}; end it with `return clip`, or return Candidates")
+
+
+FILE, MODEL = "names a file", "names a model"
+FileName = Annotated[str, FILE]  # type of a setting: the digest of a cell takes the file's content, not its path
+ModelName = Annotated[str, MODEL]  # type of a setting, e.g. 'ViT-B-32 openai': the digest takes the model's weights
+
+
+def model_words(text: str) -> tuple[str, str | None]:
+    """'ViT-B-32 openai' -> name and pretrained tag."""
+    name, _, tag = text.strip().partition(" ")
+    return name, tag.strip() or None
 
 
 @dataclass(frozen=True)
@@ -78,15 +157,19 @@ class Method(ABC):
     trains: ClassVar[bool] = True  # False: nothing is fitted, so there is no recipe and no seed to vary
     transductive: ClassVar[bool] = False  # True: a prediction depends on the other images of its split
     published: ClassVar[Mapping[str, Recipe]] = {}  # suite name -> the authors' recipe
+    separable: ClassVar[bool] = True  # False: the loss is no mean over examples, so a batch cannot be cut
+    averages: ClassVar[bool] = False  # True: an average of the weights along the path is a model, so `NAME+ema` is one
+    # candidate -> (setting, value, method): with this value it is that method, to the bit; `rbft check method` holds it
+    reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {}
 
     recipe: Recipe | None = None  # resolved by the plan before `fit`: --set, the method's own, or the suite's
 
     @abstractmethod
-    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Family:
-        """Train `clip` in place and return it, or a family of candidates."""
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Candidates:
+        """Train `clip` in place and return it, or candidates."""
 
-    def skip(self, clip: Clip) -> str:
-        """Why this method cannot be used with this model; empty when it can. Asked before a record is begun."""
+    def skip(self, clip: Clip, data: TrainSet) -> str:
+        """Why this method cannot be used with this model on this suite; empty when it can. Asked before a record."""
         return ""
 
     def problems(self) -> list[str]:
@@ -99,3 +182,61 @@ class Method(ABC):
         if self.recipe is None:
             raise ValueError(f"{type(self).__name__} has no recipe yet: the plan resolves it before fit")
         return self.recipe
+
+    def around(self, method: "Method", clip: Clip, data: TrainSet, run: Run) -> "Clip | Candidates":
+        """Fit `method`, and do to it what this method does to FT: what makes `NAME+THIS` possible."""
+        raise NotImplementedError
+
+    @staticmethod
+    def composed(inner: "type[Method]", outer: "type[Method]", names: tuple[str, str]) -> "type[Method]":
+        """The method `NAME+OUTER`: the settings of `inner`, and those that `outer` itself declares."""
+        return _composed(inner, outer, names)
+
+
+@lru_cache
+def _composed(inner: type[Method], outer: type[Method], names: tuple[str, str]) -> type[Method]:
+    title = "+".join(names)
+    if outer.around is Method.around:
+        raise RbftError(f"method '{title}': '{names[1]}' cannot follow another method; wise-ft and ema can")
+    if not inner.trains:
+        raise RbftError(f"method '{title}': '{names[0]}' trains nothing, so there is nothing for '{names[1]}' to do")
+    if names[1] == "ema" and not inner.averages:
+        raise RbftError(
+            f"method '{title}': '{names[0]}' does not declare `averages`: a mean of its weights is no model"
+        )
+    hints = get_type_hints(outer, include_extras=True)
+    own = [f for f in fields(outer) if f.name in vars(outer).get("__annotations__", {})]
+    if shared := {f.name for f in own} & {f.name for f in fields(inner)}:
+        raise RbftError(f"method '{title}': both have the setting {', '.join(sorted(shared))}")
+
+    def parts(method: Any) -> tuple[Method, Method]:
+        theirs = {f.name: getattr(method, f.name) for f in fields(inner)}
+        return inner(**theirs), outer(recipe=method.recipe, **{f.name: getattr(method, f.name) for f in own})
+
+    def fit(self: Method, clip: Clip, data: TrainSet, run: Run) -> Clip | Candidates:
+        first, then = parts(self)
+        return then.around(first, clip, data, run)
+
+    def problems(self: Method) -> list[str]:
+        return [line for method in parts(self) for line in method.problems()]
+
+    source = type(outer.__name__, (), {"__module__": outer.__module__})  # its file is part of the composition's code
+    space = {
+        "fit": fit, "problems": problems, "version": 100 * inner.version + outer.version, "reduces_to": {},
+        "around": Method.around, "__module__": inner.__module__, "__doc__": f"{title}: {inner.__doc__} {outer.__doc__}",
+    }  # fmt: skip
+    made = [(f.name, hints[f.name], field(default=f.default)) for f in own]
+    return make_dataclass(title, made, bases=(inner, source), namespace=space, frozen=True)
+
+
+def problems_of(method: Method) -> list[str]:
+    """What is wrong with the fields of a method, and with its recipe for this method; one line each."""
+    cut = method.recipe is not None and method.recipe.micro_batch and not method.separable
+    return method.problems() + (["micro_batch: its loss is no mean over examples; leave it at 0"] if cut else [])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Family":
+        warnings.warn("Family is called Candidates now; the old name goes with 0.4", DeprecationWarning, stacklevel=2)
+        return Candidates
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from . import model_ref, recipe, recipe_choice, registry, suite_ref, toml
 from .errors import PlanError, RbftError, unknown
 from .images.roots import Roots
-from .method import Method
+from .method import FILE, MODEL, Method, model_words, problems_of
 from .model_ref import ModelRef
 from .recipe import Recipe
 from .recipe_choice import Choice
@@ -29,7 +29,7 @@ SCHEMA = 1
 SEEDS = "0"
 PRECISIONS = ("fp32", "bf16", "auto")
 MOST_SEEDS = 10_000  # more is a slip of the finger
-LATER = ("partial", "suite_definition", "shared")  # fields of a cell that earlier ones lack
+LATER = ("partial", "suite_definition", "shared", "contents")  # fields of a cell that earlier ones lack
 _SEEDS = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
 _RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
 
@@ -70,6 +70,7 @@ class Cell:
     partial: bool = False  # counts of the data may differ from the suite's card: barred from boards
     suite_definition: str = ""  # digest of the suite.toml, where one defines the suite
     shared: Mapping[str, int] = field(default_factory=dict[str, int])  # of `recipe.SHARED_VERSIONS`, what it uses
+    contents: Mapping[str, str] = field(default_factory=dict[str, str])  # setting that names a file or model -> sha256
 
     @property
     def digest(self) -> str:
@@ -77,6 +78,7 @@ class Cell:
         content = self._content()
         for name in ("seed", "recipe_source"):
             del content[name]
+        content["settings"] = {**content["settings"], **content.pop("contents", {})}  # not where the file lies
         content["model"] = {"weights": self.model.weights, "name": self.model.name}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -244,7 +246,7 @@ def _cells(
         changed["steps"] = 0  # the length is counted one way
     resolved = dataclasses.replace(base, **changed)
     method = kind(**fields, recipe=resolved if kind.trains else None)
-    problems += [f"{name}: {line}" for line in method.problems()]
+    problems += [f"{name}: {line}" for line in problems_of(method)]
     problems += [f"{name}: {line}" for line in recipe.problems(resolved)] if kind.trains else []
     settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
     by_hand = f", --set {', '.join(sorted({*changed, *fields}))}" if changed or fields else ""
@@ -256,7 +258,7 @@ def _cells(
         method=name,
         method_version=kind.version,
         settings=settings,
-        recipe=asdict(resolved) if kind.trains else None,
+        recipe=recipe.as_stored(resolved) if kind.trains else None,
         recipe_source=(source if kind.trains else "none") + by_hand,
         protocol=request.protocol,
         precision=precision,
@@ -264,9 +266,27 @@ def _cells(
         deterministic=not kind.trains,
         partial=suite.partial,
         suite_definition=suite.definition,
+        contents=_contents(method, problems),
         shared=_shared(suite, request.protocol, resolved, precision) if kind.trains else {},
     )
     return [dataclasses.replace(cell, seed=seed) for seed in (seeds if kind.trains else seeds[:1])]
+
+
+def _contents(method: Method, problems: list[str]) -> dict[str, str]:
+    """Digests of what settings name: of the file of a `FileName`, of the weights of a `ModelName`."""
+    found: dict[str, str] = {}
+    for name, hint in get_type_hints(type(method), include_extras=True).items():
+        marks, value = getattr(hint, "__metadata__", ()), getattr(method, name, "")
+        try:
+            if FILE in marks and value:
+                found[name] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+            if MODEL in marks and value:
+                found[name] = model_ref.resolve(*model_words(value)).weights
+        except OSError as error:
+            problems.append(f"{name}={value}: {error.strerror}; give an existing file")
+        except RbftError as error:
+            problems.append(f"{name}={value}: {error}")
+    return found
 
 
 def _shared(suite: Suite, protocol: Protocol, resolved: Recipe, precision: str) -> dict[str, int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from .clip import Clip
 from .data import TOP_K, Floats, Ints, LabelSpace, Predictions, Split
 from .errors import RbftError
-from .method import Family
+from .method import Candidates, Scorer, candidates_of
 from .pixels.loader import Loader
 from .progress import Advance
 
@@ -21,7 +21,7 @@ Columns = dict[str, Tensor]
 
 
 def predict(
-    model: Clip | Family,
+    model: Clip | Candidates,
     split: Split,
     advance: Advance = lambda n=1, note="": None,
     check: Callable[[], None] = lambda: None,
@@ -32,17 +32,15 @@ def predict(
     `check` is called before each piece of work and may raise; `advance` hears of every image and candidate done;
     `workers` threads decode (0: as many as there are cores).
     """
-    clip = model.clip if isinstance(model, Family) else model
-    candidates = tuple(model.members) if isinstance(model, Family) else ("final",)
-    loader = Loader(clip, split, workers)
-    clip.eval()
+    found = candidates_of(model)
+    loader = Loader(found.clip, split, workers)
+    found.clip.eval()
     spaces = {"": LabelSpace(split.members, split.labels), **split.also}
-    parts: dict[str, dict[str, list[Columns]]] = {name: {key: [] for key in spaces} for name in candidates}
+    parts: dict[str, dict[str, list[Columns]]] = {name: {key: [] for key in spaces} for name in found.members}
     for start, pixels in loader.chunks(CHUNK):
-        for name in candidates:
+        for name in found.members:
             check()
-            current = model.use(name) if isinstance(model, Family) else clip
-            logits = _logits(current, loader, pixels)
+            logits = _logits(found.use(name), found.clip, loader, pixels)
             for key, space in spaces.items():
                 labels = torch.tensor(space.labels[start : start + len(pixels)]).to(logits.device)
                 kept = labels >= 0
@@ -53,24 +51,25 @@ def predict(
 
 def of_logits(split: Split, logits: Tensor) -> Predictions:
     """Predictions in the split's own classes, from logits [N, K] of the suite's."""
-    labels = torch.tensor(split.labels, device=logits.device)
+    labels = torch.tensor(split.labels).to(logits.device)  # a copy: the array is read-only
     return _join(split, split.labels, [_score(reduce(logits, split.members), labels)], {})
 
 
-def depends_on_others(model: Clip | Family, split: Split, before: Predictions, rows: Sequence[int]) -> bool:
+def depends_on_others(model: Clip | Candidates, split: Split, before: Predictions, rows: Sequence[int]) -> bool:
     """Whether the default candidate predicts other things when `rows` are shown alone, in this order, in small batches.
 
     `before` are its predictions on the whole split. Log-probabilities are compared, of the true and of the top class: a
     relative difference of 1 % and .01 nats is what other batch sizes may do to rounding. Examples that the split's
     label space leaves out are not compared.
     """
-    clip = model.use(model.default) if isinstance(model, Family) else model
+    found = candidates_of(model)
+    default, clip = found.use(found.default), found.clip
     clip.eval()
     place = {example: k for k, example in enumerate(before.ids)}
     rows = [row for row in rows if split.ids[row] in place]
     loader = Loader(clip, split)
     parts = [rows[k : k + FEW] for k in range(0, len(rows), FEW)]
-    logits = torch.cat([_logits(clip, loader, loader.read(part)) for part in parts])
+    logits = torch.cat([_logits(default, clip, loader, loader.read(part)) for part in parts])
     now = _score(reduce(logits, split.members), torch.from_numpy(split.labels[rows]).to(logits.device))
     then = [place[split.ids[row]] for row in rows]
     pairs = (
@@ -90,10 +89,10 @@ def reduce(logits: Tensor, members: Sequence[Sequence[int]] | None) -> Tensor:
 
 
 @torch.inference_mode()
-def _logits(clip: Clip, loader: Loader, pixels: Tensor) -> Tensor:
+def _logits(model: Scorer, clip: Clip, loader: Loader, pixels: Tensor) -> Tensor:
     """[n, K] of one chunk, computed in float32 whatever training computed in."""
     with clip.exact():
-        return torch.cat([clip.logits(loader.normalise(batch)).float() for batch in pixels.split(BATCH)])
+        return torch.cat([model.logits(loader.normalise(batch)).float() for batch in pixels.split(BATCH)])
 
 
 @torch.inference_mode()

@@ -46,6 +46,9 @@ class Recipe:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    micro_batch: int = (
+        0  # examples in one forward and backward pass; 0: the whole batch. It moves rounding, nothing else
+    )
 
     def total_steps(self, n: int) -> int:
         """Optimiser steps over `n` training images. An epoch ends with its smaller last batch, as in a DataLoader."""
@@ -92,6 +95,7 @@ def problems(recipe: Recipe) -> list[str]:
             ("beta1", "in [0, 1)", 0 <= recipe.beta1 < 1),
             ("beta2", "in [0, 1)", 0 <= recipe.beta2 < 1),
             ("eps", "above 0", recipe.eps > 0),
+            ("micro_batch", "at least 0", recipe.micro_batch >= 0),
         )
         if not ok
     ]
@@ -101,6 +105,12 @@ def problems(recipe: Recipe) -> list[str]:
 
 
 _KNOWN = asdict(Recipe())
+LATER = ("micro_batch",)  # fields that earlier cells lack: left out of a cell at their defaults
+
+
+def as_stored(recipe: Recipe) -> dict[str, Any]:
+    """The fields as cell.json holds them, so that digests of earlier cells stay."""
+    return {name: value for name, value in asdict(recipe).items() if value or name not in LATER}
 
 
 def overlay(base: Recipe, table: Mapping[str, Any], problems_found: list[str]) -> Recipe:
@@ -149,6 +159,7 @@ def in_words(recipe: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     parts += [f"gradient norm up to {r.clip_norm:g}"] if r.clip_norm else []
     parts += [f"label smoothing {r.label_smoothing:g}"] if r.label_smoothing else []
+    parts += [f"in parts of {r.micro_batch:,}"] if r.micro_batch else []
     parts += [] if r.shuffle else ["images in the order of the split"]
     if (r.beta1, r.beta2, r.eps) != (_KNOWN["beta1"], _KNOWN["beta2"], _KNOWN["eps"]):
         parts.append(f"Adam betas {r.beta1:g} and {r.beta2:g}, eps {r.eps:g}")

@@ -56,8 +56,12 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def resolve(kind: Kind, name: str) -> Entry:
-    """The entry called `name`, by its own name or an alias."""
+    """The entry called `name`, by its own name or an alias; 'lipsum+wise' is one method followed by another."""
     table = entries(kind)
+    if kind == "method" and "+" in name:
+        first, *then = [resolve(kind, part) for part in name.split("+")]
+        summary = f"{first.name}, then {', then '.join(entry.name for entry in then)}"
+        return Entry("+".join((first.name, *(entry.name for entry in then))), first.module, summary, first.shelf)
     if name in table:
         return table[name]
     for entry in table.values():
@@ -77,9 +81,12 @@ def check(kind: Kind, names: Iterable[str]) -> list[str]:
     return found
 
 
-def load(kind: Kind, name: str, parent: type[Any]) -> type[Any]:
-    """Import the module and return its one public subclass of `parent`."""
+def load(kind: Kind, name: str, parent: Any) -> type[Any]:
+    """Import the module and return its one public subclass of `parent`; of 'A+B', what `parent.composed` makes."""
     entry = resolve(kind, name)
+    if "+" in entry.name:
+        inner, _, outer = entry.name.rpartition("+")
+        return parent.composed(load(kind, inner, parent), load(kind, outer, parent), (inner, outer))
     module = importlib.import_module(entry.module)
     public = [
         member

@@ -19,12 +19,11 @@ import torch
 
 from . import atomic, cache, doctor, earlier, environment, metrics, provenance, suite_ref
 from . import clip as clips
-from .clip import Clip
 from .compare.rows import by_validation
 from .data import Predictions, Split
 from .errors import RbftError
 from .images.roots import Roots
-from .method import Family, Method, Run, TrainSet
+from .method import Candidates, Method, Run, TrainSet, candidates_of
 from .plan import Cell
 from .predict import depends_on_others, predict
 from .progress import Progress
@@ -100,7 +99,7 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
     clip = clips.load(cell.model).to(workshop.device)
     clip.bf16 = cell.precision == "bf16"
     environment.allow_tf32(workshop.device)
-    if reason := method.skip(clip):
+    if reason := method.skip(clip, data):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
     atomic.sweep(folder)
     record = {**cell.to_json(), "code": provenance.code_of(type(method)).to_json()}
@@ -114,16 +113,16 @@ def run_cell(cell: Cell, folder: Path, workshop: Workshop, stopped: Callable[[],
         torch.cuda.reset_peak_memory_stats(workshop.device)
     began = time.monotonic()
     with sealed():  # until the last prediction: what a method left behind runs during evaluation, too
-        model = method.fit(clip, data, run)
+        model = candidates_of(method.fit(clip, data, run))
         fitted = time.monotonic()
         evaluated = [splits[name] for name in suite.evaluated(cell.protocol)]
         results, sample = _evaluate(model, evaluated, folder, workshop, run)
         evaluation = time.monotonic() - fitted
         transductive = _is_transductive(method, model, evaluated, sample, run)
         if workshop.save_model:
-            default = model.use(model.default) if isinstance(model, Family) else model
             parent = {"parent": cell.model.weights, "parent_name": cell.model.label}
-            default.save(folder / "model", {**parent, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite})
+            note = {**parent, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
+            model.use(model.default).save(folder / "model", note)
     summary = _summary(model, suite, cell, results)
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))
@@ -183,11 +182,11 @@ def _find(suite: Suite, cell: Cell, progress: Progress) -> dict[str, Split]:
 def _train_set(suite: Suite, cell: Cell, splits: Mapping[str, Split]) -> TrainSet:
     """What `fit` is given."""
     train, val = splits[suite.trainer(cell.protocol)], splits[suite.selector(cell.protocol)]
-    return TrainSet(train, val, Task(suite.classes, suite.templates), suite.selection_metric(cell.protocol))
+    return TrainSet(train, val, Task(suite.classes, suite.templates), suite.selection_metric(cell.protocol), suite.name)
 
 
 def _evaluate(
-    model: Clip | Family, splits: Sequence[Split], folder: Path, workshop: Workshop, run: Run
+    model: Candidates, splits: Sequence[Split], folder: Path, workshop: Workshop, run: Run
 ) -> tuple[dict[str, Json], dict[str, Predictions]]:
     """Predictions of all candidates on all splits, written split by split: their metrics, and those of the default."""
 
@@ -197,23 +196,18 @@ def _evaluate(
 
     results: dict[str, Json] = {}
     default: dict[str, Predictions] = {}
-    candidates = len(model.members) if isinstance(model, Family) else 1
-    with workshop.progress.bar("evaluate", candidates * sum(map(len, splits)), "images") as advance:
+    with workshop.progress.bar("evaluate", len(model.members) * sum(map(len, splits)), "images") as advance:
         for split in splits:
             for candidate, predictions in predict(model, split, advance, check, workshop.workers).items():
                 store.write_predictions(store.predictions_path(folder, candidate, split.name), predictions)
                 results.setdefault(candidate, {}).update(metrics.score_views(split.name, predictions))
-                if candidate == _default(model):
+                if candidate == model.default:
                     default[split.name] = predictions
     return results, default
 
 
-def _default(model: Clip | Family) -> str:
-    return model.default if isinstance(model, Family) else "final"
-
-
 def _is_transductive(
-    method: Method, model: Clip | Family, splits: Sequence[Split], before: Mapping[str, Predictions], run: Run
+    method: Method, model: Candidates, splits: Sequence[Split], before: Mapping[str, Predictions], run: Run
 ) -> bool:
     """Whether a prediction depends on other test images: declared, or seen on a sample that is predicted again."""
     if method.transductive:
@@ -228,15 +222,15 @@ def _is_transductive(
     return False
 
 
-def _summary(model: Clip | Family, suite: Suite, cell: Cell, results: dict[str, Json]) -> Json:
+def _summary(model: Candidates, suite: Suite, cell: Cell, results: dict[str, Json]) -> Json:
     """metrics.json: all numbers, which candidate is the headline, and which one ID validation would choose."""
     val, metric = suite.selector(cell.protocol), suite.selection_metric(cell.protocol)
     evaluated = suite.evaluated(cell.protocol)
     summary: Json = {
         "schema": SCHEMA,
         "version": metrics.VERSION,
-        "default": _default(model),
-        "axis": dict(model.axis) if isinstance(model, Family) else {},
+        "default": model.default,
+        "axis": dict(model.axis),
         "splits": {
             "val": val,
             "test": suite.test,

@@ -85,8 +85,8 @@ class Probe(RecordedLipsum):
     def texts(self, clip: Clip, run: Run, step: int) -> Tensor:
         return super().texts(clip, run, 3)
 
-    def objective(self, clip: Clip, run: Run) -> Objective:
-        anchored = super().objective(clip, run)
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
+        anchored = super().objective(clip, data, run)
         clip.restore(golden.state_of(golden.tensors(golden.arrays("lipsum_ft"), "lipsum_lr1e-3/probe_step3/theta_in/")))
         return anchored
 

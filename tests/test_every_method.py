@@ -14,7 +14,7 @@ from robustbench_ft import model_ref, registry
 from robustbench_ft.checks import Check, check_method
 from robustbench_ft.clip import Clip
 from robustbench_ft.errors import SealedError
-from robustbench_ft.method import Family, Method, Run, TrainSet
+from robustbench_ft.method import Candidates, Method, Run, TrainSet
 from robustbench_ft.predict import predict
 from robustbench_ft.prompts import Task
 from robustbench_ft.suite import sealed
@@ -41,7 +41,7 @@ def contracts(tiny_model: str) -> dict[tuple[str, str], Check]:
 def fit(tiny_model: str) -> Fit:
     """Fit a method on the tiny suite, as the runner does."""
 
-    def run(name: str, **settings: Any) -> Clip | Family:
+    def run(name: str, **settings: Any) -> Clip | Candidates:
         kind = registry.load("method", name, Method)
         method = kind(recipe=Tiny.recipe if kind.trains else None, **settings)
         with sealed():
@@ -66,7 +66,8 @@ def test_method_keeps_the_contract(name: str, check: str, contracts: dict[tuple[
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "flyp"])
 def test_text_tower_and_scale_stay_as_they_were(name: str, fit: Fit, tiny_model: str) -> None:
     model, before = fit(name), load(tiny_model).state_dict()
-    clip = model.use(model.default) if isinstance(model, Family) else model
+    clip = model.use(model.default) if isinstance(model, Candidates) else model
+    assert isinstance(clip, Clip)
     for key, tensor in clip.state_dict().items():
         assert key in ("head", "bias") or key.startswith("model.visual.") or torch.equal(tensor, before[key])
 
@@ -136,7 +137,7 @@ def test_each_tower_runs_once_a_step(
     method: Any = kind(recipe=Tiny.recipe)
     clip.start_from_zero_shot(TASK)
     clip.train_only("image", "head", "text")
-    objective = method.objective(clip, *([method.captions(clip, DATA)] if name == "flyp" else []), RUN)
+    objective = method.objective(clip, DATA, RUN)
     batch = Pixels(clip, DATA).batch(clip, [0, 1, 2], 0, Tiny.recipe, RUN)
     calls: Counter[str] = Counter()
     count(CLIP, "encode_image", "image", clip, calls, monkeypatch)

@@ -22,7 +22,7 @@ METHOD = '''"""Pull: FT whose loss is scaled, by a helper and a constant of modu
 
 from dataclasses import dataclass
 
-from robustbench_ft import Batch, Clip, Run
+from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.methods.ft import FT
 from robustbench_ft.train import Objective, Terms
 
@@ -33,10 +33,10 @@ from ._factor import FACTOR
 class Pull(FT):
     """nll * FACTOR."""
 
-    def objective(self, clip: Clip, run: Run) -> Objective:
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         from .deeper import helper
 
-        inner = super().objective(clip, run)
+        inner = super().objective(clip, data, run)
 
         def loss(batch: Batch) -> Terms:
             return {name: FACTOR * helper.twice(term) for name, term in inner(batch).items()}

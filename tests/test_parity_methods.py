@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robustbench_ft import metrics
 from robustbench_ft.clip import Clip
-from robustbench_ft.method import Family, Run, TrainSet
+from robustbench_ft.method import Candidates, Run, TrainSet
 from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.predict import predict
 from robustbench_ft.recipe import Recipe
@@ -98,8 +98,8 @@ def test_lipsum_gradients_of_one_step_are_the_official_ones() -> None:
 class _KL(RecordedLipsum):
     """Holds the softmax over texts, instead of each energy."""
 
-    def objective(self, clip: Clip, run: Run) -> Objective:
-        right, anchor = super().objective(clip, run), clip.frozen_copy()
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
+        right, anchor = super().objective(clip, data, run), clip.frozen_copy()
 
         def loss(batch: Batch) -> Terms:
             texts = anchor.encode_text(self.texts(clip, run, batch.step))
@@ -114,8 +114,8 @@ class _RenormalisedHead(RecordedLipsum):
     def classify(self, clip: Clip, features: Tensor) -> Tensor:
         return clip.scale.detach() * features @ F.normalize(clip.head, dim=-1).T
 
-    def objective(self, clip: Clip, run: Run) -> Objective:
-        right = super().objective(clip, run)
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
+        right = super().objective(clip, data, run)
 
         def loss(batch: Batch) -> Terms:
             return {**right(batch), "nll": F.cross_entropy(self.classify(clip, batch.features), batch.labels)}
@@ -270,9 +270,9 @@ def test_a_wrong_ft_would_be_noticed(wrong: str) -> None:
 class _Tuned(replay.WISE):
     """WiSE-FT whose fine-tuning has arrived at the recorded weights: one step of learning rate 0 from there."""
 
-    def objective(self, clip: Clip, run: Run) -> Objective:
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         clip.restore(golden.state_of(golden.tensors(arrays("wiseft_merge"), "theta1/")))
-        return super().objective(clip, run)
+        return super().objective(clip, data, run)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 0.75, 1.0])
@@ -281,10 +281,11 @@ def test_wise_ft_merges_are_the_official_ones(alpha: float) -> None:
     images = golden.split(official["eval_images"], official["eval_labels"])
     still = Recipe(steps=1, batch=8, warmup_fraction=1.0, head="scaled", shuffle=False, select="last")
     data = TrainSet(images, images, TASK)
-    family: Family = _Tuned(recipe=still, alpha=alpha).fit(golden.model(), data, Run(0, replay.CPU))
+    family: Candidates = _Tuned(recipe=still, alpha=alpha).fit(golden.model(), data, Run(0, replay.CPU))
     scored = metrics.accuracy(predict(family, images)[family.default])
     agrees(f"WiSE-FT {run}: accuracy, abs", WISE, golden.apart(scored, official[f"{run}/acc_top1"]), 1e-6)
     clip = family.use(family.default)
+    assert isinstance(clip, Clip)
     loader = Loader(clip, images)
     with torch.no_grad():
         logits = clip.logits(loader.normalise(loader.read(range(len(images)))))
@@ -337,23 +338,23 @@ def test_flyp_weights_are_repeated() -> None:
 
 
 class _FrozenScale(RecordedFLYP):
-    def objective(self, clip: Clip, captions: Tensor, run: Run) -> Objective:
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         clip.train_only("image", "text")
-        return super().objective(clip, captions, run)
+        return super().objective(clip, data, run)
 
 
 class _OneTower(RecordedFLYP):
-    def objective(self, clip: Clip, captions: Tensor, run: Run) -> Objective:
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         clip.train_only("image", "scale")
-        return super().objective(clip, captions, run)
+        return super().objective(clip, data, run)
 
 
 class _ClassTargets(RecordedFLYP):
     """Images of one class are no negatives of each other."""
 
-    def objective(self, clip: Clip, captions: Tensor, run: Run) -> Objective:
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         def loss(batch: Batch) -> Terms:
-            texts = clip.encode_text(self.pair(captions, batch, run))
+            texts = clip.encode_text(self.pair(self.captions(clip, data), batch, run))
             logits = clip.scale * batch.features @ texts.T
             same = (batch.labels[:, None] == batch.labels[None]).float()
             target = same / same.sum(dim=1, keepdim=True)

@@ -35,9 +35,7 @@ def test_its_method_in_25_lines_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(source.strip().splitlines()) <= 27
     (tmp_path / "acme_methods").mkdir()
     (tmp_path / "acme_methods" / "__init__.py").write_text('"""A shelf."""\n')
-    # outside of methods/ the neighbour is imported by its full name
-    text = source.replace("from .ft import FT", "from robustbench_ft.methods.ft import FT")
-    (tmp_path / "acme_methods" / "l2_sp.py").write_text(text)
+    (tmp_path / "acme_methods" / "l2_sp.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     entry = registry._read("acme_methods.l2_sp", tmp_path / "acme_methods" / "l2_sp.py", "acme")  # pyright: ignore
     monkeypatch.setitem(registry.entries("method"), "l2-sp", entry)

@@ -14,7 +14,7 @@ from robustbench_ft.cli.main import main
 from robustbench_ft.errors import PlanError
 from robustbench_ft.method import Method
 from robustbench_ft.plan import Cell, Request
-from robustbench_ft.recipe import EMBEDDED, R_FLYP, R_LIP, R_WISE, Recipe, differing, in_words
+from robustbench_ft.recipe import EMBEDDED, R_FLYP, R_LIP, R_WISE, Recipe, as_stored, differing, in_words
 
 TRAINED = ("ft", "lp-ft", "wise-ft", "flyp", "lipsum")
 BOARD = Path(__file__).parent.parent / "leaderboards"
@@ -44,13 +44,13 @@ def problems(name: str, suite: str = "shapes") -> tuple[str, ...]:
 )
 def test_a_name_puts_all_methods_on_one_recipe(name: str, suite: str, expected: Recipe) -> None:
     found = cells(name, suite)
-    assert [cell.recipe for cell in found] == [asdict(expected)] * len(TRAINED)
+    assert [cell.recipe for cell in found] == [as_stored(expected)] * len(TRAINED)
     assert {cell.recipe_source for cell in found} == {"--recipe lipsum" if name == "lipsum-ft" else f"--recipe {name}"}
 
 
 def test_set_wins_over_the_recipe() -> None:
     [cell] = cells("flyp", "shapes", ("lr", "0.5"), ("steps", "7"), methods=("ft",))
-    assert cell.recipe == asdict(replace(R_FLYP, lr=0.5, steps=7))
+    assert cell.recipe == as_stored(replace(R_FLYP, lr=0.5, steps=7))
     assert cell.recipe_source == "--recipe flyp, --set lr, steps"
     [grid, _] = cells("flyp", "shapes", ("lr", "0.5"), ("lr", "0.1"), methods=("ft",))
     assert (grid.recipe or {})["batch"] == R_FLYP.batch
@@ -90,13 +90,13 @@ def write(path: Path, text: str) -> str:
 def test_a_file_is_laid_over_its_base_or_the_suites_recipe(text: str, expected: Recipe, tmp_path: Path) -> None:
     name = write(tmp_path / "mine.toml", text)
     found = cells(name, "shapes")
-    assert [cell.recipe for cell in found] == [asdict(expected)] * len(TRAINED)
+    assert [cell.recipe for cell in found] == [as_stored(expected)] * len(TRAINED)
     assert {cell.recipe_source for cell in found} == {"--recipe mine.toml"}
 
 
 def test_every_field_can_be_in_a_file(tmp_path: Path) -> None:
     other = Recipe(
-        0.5, 0.25, 3, 4, 5, 0.5, 6, "wise-ft", 7.0, 0.125, "scaled", "crop", False, "last", 8, 0.5, 0.75, 0.5
+        0.5, 0.25, 3, 4, 5, 0.5, 6, "wise-ft", 7.0, 0.125, "scaled", "crop", False, "last", 8, 0.5, 0.75, 0.5, 2
     )
     text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in asdict(other).items())
     for field in dataclasses.fields(Recipe):

@@ -34,7 +34,7 @@ COURTS = {
     "doctor": ("look", "scan", "manifest", "check", "report", "sources"),
     "clip": ("autocast", "card", "clip", "load"),
     "pixels": ("augment", "kept", "loader"),
-    "train": ("checkpoint", "loop"),
+    "train": ("checkpoint", "batches", "loop"),
     "record": ("summary", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
@@ -51,7 +51,7 @@ TORCH = {
     "clip", "pixels", "method", "predict", "train", "environment", "runner", "bench", "embedded",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
-PUBLIC = {"Batch", "Clip", "Family", "Method", "Run", "TrainSet"}
+PUBLIC = {"Batch", "Candidates", "Clip", "Method", "Run", "Scorer", "TrainSet"}
 SUITES_MAY = {"cache", "data", "drawing", "errors", "images", "prompts", "recipe", "suite"}
 SHELF = "robustbench_ft.benchmarks"
 HEAVY = ("torch", "open_clip", "torchvision", "numpy", "scipy", "pyarrow", "matplotlib", "sklearn", "pydantic")

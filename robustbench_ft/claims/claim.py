@@ -121,6 +121,7 @@ def config_digest(cell: Json) -> str | None:
     if model["name"].startswith("local-dir:"):
         return None
     content = {key: value for key, value in cell.items() if key not in ("seed", "recipe_source", "digest", "code")}
+    content["settings"] = {**content["settings"], **content.pop("contents", {})}
     return hashlib.sha256(json.dumps({**content, "model": model}, sort_keys=True).encode()).hexdigest()
 
 

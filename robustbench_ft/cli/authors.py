@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -64,7 +64,7 @@ def check_suite_command(name: str, root: tuple[str, ...], allow_partial: bool) -
     _run_checks(checks.check_suite(suite_ref.load(name, roots.choose(root, os.environ), allow_partial)))
 
 
-def _run_checks(found: "Iterator[Check]") -> None:
+def _run_checks(found: "Iterable[Check]") -> None:
     failed = 0
     for item in found:
         try:

@@ -31,7 +31,7 @@ from robustbench_ft.recipe import Head
 from . import card
 from .autocast import blocks_in_bf16
 
-Part = Literal["image", "text", "scale", "head"]
+Part = Literal["image", "text", "scale", "head", "extra"]
 State = dict[str, Tensor]
 TEXT_CHUNK = 256
 HINT = "free some space, or choose another folder with --out"
@@ -119,12 +119,24 @@ class Clip(nn.Module):
 
     def _encode_short(self, tokens: Tensor) -> Tensor:
         """open_clip's text tower with its causal mask cut to the text's length."""
-        net, length = self.model, tokens.shape[1]
-        dtype = net.transformer.get_cast_dtype()
-        x = net.token_embedding(tokens).to(dtype) + net.positional_embedding[:length].to(dtype)  # [M, L, W]
+        return self.encode_embedded(self.embed(tokens), tokens.argmax(dim=-1))  # the end token has the highest id
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """[M, L] ids -> [M, L, W] word embeddings without positions: the place of learnt prompts."""
+        return self.model.token_embedding(tokens.to(self.device))
+
+    def encode_embedded(self, words: Tensor, ends: Tensor) -> Tensor:
+        """[M, L, W] word embeddings, and the place [M] of each end token -> [M, D], not normalised.
+
+        Raises `RbftError` for a text tower that is not causal, or pools elsewhere than at the end token.
+        """
+        if not self._causal:
+            raise RbftError("this model's text tower does not end at an end token; use encode_text on whole texts")
+        net, length = self.model, words.shape[1]
+        x = words.to(net.transformer.get_cast_dtype())
+        x = x + net.positional_embedding[:length].to(x.dtype)
         x = net.ln_final(net.transformer(x, attn_mask=net.attn_mask[:length, :length]))
-        pooled = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]  # the end token has the highest id
-        return pooled @ net.text_projection
+        return x[torch.arange(len(x), device=x.device), ends.to(x.device)] @ net.text_projection
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts -> [M, L] ids on the CPU, cut to the longest text where the text tower is causal."""
@@ -156,6 +168,10 @@ class Clip(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, K]"""
         return self.classify(self.encode_image(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits, for `torch.func.functional_call`."""
+        return self.logits(images)
 
     @torch.no_grad()
     def zero_shot_head(self, task: Task) -> Tensor:
@@ -281,6 +297,8 @@ def _part(name: str) -> Part:
         return "head"
     if name in ("model.logit_scale", "model.logit_bias"):
         return "scale"
+    if not name.startswith("model."):
+        return "extra"  # what a method hung beside the model: prompts, adapters, radii
     return "image" if name.startswith("model.visual.") else "text"
 
 

@@ -183,8 +183,13 @@ def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
     cell, told = group[0].config, group[0].summary
     fixed = tuple((r, r.summary.default) for r in group)
     row = Row(cell.method, setting, "fixed", fixed, cell.deterministic)
+    others = [
+        replace(row, setting=join(setting, name), runs=tuple((r, name) for r, _ in fixed))
+        for name in told.candidates
+        if name not in told.axis and name != told.default
+    ]
     if not told.axis:
-        return [row]
+        return [row, *others]
     named = replace(row, setting=join(setting, told.default.replace("-", "=", 1)))
     by_val = replace(
         row, setting=join(setting, _by_val(told)), selection="id_val",
@@ -192,7 +197,7 @@ def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
     )  # fmt: skip
     by_ood = tuple((r, by_oracle(r.summary)) for r in group)
     oracle = replace(row, setting=join(setting, BY_OOD), selection="oracle", runs=by_ood, oracle=True)
-    return [named, by_val, oracle]
+    return [named, by_val, oracle, *others]
 
 
 def _by_val(summary: Summary) -> str:

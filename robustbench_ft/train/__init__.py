@@ -1,12 +1,18 @@
 """The training loop that methods call, what an objective sees, and checkpoints that a run resumes from."""
 
-from .loop import Batch as Batch
-from .loop import Features as Features
+from robustbench_ft.method import Companion as Companion
+
+from .batches import Batch as Batch
+from .batches import Batches as Batches
+from .batches import Features as Features
+from .batches import Pixels as Pixels
+from .batches import Source as Source
+from .batches import accuracy as accuracy
+from .batches import indices_at as indices_at
 from .loop import InterruptedRun as InterruptedRun
+from .loop import MakeOptimizer as MakeOptimizer
 from .loop import Objective as Objective
-from .loop import Pixels as Pixels
-from .loop import Source as Source
 from .loop import Terms as Terms
-from .loop import accuracy as accuracy
-from .loop import indices_at as indices_at
+from .loop import adamw as adamw
+from .loop import backward as backward
 from .loop import train as train

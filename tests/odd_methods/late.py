@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from robustbench_ft import Clip, Family, Method, Run, TrainSet
+from robustbench_ft import Candidates, Clip, Method, Run, TrainSet
 from robustbench_ft.clip import State
 from robustbench_ft.suite_ref import load as load_suite
 
@@ -15,11 +15,11 @@ class Late(Method):
     trains: ClassVar[bool] = False
     split: str = "dim"
 
-    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Family:
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         clip.start_from_zero_shot(data.task)
 
         def member() -> State:
             load_suite("tiny").split(self.split)
             return clip.snapshot()
 
-        return Family(clip, {"only": member}, "only")
+        return Candidates(clip, {"only": member}, "only")

@@ -1,0 +1,64 @@
+"""EMA: fine-tune, and keep a running average of the weights (baseline of Nam, Heo, Lee, ICLR 2024)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_ft import Candidates, Clip, Method, Run, TrainSet
+
+from .ft import FT
+
+
+@dataclass(frozen=True)
+class EMA(FT):
+    """mean <- decay * mean + (1 - decay) * theta after every update, head included; the mean starts at theta0.
+
+    A mean that starts at theta0 and has not forgotten it holds the model back, as WiSE-FT does: over n updates theta0
+    keeps the weight decay^n. The papers do not state their decay; 0.999 is a common one.
+    """
+
+    averages: ClassVar[bool] = False  # it is one
+    reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"ema": ("decay", 0.0, "ft")}
+
+    decay: float = 0.999
+
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
+        return self.around(FT(self.recipe), clip, data, run)
+
+    def around(self, method: Method, clip: Clip, data: TrainSet, run: Run) -> Candidates:
+        """`NAME+ema`: the mean over the last stage of `method`."""
+        averages: list[Average] = []
+
+        def beside(model: Clip) -> Average:
+            averages.append(Average(model, self.decay))
+            return averages[-1]
+
+        fitted = method.fit(clip, data, replace(run, companions=(*run.companions, beside)))
+        if not isinstance(fitted, Clip):
+            raise TypeError("only the path of a single model has an average")
+        last, mean = fitted.snapshot(), averages[-1].mean
+        return Candidates(fitted, {"last": lambda: last, "ema": lambda: mean}, default="ema")
+
+    def problems(self) -> list[str]:
+        return [] if 0 <= self.decay < 1 else [f"decay={self.decay} must be at least 0 and below 1"]
+
+
+class Average:
+    """A companion of training: the running mean of all tensors that move."""
+
+    def __init__(self, clip: Clip, decay: float) -> None:
+        self.clip, self.decay, self.mean = clip, decay, clip.snapshot()
+
+    @torch.no_grad()
+    def after_step(self, step: int, of: int) -> None:
+        for name, now in self.clip.snapshot().items():
+            self.mean[name] = self.decay * self.mean[name] + (1 - self.decay) * now
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.mean)
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        self.mean = dict(state)
