@@ -42,7 +42,10 @@ def test_the_worked_difference_is_the_boards() -> None:
              "v_ex": "v_examples"}  # fmt: skip
     for ours, theirs in names.items():
         assert found[ours] == pytest.approx(shown[theirs], rel=1e-7), ours
-    assert row["p_adjusted"] == pytest.approx(4 * found["p"], rel=1e-7)  # as the page says
+    tested = sorted(r["against_baseline"]["p"] for r in board["rows"] if r["against_baseline"])
+    place = tested.index(shown["p"])  # Holm's step-down
+    assert row["p_adjusted"] == pytest.approx((len(tested) - place) * found["p"], rel=1e-7)
+    assert (len(tested) - place, place, len(tested)) == (5, 2, 7)  # "times 5, as the third smallest p of seven"
     assert found["v_seed"] > found["v_ex"]
     assert np.sqrt(found["v_ex"]) < found["se"] * 2 / 3
 
