@@ -155,7 +155,7 @@ def test_the_page_names_every_key() -> None:
 
 
 def test_states_of_a_suite_never_meet(records: list[store.Record], tmp_path: Path) -> None:
-    cell = {**records[0].cell, "suite_definition": "0", "digest": "0"}
+    cell = {**records[0].cell, "suite_definition": "0", "digest": "0" * 8}
     folder = tmp_path / "seed-0"
     folder.mkdir()
     for name in ("env.json", "metrics.json"):

@@ -149,11 +149,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         close(one)
 
 
-def test_the_scatter_of_a_report_draws_intervals(derived: Path, tmp_path: Path, drawn: list[Any]) -> None:
+def test_the_scatter_of_a_report_draws_intervals(derived: Path, tmp_path: Path) -> None:
     (table,) = report.tables(store.find_records([derived / "runs"]))
     figure.scatter(table, tmp_path / "scatter.png")
     assert (tmp_path / "scatter.png").read_bytes()[:4] == b"\x89PNG"
-    (axes,) = drawn[0].axes
+    (axes,) = figure.draw(table).axes
     bars = segments(axes)
     for line in table.lines:
         if line.row.selection == "fixed":
