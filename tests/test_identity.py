@@ -330,6 +330,7 @@ def test_a_kill_while_a_record_is_removed_leaves_no_mix(
     assert code(folder)["files"]["pull.py"] == hashlib.sha256((shelf / "pull.py").read_bytes()).hexdigest()
 
 
+@pytest.mark.usefixtures("shelf")
 def test_rerun_and_keep_exclude_each_other(rbft: Rbft) -> None:
     assert refusal(rbft("--rerun", "--keep")) == [
         "--rerun and --keep exclude each other: run changed cells again, or take their old numbers"

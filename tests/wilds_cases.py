@@ -147,7 +147,7 @@ COUNTRIES = "country_code_mapping.csv"
 CASES = {
     "no-root": Case(TRAPS, lambda place: ["--root", str(place / "train")], ("it lies under", "pass --root")),
     "root-too-low": Case(
-        MAPS, lambda place: ["--root", str(place)], ("has no fmow_v1.1", "it lies under", "pass --root")
+        MAPS, lambda place: ["--root", str(place / "images")], ("has no fmow_v1.1", "it lies under", "pass --root")
     ),
     "root-too-high": Case(
         CELLS, lambda place: ["--root", str(place.parents[1])], ("it lies under", "/root: pass --root")
