@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -10,16 +9,12 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from robustbench_ft import toml
 from robustbench_ft.errors import MissingDataError, PlanError, RbftError, unknown
 from robustbench_ft.prompts import openai_templates, simple_templates
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.recipe import overlay as recipe_overlay
 from robustbench_ft.suite import ACCURACY
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FILE = "suite.toml"
 METRICS = (ACCURACY, "macro_f1", "macro_recall")
@@ -148,7 +143,7 @@ def read_form(path: Path) -> Form:
     """The file at `path`, or `suite.toml` in that folder. Raises `PlanError` with all that is wrong, one line each."""
     file = path / FILE if path.is_dir() else path
     try:
-        content: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        content: dict[str, Any] = toml.parse(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise MissingDataError(f"no suite file {file}: `rbft new suite FOLDER` writes one for your images") from error
     except UnicodeDecodeError as error:
@@ -157,7 +152,7 @@ def read_form(path: Path) -> Form:
         raise RbftError(
             f"cannot read the suite file {file}: {error.strerror}; correct its path or its rights"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise RbftError(f"{file} is not valid TOML: {error}; correct that line") from error
     problems: list[str] = []
     values = _typed(content, problems)

@@ -5,18 +5,13 @@ that exists needs no moving.
 """
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustbench_ft import toml
 from robustbench_ft.errors import MissingDataError, RbftError, unknown
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SHOWN = 3  # places that a message names
 NEAR = 200  # folders looked into for a root that is one level too high
@@ -65,8 +60,8 @@ def read_config(path: Path) -> Roots:
     if not path.exists():
         return Roots()
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content: dict[str, Any] = toml.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise RbftError(f"cannot read the config file {path}: {error}; correct it or move it away") from error
     for key in content:
         if key not in ("root", "paths"):
