@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .errors import RbftError
 from .images.files import ArrayImages as ArrayImages
 from .images.files import Bytes as Bytes
+from .images.files import ChosenImages as ChosenImages
 from .images.files import FileImages as FileImages
 from .images.files import Images as Images
 from .images.files import Ints as Ints
@@ -65,6 +66,15 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, rows: Ints) -> "Split":
+        """The examples at `rows` [M], in that order, with their groups and other label spaces."""
+        also = {name: LabelSpace(space.members, space.labels[rows]) for name, space in self.also.items()}
+        return replace(
+            self, images=ChosenImages(self.images, rows), labels=self.labels[rows],
+            ids=tuple(self.ids[k] for k in rows), also=also,
+            groups={name: values[rows] for name, values in self.groups.items()},
+        )  # fmt: skip
 
     @cached_property
     def digest(self) -> str:

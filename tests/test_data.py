@@ -47,3 +47,20 @@ def test_no_method_can_change_what_the_next_one_sees(name: str) -> None:
         assert pixels is not None
         assert not pixels.flags.writeable
         assert not any(values.flags.writeable for values in arrays(suite.split(split)).values())
+
+
+def test_some_rows_of_a_split_are_a_split() -> None:
+    pixels = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2).repeat(3, 3)
+    whole = Split(
+        "train", ArrayImages(pixels), np.array([0, 1, 2, 0]), tuple("abcd"), {"camera": np.array([5, 6, 7, 8])},
+        also={"half": LabelSpace(None, np.array([0, -1, 1, 0]))},
+    )  # fmt: skip
+    some = whole.take(np.array([3, 1]))
+    assert (some.name, some.ids, some.labels.tolist()) == ("train", ("d", "b"), [0, 1])
+    assert some.groups["camera"].tolist() == [8, 6]
+    assert some.also["half"].labels.tolist() == [0, -1]
+    assert [np.asarray(image)[0, 0, 0] for image in some.images.read([0, 1])] == [3, 1]
+    shown = some.images.array()
+    assert shown is not None
+    assert shown[:, 0, 0, 0].tolist() == [3, 1]
+    assert some.digest != whole.digest != whole.take(np.arange(4)).take(np.array([1])).digest

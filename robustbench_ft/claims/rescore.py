@@ -3,15 +3,13 @@
 Bit equality is not asked for: logits differ between machines. Torch is imported when it is needed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from robustbench_ft.data import Bytes, Images, Ints, Split
+from robustbench_ft.data import Ints
 from robustbench_ft.errors import RbftError
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.record.store import Record, find_records
@@ -47,42 +45,6 @@ class Verdict:
             f"seed {self.seed}: {self.disagreeing} of {self.images} images get another class, "
             f"McNemar mid-p {self.mid_p:.3g}"
         )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Some images of a split."""
-
-    images: Images
-    indices: Ints
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def read(self, indices: Sequence[int]) -> list[Image.Image]:
-        return self.images.read([int(self.indices[i]) for i in indices])
-
-    def name(self, index: int) -> str:
-        return self.images.name(int(self.indices[index]))
-
-    def raw(self, index: int) -> bytes:
-        return self.images.raw(int(self.indices[index]))
-
-    def size(self, index: int) -> int:
-        return self.images.size(int(self.indices[index]))
-
-    def part(self, index: int, start: int, n: int) -> bytes:
-        return self.images.part(int(self.indices[index]), start, n)
-
-    def array(self) -> Bytes | None:
-        pixels = self.images.array()
-        return None if pixels is None else pixels[self.indices]
-
-    def digest(self) -> str:
-        return f"{self.images.digest()}[{','.join(map(str, self.indices))}]"
-
-    def stamp(self) -> str:
-        return f"{self.images.stamp()}[{','.join(map(str, self.indices))}]"
 
 
 def rescore(one: Stored, runs: Path, k: int, data: Roots | None = None, device: str = "cpu") -> list[Verdict]:
@@ -128,9 +90,7 @@ def _verdict(one: Stored, record: Record, suite: "Suite", k: int, device: str) -
                 f"{one.place.claim}: split '{name}' on this machine contains example {unknown[0]}, which the claim "
                 "does not; it is a different version of the data: get the version that the claim names"
             )
-        found = predict(
-            model, Split(name, Chosen(split.images, drawn), split.labels[drawn], ids, members=split.members)
-        )["final"]
+        found = predict(model, split.take(drawn))["final"]
         before.append(stored[[place[example] for example in ids]])
         after.append(found.prediction)
         labels.append(found.label)

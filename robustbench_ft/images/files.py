@@ -201,3 +201,39 @@ def without_border(image: Image.Image, border: int) -> Image.Image:
     """Cut `border` pixels off each side."""
     b = border
     return image.crop((b, b, image.width - b, image.height - b)) if b else image
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """Some images of others, in the order of `indices`. Its digest names both."""
+
+    images: Images
+    indices: Ints
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, indices: Sequence[int]) -> list[Image.Image]:
+        return self.images.read([int(self.indices[i]) for i in indices])
+
+    def name(self, index: int) -> str:
+        return self.images.name(int(self.indices[index]))
+
+    def raw(self, index: int) -> bytes:
+        return self.images.raw(int(self.indices[index]))
+
+    def size(self, index: int) -> int:
+        return self.images.size(int(self.indices[index]))
+
+    def part(self, index: int, start: int, n: int) -> bytes:
+        return self.images.part(int(self.indices[index]), start, n)
+
+    def array(self) -> Bytes | None:
+        pixels = self.images.array()
+        return None if pixels is None else pixels[self.indices]
+
+    def digest(self) -> str:
+        return f"{self.images.digest()}[{','.join(map(str, self.indices))}]"
+
+    def stamp(self) -> str:
+        return f"{self.images.stamp()}[{','.join(map(str, self.indices))}]"
