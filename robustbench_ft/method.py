@@ -5,6 +5,7 @@ are sealed until the last prediction is made.
 """
 
 import hashlib
+import inspect
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -149,6 +150,9 @@ def model_words(text: str) -> tuple[str, str | None]:
     return name, tag.strip() or None
 
 
+SIGNATURES = {"objective": ("self", "clip", "data", "run"), "skip": ("self", "clip", "data")}
+
+
 @dataclass(frozen=True)
 class Method(ABC):
     """One way to fine-tune. Fields are its hyper-parameters: `--set name=value` checks names and types against them."""
@@ -163,6 +167,17 @@ class Method(ABC):
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {}
 
     recipe: Recipe | None = None  # resolved by the plan before `fit`: --set, the method's own, or the suite's
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse the signatures of 0.2 in one line; called with another argument they would end in a traceback."""
+        super().__init_subclass__(**options)
+        for name, wanted in SIGNATURES.items():
+            given = tuple(inspect.signature(vars(cls)[name]).parameters) if name in vars(cls) else wanted
+            if len(given) < len(wanted):
+                raise RbftError(
+                    f"{cls.__module__}: {cls.__name__}.{name}({', '.join(given)}) is {name}({', '.join(wanted)}) since "
+                    "version 0.3; add what is missing, also where it calls super()"
+                )
 
     @abstractmethod
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Candidates:

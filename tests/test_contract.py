@@ -273,3 +273,16 @@ def test_candidates_off_the_axis_have_rows_of_their_own(tmp_path: Path) -> None:
     assert [row.runs[0][1] for row in found] == ["ema", "last"]
     assert found[1].name.startswith("ema (")
     assert found[1].name.endswith("last)")
+
+
+@pytest.mark.parametrize("old", ["objective(self, clip, run)", "skip(self, clip)"])
+def test_a_signature_of_the_version_before_is_refused_in_one_line(old: str) -> None:
+    source = (
+        "from robustbench_ft import Method\n"
+        f"class Older(Method):\n    def {old}: ...\n    def fit(self, clip, data, run): return clip\n"
+    )
+    with pytest.raises(
+        RbftError, match=r"Older\.\w+\(self, clip(, run)?\) is \w+\(self, clip, data(, run)?\) since"
+    ) as error:
+        exec(source, {"__name__": "older"})
+    assert "\n" not in str(error.value)
