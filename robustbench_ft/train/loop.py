@@ -101,8 +101,7 @@ def _update(
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     batch = source.batch(clip, indices_at(step, len(source), recipe, run), step, recipe, run)
-    state.optimizer.zero_grad(set_to_none=True)
-    terms = backward(objective, batch, recipe.micro_batch, run)
+    terms = backward(objective, batch, recipe.micro_batch, run, state.optimizer.zero_grad)
     run.sum_over_ranks([*terms.values(), *(p.grad for p in state.parameters if p.grad is not None)])
     norm = nn.utils.clip_grad_norm_(state.parameters, recipe.clip_norm or math.inf)
     values = {name: term.item() for name, term in terms.items()}
@@ -121,21 +120,28 @@ def _update(
     return values
 
 
-def backward(objective: Objective, batch: Batch, size: int, run: Run) -> Terms:
+def backward(
+    objective: Objective, batch: Batch, size: int, run: Run, clear: Callable[[], None] = lambda: None
+) -> Terms:
     """Add the gradients of this rank's rows of `batch`, in parts of at most `size` (0: one part); returns the terms.
 
     Each part counts by its share of the whole batch, so for a loss that is a mean over examples the sums over parts and
-    ranks are the loss and the gradients of the whole batch.
+    ranks are the loss and the gradients of the whole batch. `clear` drops the gradients of the step before. It is
+    called once, after the first forward pass: called before it, a CPU step of the embedded model took 5 % longer.
     """
     found: Terms = {}
     for part in batch.parts(size, run.rank, run.world):
         terms = _checked(objective(part))
+        if not found:
+            clear()
         loss = torch.stack(list(terms.values())).sum()
         share = len(part.labels) / len(batch.labels)
         (loss if share == 1 else loss * share).backward()
         for name, term in terms.items():
             value = term.detach() * share
             found[name] = found[name] + value if name in found else value
+    if not found:  # a rank without rows adds nothing
+        clear()
     return found
 
 
