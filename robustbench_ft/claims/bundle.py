@@ -23,6 +23,7 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY, further_columns, named
 from robustbench_ft.record.store import Json, Record, read_json, write_bytes, write_json
 from robustbench_ft.record.summary import RESTORE, Summary, read_cell, read_environment, read_part, read_summary
+from robustbench_ft.stats.intervals import cluster_codes
 
 pc: Any = import_module("pyarrow.compute")  # its functions are made at import, unseen by type checkers
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
@@ -61,9 +62,7 @@ class Bundle:
     def codes(self, split: str) -> Ints | None:
         """[n] which cluster each example belongs to, 0..G-1, where the suite declares that examples come together."""
         name = self.summary["clusters"].get(split.partition("@")[0])
-        return (
-            None if name is None else np.unique(self.any(split).groups[name], return_inverse=True)[1].astype(np.int64)
-        )
+        return None if name is None else cluster_codes(self.any(split).groups[name])
 
     @cached_property
     def metrics(self) -> Json:

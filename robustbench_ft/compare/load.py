@@ -11,7 +11,7 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY, WORST, title_of
 from robustbench_ft.record.store import Record
 from robustbench_ft.record.summary import ModelUsed
-from robustbench_ft.stats.intervals import Examples, Sample
+from robustbench_ft.stats.intervals import Examples, Sample, cluster_codes
 from robustbench_ft.stats.macro_f1 import DRAWS, macro_f1_draws, macro_recall_draws, stack
 from robustbench_ft.stats.worst_group import worst_group_draws
 
@@ -181,12 +181,7 @@ def _clusters(
     if name is None:
         return None
     run = next((row.runs[0] for row in made if scores[row.name] is not None), None)
-    return None if run is None else codes(reader.group(*run, name))
-
-
-def codes(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Group values [n] -> 0..G-1."""
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return None if run is None else cluster_codes(reader.group(*run, name))
 
 
 def samples_of(
@@ -239,5 +234,5 @@ def split_sample(metric: str, suite: str, split: str, runs: Sequence[Run], clust
     reader = SplitReader(split, metric if metric in PER_EXAMPLE else ACCURACY)
     if stacked(reader, runs) is None:
         return None
-    clusters = codes(reader.group(*runs[0], cluster)) if cluster else None
+    clusters = cluster_codes(reader.group(*runs[0], cluster)) if cluster else None
     return samples_of(metric, suite, reader, {"": runs}, clusters)[""]

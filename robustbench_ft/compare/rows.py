@@ -297,16 +297,13 @@ def _check_code(group: Sequence[Record]) -> None:
 
 def curve_runs(records: Sequence[Record]) -> dict[str, list[tuple[float, tuple[Run, ...]]]]:
     """Family cell's digest -> its candidates in order of alpha, each with its runs by seed."""
-    by_digest: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda r: r.seed):
-        if record.summary.axis:
-            by_digest.setdefault(record.config.digest, []).append(record)
+    families = by_setting([record for record in records if record.summary.axis])
     return {
         digest: [
             (alpha, tuple((record, candidate) for record in group))
             for candidate, alpha in sorted(group[0].summary.axis.items(), key=lambda item: item[1])
         ]
-        for digest, group in by_digest.items()
+        for digest, group in families.items()
     }
 
 

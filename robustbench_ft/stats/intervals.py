@@ -64,6 +64,11 @@ class Estimate:
         return {name: getattr(self, name) for name in names} | ends
 
 
+def cluster_codes(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Clusters [n], named by any numbers -> 0..G-1."""
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
 def cluster_df(clusters: NDArray[np.int64]) -> float:
     """Degrees of freedom of a variance over clusters [n] (codes 0..G-1) of sizes n_g: G* - 1, not below 1.
 

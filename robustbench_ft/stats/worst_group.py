@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from robustbench_ft.errors import RbftError
 
 from .bootstrap import exact_draws
-from .intervals import Draws, Matrix, cluster_df
+from .intervals import Draws, Matrix, cluster_codes, cluster_df
 
 DRAWS = 2_000
 Ints = NDArray[np.int64]
@@ -50,7 +50,7 @@ def _within(
     Draws are exact: those of a normal approximation would depend on which runs are drawn together.
     """
     runs = correct[:, inside]
-    codes = None if clusters is None else np.unique(clusters[inside], return_inverse=True)[1].astype(np.int64)
+    codes = None if clusters is None else cluster_codes(clusters[inside])
     if codes is not None and codes.max() == 0:
         codes = None
     df = max(1.0, runs.shape[1] - 1.0) if codes is None else cluster_df(codes)
