@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from clinic import CLASSES, FAULTS
+from installed import registered
 
 from robustbench_ft import cache, registry, runner
 from robustbench_ft.cli.main import main
@@ -21,11 +22,8 @@ CHECK = "data check clinic --root TMP/data"
 
 @pytest.fixture(scope="module", autouse=True)
 def shelf(clinic_shelf: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(clinic_shelf)
-        registry.entries.cache_clear()
+    with registered(clinic_shelf):
         yield
-    registry.entries.cache_clear()
 
 
 def invoke(words: str, tmp_path: Path, code: int) -> Result:

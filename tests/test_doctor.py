@@ -12,8 +12,9 @@ import coded
 import numpy as np
 import pytest
 from clinic import CLASSES, FAULTS, HELD_OUT, N
+from installed import registered
 
-from robustbench_ft import doctor, registry, suite_ref
+from robustbench_ft import doctor, suite_ref
 from robustbench_ft.data import FileImages, Split, decode
 from robustbench_ft.doctor import Examination, Extent, manifest, scan
 from robustbench_ft.doctor.look import BIT, KINDS, STOPS, look, names
@@ -27,11 +28,8 @@ GLANCE = Extent(0, 2)
 
 @pytest.fixture(scope="module", autouse=True)
 def shelf(clinic_shelf: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(clinic_shelf)
-        registry.entries.cache_clear()
+    with registered(clinic_shelf):
         yield
-    registry.entries.cache_clear()
 
 
 def examine(root: Path, extent: Extent = WHOLE, against: Path | None = None) -> Examination:

@@ -11,10 +11,11 @@ import forest_wilds
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from installed import registered
 from PIL import Image
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref, needs, plan, registry, suite_ref
+from robustbench_ft import model_ref, needs, plan, suite_ref
 from robustbench_ft.cli.main import main
 from robustbench_ft.clip import load
 from robustbench_ft.embedded import vocabulary
@@ -28,11 +29,8 @@ PAPERS = ("imagenet", "domainnet", "wilds-iwildcam", "wilds-fmow", "wilds-camely
 
 @pytest.fixture(autouse=True)
 def shelf(shelf_folder: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(shelf_folder)
-        registry.entries.cache_clear()
+    with registered(shelf_folder):
         yield
-    registry.entries.cache_clear()
 
 
 def invoke(*words: str, code: int = 0) -> Result:
