@@ -21,6 +21,9 @@ class EMA(FT):
     """
 
     averages: ClassVar[bool] = False  # it is one
+    equation: ClassVar[str] = "mean_k = decay mean_(k-1) + (1 - decay) theta_k, mean_0 = theta0"
+    source: ClassVar[str] = "baseline of Nam, Heo, Lee, ICLR 2024; its decay is not stated anywhere"
+    oracle: ClassVar[str] = "ema.npz: the mean of CaRot@c3e8bdc and timm's ModelEmaV2"
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"ema": ("decay", 0.0, "ft")}
 
     decay: float = 0.999

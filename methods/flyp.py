@@ -23,6 +23,13 @@ class FLYP(Method):
 
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_FLYP}
     separable: ClassVar[bool] = False  # every image is compared with every caption of its batch
+    equation: ClassVar[str] = "L = (CE_rows(scale I T^T) + CE_columns(scale I T^T)) / 2, over F, G and the scale"
+    source: ClassVar[str] = "Goyal et al., CVPR 2023; locuslab/FLYP@215d5bb, src/models/flyp_loss.py, clip/loss.py"
+    oracle: ClassVar[str] = "flyp.npz: FLYP@215d5bb"
+    traps: ClassVar[tuple[str, ...]] = (
+        "two images of one class in a batch are negatives of each other, as in the released code",
+        "the released FMoW table takes positions of the table after rows were dropped; WILDS' own index is used here",
+    )
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
         clip.train_only("image", "text", "scale")

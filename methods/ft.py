@@ -17,6 +17,9 @@ class FT(Method):
 
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_WISE}
     averages: ClassVar[bool] = True
+    equation: ClassVar[str] = "L = CE(scale W F(x), y), over F and W from F0 and the zero-shot head"
+    source: ClassVar[str] = "Wortsman et al., CVPR 2022; mlfoundations/wise-ft@58b7a4b, src/models/finetune.py"
+    oracle: ClassVar[str] = "wiseft_finetune.npz: wise-ft@58b7a4b; ft_jax.npz: lipsum-ft@1331873"
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Candidates:
         return self.tune(clip, data, run)

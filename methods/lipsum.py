@@ -25,6 +25,16 @@ class LipsumFT(FT):
     """
 
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": replace(R_LIP, steps=50_000), "domainnet": R_LIP}
+    equation: ClassVar[str] = (
+        "L = CE + strength mean_x mean_m (v_m - v0_m)^2 / 2,  v_m = scale <G(t_m), F(x)>, t_m random"
+    )
+    source: ClassVar[str] = "Nam, Heo, Lee, ICLR 2024; cs-giung/lipsum-ft@1331873, scripts/Lipsum-FT.py"
+    oracle: ClassVar[str] = "lipsum_ft.npz: lipsum-ft@1331873"
+    traps: ClassVar[tuple[str, ...]] = (
+        "the released code selects checkpoints on the ID test set that it reports; `--protocol as-published` does so",
+        "the printed penalty lacks scale^2: with unit products, strength would have to be about 1e4",
+        "the released script stops at its first accuracy call: the log in its README is the reference",
+    )
 
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"final": ("strength", 0.0, "ft")}
 

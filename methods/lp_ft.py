@@ -34,6 +34,9 @@ class LpFT(FT):
     """
 
     version: ClassVar[int] = 2  # 2: head_lr in logits
+    equation: ClassVar[str] = "W* = argmin_W CE(scale W F0(x), y);  then L = CE(scale W F(x), y), from F0 and W*"
+    source: ClassVar[str] = "Kumar et al., ICLR 2022; AnanyaKumar/transfer_learning@13c3e2b, log_reg_sk.py"
+    oracle: ClassVar[str] = "lp_logreg.npz: transfer_learning@13c3e2b; lp_freeze_encoder of wise-ft@58b7a4b"
 
     probe: Literal["zero-shot", "logistic"] = "zero-shot"
     head_lr: float = 3e-2  # of the probe 'zero-shot', in logits

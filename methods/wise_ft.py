@@ -23,6 +23,12 @@ State = dict[str, Tensor]
 class WiseFT(FT):
     """theta = (1 - alpha) * zero-shot + alpha * fine-tuned, head included. Every alpha of the grid is a candidate."""
 
+    equation: ClassVar[str] = "theta = (1 - alpha) theta0 + alpha theta_FT, of all weights and the head"
+    source: ClassVar[str] = "Wortsman et al., CVPR 2022; mlfoundations/wise-ft@58b7a4b, src/wise_ft.py"
+    oracle: ClassVar[str] = "wiseft_merge.npz: wise-ft@58b7a4b"
+    traps: ClassVar[tuple[str, ...]] = (
+        "alpha chosen on ID validation ends near 1 and gives the gain away; alpha chosen on shifts is an oracle row",
+    )
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {
         "alpha-1": ("alpha", 1.0, "ft"),
         "alpha-0": ("alpha", 0.0, "zero-shot"),

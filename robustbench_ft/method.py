@@ -165,6 +165,12 @@ class Method(ABC):
     averages: ClassVar[bool] = False  # True: an average of the weights along the path is a model, so `NAME+ema` is one
     # candidate -> (setting, value, method): with this value it is that method, to the bit; `rbft check method` holds it
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {}
+    # what `rbft show` and the method's page say; none of it changes a number
+    equation: ClassVar[str] = ""  # what is minimised or computed, in plain text with the names of the fields
+    source: ClassVar[str] = ""  # the paper, and the code that was read: 'owner/name@commit, file'
+    oracle: ClassVar[str] = ""  # what its numbers were checked against; 'none: why' where nothing exists
+    traps: ClassVar[tuple[str, ...]] = ()  # what goes wrong with the released code or the printed equation, one each
+    passes: ClassVar[float] = 1.0  # forward passes of the image tower for each image predicted, of the default
 
     recipe: Recipe | None = None  # resolved by the plan before `fit`: --set, the method's own, or the suite's
 

@@ -26,6 +26,8 @@ def _method(entry: registry.Entry) -> str:
 
     kind = registry.load("method", entry.name, Method)
     lines = [f"{entry.name}: {entry.summary}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
+    lines += [f"{name:<9} {text}" for name in ("equation", "source", "oracle") if (text := vars(kind).get(name))]
+    lines += [f"trap      {text}" for text in vars(kind).get("traps", ())]
     if entry.aliases:
         lines.append(f"also called: {', '.join(entry.aliases)}")
     own = [f for f in dataclasses.fields(kind) if f.name != "recipe"]
