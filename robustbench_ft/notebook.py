@@ -153,13 +153,11 @@ def run(
         protocol=cast(Any, protocol), recipe=recipe, set=plan.pairs(set or {}), allow_partial=allow_partial,
         precision=environment.choose_precision(precision, place), **asked,
     )  # fmt: skip
-    data = roots.choose(_texts(root), os.environ)
-    workshop = runner.Workshop(
-        Path(out), place, data, choose() if progress else Progress(), checkpoint_seconds, save_model,
-        plan.suite_files(request), workers, way=changed,
-    )  # fmt: skip
+    options = runner.RunOptions(
+        Path(out), place, choose() if progress else Progress(), checkpoint_seconds, save_model, workers, changed=changed
+    )
     try:
-        folders = runner.run_cells(plan.make(request, data), workshop)
+        folders = runner.run_cells(plan.make(request, roots.choose(_texts(root), os.environ)), options)
     except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same call again to resume") from error
     return Records(tuple(Record(folder) for folder in folders))

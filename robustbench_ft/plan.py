@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -100,6 +100,30 @@ class Cell:
         return kind(**self.settings, recipe=None if self.recipe is None else Recipe(**self.recipe))
 
 
+@dataclass(frozen=True)
+class Plan(Sequence[Cell]):
+    """The cells of a request in the order in which they run, and the suites they are of, loaded once."""
+
+    cells: tuple[Cell, ...]
+    suites: Mapping[str, Suite]  # by name
+
+    def suite_of(self, cell: Cell) -> Suite:
+        """The suite of one of its cells."""
+        return self.suites[cell.suite]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @overload
+    def __getitem__(self, place: int) -> Cell: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Cell, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Cell | tuple[Cell, ...]:
+        return self.cells[place]
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A plan file as keyword arguments of `Request`; unknown keys and wrong types are errors."""
     content = toml.read(path, "the plan")
@@ -128,9 +152,7 @@ def pairs(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((key, _toml_text(value)) for key, values in _flat(settings) for value in _many(values))
 
 
-def make(
-    request: Request, root: Roots | Path | None = None, say: Callable[[str], None] = lambda line: None
-) -> tuple[Cell, ...]:
+def make(request: Request, root: Roots | Path | None = None, say: Callable[[str], None] = lambda line: None) -> Plan:
     """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem.
 
     `say` is given one line for each suite whose own model is taken, because the request names none.
@@ -171,7 +193,7 @@ def make(
         try:
             model_ref.check_prompts(model.name, suite)
             if request.protocol in get_args(Protocol):
-                suite.selector(request.protocol)
+                suite.under(request.protocol)
         except RbftError as error:
             problems.append(str(error))
         for chosen in _grid(settings.get(name, {})):
@@ -183,7 +205,7 @@ def make(
         raise PlanError(dict.fromkeys(problems))
     for line in told:
         say(line)
-    return tuple(cells)
+    return Plan(tuple(cells), {suite.name: suite for suite in suites})
 
 
 def _models(suites: Sequence[Suite], request: Request, problems: list[str]) -> dict[str, list[ModelRef]]:
@@ -206,11 +228,6 @@ def _own(suite: Suite, request: Request) -> model_ref.Default:
     """The suite's own model, with the weights that were asked for where only these were."""
     own = model_ref.default(suite)
     return dataclasses.replace(own, pretrained=request.pretrained or own.pretrained)
-
-
-def suite_files(request: Request) -> dict[str, str]:
-    """Name -> file, for suites that were given as a `suite.toml`."""
-    return {suite_ref.name_of(text): text for text in request.suite if suite_ref.is_file(text)}
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -292,7 +309,7 @@ def _contents(method: Method, problems: list[str]) -> dict[str, str]:
 def _shared(suite: Suite, protocol: Protocol, resolved: Recipe, precision: str) -> dict[str, int]:
     """Versions of what this cell shares with cells of other recipes, methods and suites."""
     used = {resolved.augment, precision}
-    if protocol == "clean" and suite.selection_metric(protocol) != ACCURACY:
+    if protocol == "clean" and suite.under(protocol).metric != ACCURACY:
         used.add("official-selection")
     return {name: version for name, version in recipe.SHARED_VERSIONS.items() if name in used}
 

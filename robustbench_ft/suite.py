@@ -49,6 +49,16 @@ class Card:
     sources: tuple[Source, ...] = ()  # empty: nothing to download
 
 
+@dataclass(frozen=True)
+class Roles:
+    """What the splits of a suite are for under one protocol."""
+
+    train: str  # methods learn from it
+    select: str  # checkpoints and candidates are chosen on it
+    metric: str  # by this metric of it
+    evaluate: tuple[str, ...]  # in table order; never one that was trained on
+
+
 class Suite(ABC):
     """One ID distribution to learn and several shifts to be tested on."""
 
@@ -122,24 +132,25 @@ class Suite(ABC):
     @property
     def splits(self) -> tuple[str, ...]:
         """Every split that is evaluated under the protocol 'clean', in table order."""
-        return self.evaluated("clean")
+        return self.under("clean").evaluate
 
-    def evaluated(self, protocol: Protocol) -> tuple[str, ...]:
-        """Every split that is evaluated, in table order. One that was trained on is not."""
-        val = (self.val,) if self.trainer(protocol) == self.train else ()
-        return tuple(dict.fromkeys((self.selector(protocol), *val, self.test, *self.shifts, *self.extra)))
+    def under(self, protocol: Protocol) -> Roles:
+        """What each split is for. Raises `RbftError` where no paper's protocol is known.
 
-    def trainer(self, protocol: Protocol) -> str:
-        """The split that methods learn from."""
-        return self.published_train or self.train if protocol == "as-published" else self.train
+        Papers chose checkpoints by accuracy; 'clean' takes the official metric.
+        """
+        train, select, metric = self.train, self.val, self.metric_of(self.val)
+        if protocol == "as-published":
+            if self.published_selector is None:
+                raise RbftError(f"suite '{self.name}' has no published protocol to follow; use --protocol clean")
+            train, select, metric = self.published_train or self.train, self.published_selector, ACCURACY
+        val = (self.val,) if train == self.train else ()
+        evaluate = dict.fromkeys((select, *val, self.test, *self.shifts, *self.extra))
+        return Roles(train, select, metric, tuple(evaluate))
 
     def metric_of(self, split: str) -> str:
         """Name of the official metric of a split."""
         return self.metrics.get(split, ACCURACY)
-
-    def selection_metric(self, protocol: Protocol) -> str:
-        """What checkpoints and candidates are selected by: papers took accuracy, 'clean' takes the official metric."""
-        return self.metric_of(self.selector(protocol)) if protocol == "clean" else ACCURACY
 
     def place(self, split: str) -> Path:
         """Where a split lies under the roots; one line that says what was looked for otherwise."""
@@ -157,6 +168,10 @@ class Suite(ABC):
     def is_loaded(self, names: Sequence[str]) -> bool:
         """Whether these splits are at hand."""
         return all(name in self._loaded for name in names)
+
+    def forget(self) -> None:
+        """Let the memory of all splits go; they are loaded again when asked for."""
+        self._loaded.clear()
 
     def _check_seal(self, name: str) -> None:
         if seal.is_sealed() and name not in (self.train, self.val):
@@ -215,14 +230,6 @@ class Suite(ABC):
         """As prompts call it; a class of the split's own is named for its members."""
         members: Sequence[int] = (label,) if split.members is None else split.members[label]
         return " or ".join(self.classes[k] for k in members)
-
-    def selector(self, protocol: Protocol) -> str:
-        """The split on which checkpoints are selected."""
-        if protocol == "clean":
-            return self.val
-        if self.published_selector is None:
-            raise RbftError(f"suite '{self.name}' has no published protocol to follow; use --protocol clean")
-        return self.published_selector
 
     def check_ready(self) -> None:
         """Raise one line naming what is missing and where it should lie, before anything is read."""

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from clinic import CLASSES, FAULTS
 from installed import registered
 
-from robustbench_ft import cache, registry, runner
+from robustbench_ft import cache, registry
 from robustbench_ft.cli.main import main
 from robustbench_ft.doctor import scan
 from robustbench_ft.record import store
@@ -189,10 +189,8 @@ def test_where_answers_for_every_suite(name: str, tmp_path: Path) -> None:
 def test_a_run_records_what_the_last_check_found(tree: Path, tmp_path: Path, tiny_model: str) -> None:
     """And its predictions are the same, checked or not."""
     words = f"run --method zero-shot --suite clinic --root TMP/data --model {tiny_model} --precision fp32 --out TMP/"
-    runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
     invoke(f"{words}before", tmp_path, 0)
     invoke(f"{CHECK} --all --format json", tmp_path, 0)
-    runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
     invoke(f"{words}after", tmp_path, 0)
     invoke(f"{words}published --protocol as-published", tmp_path, 0)
     found = {name: store.find_records([tmp_path / name])[0] for name in ("before", "after", "published")}
@@ -204,14 +202,12 @@ def test_a_run_records_what_the_last_check_found(tree: Path, tmp_path: Path, tin
     pairs = [found[name].folder / "predictions" / "final" / "test.parquet" for name in ("before", "after")]
     assert pairs[0].read_bytes() == pairs[1].read_bytes()
     os.utime(tree / "clinic" / "test" / "cup" / "test-00.jpg", (0, 0))
-    runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
     invoke(f"{words}touched", tmp_path, 0)
     assert store.find_records([tmp_path / "touched"])[0].env["manifest"]["checked"] is None
 
 
 def test_the_digest_of_a_check_is_the_one_in_records(tree: Path, tmp_path: Path, tiny_model: str) -> None:
     done = invoke(f"{CHECK} --sample 0 --format json", tmp_path, 0)
-    runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
     invoke(f"run --method zero-shot --suite clinic --root TMP/data --model {tiny_model} --out TMP/runs", tmp_path, 0)
     env = store.find_records([tmp_path / "runs"])[0].env
     assert env["manifest"]["digest"] == json.loads(done.stdout)["digest"]

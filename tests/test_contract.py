@@ -267,7 +267,7 @@ def test_a_file_enters_the_digest_by_content(tmp_path: Path, clip: Clip) -> None
 def test_candidates_off_the_axis_have_rows_of_their_own(tmp_path: Path) -> None:
     """EMA's last weights are shown beside its average."""
     request = plan.Request(("ema",), ("digits",), set=(("steps", "2"), ("batch", "8"), ("decay", "0.5")))
-    workshop = runner.Workshop(tmp_path, torch.device("cpu"), save_model=False)
+    workshop = runner.RunOptions(tmp_path, torch.device("cpu"), save_model=False)
     [folder] = runner.run_cells(plan.make(request), workshop)
     found = rows.rows([store.Record(folder)])
     assert [row.runs[0][1] for row in found] == ["ema", "last"]

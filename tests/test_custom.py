@@ -244,9 +244,9 @@ def test_it_keeps_the_contract_of_suites(pets: Read, tmp_path: Path) -> None:
         if not check.name.endswith("-says"):  # images are empty here
             check.run()
     assert type(suite)(suite.name, None, (), True).definition == suite.definition
-    assert suite.selector("clean") == "val"
+    assert suite.under("clean").select == "val"
     with pytest.raises(RbftError, match="has no published protocol"):
-        suite.selector("as-published")
+        suite.under("as-published")
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])

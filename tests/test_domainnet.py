@@ -12,7 +12,7 @@ from domainnet_cases import CASES, SPOKEN
 from test_bad_input import answer, invoke
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref, registry, runner, suite_ref
+from robustbench_ft import model_ref, registry, suite_ref
 from robustbench_ft.checks import check_suite
 from robustbench_ft.compare import report
 from robustbench_ft.data import Split
@@ -37,11 +37,6 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(f"{KIND.__module__}.GENERATIONS", forest.LINES)
         yield
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 def load(root: Path, options: str = "+quickdraw", partial: bool = False) -> Suite:
@@ -105,8 +100,8 @@ def test_validation_is_held_out_of_train(base: Path) -> None:
     train, val, whole = (set(suite.split(name).ids) for name in ("train", "val", "train-all"))
     assert train | val == whole
     assert not train & val
-    assert suite.trainer("as-published") == "train-all"
-    assert suite.selector("as-published") == "test"
+    assert suite.under("as-published").train == "train-all"
+    assert suite.under("as-published").select == "test"
 
 
 @pytest.mark.parametrize("folder", ["", "splits", "txt", "split_files"])
@@ -177,7 +172,6 @@ def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"--root {forest.domainnet_before(base)} --suite domainnet --method lipsum --protocol as-published {two}",
             f"--root {forest.domainnet(base)} --suite domainnet+clean-prompts+quickdraw --method zero-shot",
         ):
-            runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
             done = invoke(start + words, out)
             assert done.exit_code == 0, (done.output, done.exception)
     return out

@@ -98,7 +98,7 @@ def test_wise_ft_adds_an_alpha_that_is_not_on_the_grid(fit: Fit) -> None:
     assert len(family.members) == 12
 
 
-@pytest.mark.parametrize("way", ["registry", "load", "runner", "thread"])
+@pytest.mark.parametrize("way", ["registry", "load", "memory", "thread"])
 @pytest.mark.parametrize("split", ["dim", "test"])
 @pytest.mark.usefixtures("shelves")
 def test_no_path_leads_from_fit_to_a_shift(way: str, split: str, fit: Fit) -> None:
@@ -106,7 +106,7 @@ def test_no_path_leads_from_fit_to_a_shift(way: str, split: str, fit: Fit) -> No
         fit("peek", way=way, split=split)
 
 
-@pytest.mark.parametrize("way", ["registry", "load", "runner", "thread"])
+@pytest.mark.parametrize("way", ["registry", "load", "memory", "thread"])
 @pytest.mark.usefixtures("shelves")
 def test_fit_may_read_what_it_is_given_and_the_seal_opens_after_it(way: str, fit: Fit) -> None:
     fit("peek", way=way, split="val")

@@ -15,7 +15,7 @@ from imagenet_cases import CASES, SPOKEN, Case, put
 from test_bad_input import answer, invoke
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref, registry, runner, suite_ref
+from robustbench_ft import model_ref, registry, suite_ref
 from robustbench_ft.checks import check_suite
 from robustbench_ft.claims import shelf
 from robustbench_ft.compare import report
@@ -49,7 +49,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The card counts what the small trees hold."""
     kind = registry.load("suite", "imagenet", Suite)
     monkeypatch.setattr(kind, "card", replace(kind.card, counts=forest.COUNTS, per_class={}))
-    runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 def load(root: Path, partial: bool = False) -> Suite:
@@ -138,9 +137,9 @@ def test_validation_is_held_out_of_train(base: Path) -> None:
     train, val, whole = (suite.split(name) for name in ("train", "val", "train-all"))
     assert set(train.ids) | set(val.ids) == set(whole.ids)
     assert not set(train.ids) & set(val.ids)
-    assert suite.trainer("as-published") == "train-all"
-    assert suite.selector("as-published") == "test"
-    assert suite.evaluated("as-published") == ("test", *SHIFTS)
+    assert suite.under("as-published").train == "train-all"
+    assert suite.under("as-published").select == "test"
+    assert suite.under("as-published").evaluate == ("test", *SHIFTS)
 
 
 def test_the_real_counts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +270,6 @@ def runs(base: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
             "--suite imagenet --method ft --method lipsum --set steps=2 --set batch=8",
             "--suite imagenet --method ft --set steps=2 --set batch=8 --protocol as-published --no-save-model",
         ):
-            runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
             done = invoke(start + words, out)
             assert done.exit_code == 0, (done.output, done.exception)
     return out

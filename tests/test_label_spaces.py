@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from spaced import WARM, Spaced
 
-from robustbench_ft import metrics, runner
+from robustbench_ft import metrics
 from robustbench_ft.claims import audit, bundle, shelf
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import report
@@ -174,7 +174,6 @@ def test_the_published_protocol_trains_on_all_and_selects_on_test(tiny_model: st
 def test_partial_data_are_refused_marked_and_barred(
     tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
     card = Spaced.card
     monkeypatch.setattr("spaced.Spaced.card", replace(card, counts={**card.counts, "dim": 31}))
     words = ["run", "--suite", "spaced", "--model", tiny_model, "--method", "zero-shot", "--out", str(tmp_path / "out")]

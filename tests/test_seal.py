@@ -38,7 +38,7 @@ def run(method: str, model: str, out: Path, **settings: Any) -> tuple[store.Reco
     pairs = tuple((key, str(value)) for key, value in settings.items())
     cells = plan.make(plan.Request((method,), ("tiny",), (model,), set=pairs))
     progress = Spoken()
-    [folder] = runner.run_cells(cells, runner.Workshop(out, torch.device("cpu"), progress=progress))
+    [folder] = runner.run_cells(cells, runner.RunOptions(out, torch.device("cpu"), progress=progress))
     return store.Record(folder), progress.lines
 
 

@@ -134,7 +134,7 @@ def test_runs_select_by_the_official_metric_under_clean(
     monkeypatch.setattr(Tiny, "published_selector", "val")
     monkeypatch.setattr(runner.metrics, "score_views", tilted(runner.metrics.score_views))
     request = plan.Request(("wise-ft",), ("tiny",), (tiny_model,), protocol=protocol)  # pyright: ignore
-    [folder] = runner.run_cells(plan.make(request), runner.Workshop(tmp_path, torch.device("cpu")))
+    [folder] = runner.run_cells(plan.make(request), runner.RunOptions(tmp_path, torch.device("cpu")))
     record = store.Record(folder)
     lines = [line for line in (folder / "log.jsonl").read_text().splitlines() if '"validate"' in line]
     assert [("val_macro_f1" in line) for line in lines] == [metric == "macro_f1"] * 3

@@ -229,9 +229,9 @@ assert not {{"wilds", "torch", "pandas", "outdated"}} & {{*sys.modules}}
 
 def test_published_protocol_is_the_one_of_wise_ft_and_flyp() -> None:
     for name in ("wilds-iwildcam", "wilds-fmow"):
-        assert (load(name).trainer("as-published"), load(name).selector("as-published")) == ("train", "id_val")
+        assert (load(name).under("as-published").train, load(name).under("as-published").select) == ("train", "id_val")
     with pytest.raises(RbftError, match="'wilds-camelyon17' has no published protocol to follow"):
-        load("wilds-camelyon17").selector("as-published")
+        load("wilds-camelyon17").under("as-published")
 
 
 def test_counts_of_the_cards_add_up_to_the_published_totals() -> None:

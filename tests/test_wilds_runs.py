@@ -13,7 +13,7 @@ from forest_wilds import FOLDERS
 from wilds_cases import CASES, Case
 from wilds_oracle import Oracle, agree, load, package
 
-from robustbench_ft import checks, registry, runner, suite_ref
+from robustbench_ft import checks, registry, suite_ref
 from robustbench_ft.claims import audit, shelf
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import report
@@ -44,9 +44,7 @@ def counted(forest: Path) -> Iterator[None]:
             suite = suite_ref.load(name, forest, partial=True)
             counts = {split: len(suite.split(split)) for split in suite.card.counts}
             patch.setattr(type(suite), "card", replace(suite.card, counts=counts))
-        runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
         yield
-    runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture(scope="module")
@@ -208,5 +206,4 @@ def test_small_trees_are_refused_by_the_official_counts(forest: Path, tmp_path: 
 
 
 def invoke(words: list[str]) -> Result:
-    runner._load.cache_clear()  # pyright: ignore[reportPrivateUsage]
     return CliRunner().invoke(main, words)

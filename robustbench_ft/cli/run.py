@@ -16,8 +16,7 @@ from .options import FOLDER, PARTIAL, ROOT, WIDE, WORKERS, set_threads
 from .report import print_table
 
 if TYPE_CHECKING:
-    from robustbench_ft.images.roots import Roots
-    from robustbench_ft.plan import Cell, Request
+    from robustbench_ft.plan import Cell, Plan, Request
     from robustbench_ft.record.store import Record
 
 
@@ -94,30 +93,27 @@ def run(**options: Any) -> None:
             f"--gpu-decode needs a GPU, and the device is {device.type}; leave it out, or use --device cuda"
         )
     request = _request(options, device)
-    roots = roots.choose(options["root"], os.environ)
-    cells = plan.make(request, roots, lambda line: click.echo(line, err=True))
+    cells = plan.make(request, roots.choose(options["root"], os.environ), lambda line: click.echo(line, err=True))
     click.echo(_count(cells, request.seeds), err=True)
     if request.precision == "auto":
         click.echo(plan.precision_text(cells), err=True)
     if options["dry_run"]:
         _show_plan(cells, options["out"])
-        _show_needs(cells, plan.suite_files(request), roots)
+        _show_needs(cells)
         click.echo(f"{len(cells)} cells, {device.type}, {request.precision}")
         return
-    workshop = runner.Workshop(
+    how = runner.RunOptions(
         options["out"],
         device,
-        roots,
-        choose(),
-        options["checkpoint_seconds"],
-        options["save_model"],
-        plan.suite_files(request),
-        options["workers"] or 0,
-        options["gpu_decode"],
-        "rerun" if options["rerun"] else "keep" if options["keep"] else "refuse",
+        progress=choose(),
+        checkpoint_seconds=options["checkpoint_seconds"],
+        save_model=options["save_model"],
+        workers=options["workers"] or 0,
+        gpu_decode=options["gpu_decode"],
+        changed="rerun" if options["rerun"] else "keep" if options["keep"] else "refuse",
     )
     try:
-        folders = runner.run_cells(cells, workshop)
+        folders = runner.run_cells(cells, how)
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print_results(folders, options["out"])
@@ -205,21 +201,20 @@ def _show_plan(cells: "Iterable[Cell]", out: Path) -> None:
             click.echo(f"recipes differ: {', '.join(words)}" if words else "one recipe for all methods")
 
 
-def _show_needs(cells: "Iterable[Cell]", files: Mapping[str, str], roots: "Roots") -> None:
+def _show_needs(plan: "Plan") -> None:
     """Once for each suite and model: steps, images, memory and disk, from cards and configurations alone."""
-    from robustbench_ft import model_ref, needs, suite_ref
+    from robustbench_ft import model_ref, needs
     from robustbench_ft.recipe import Recipe
 
-    for (name, ref), members in groupby(cells, lambda cell: (cell.suite, cell.model)):
+    for (name, ref), members in groupby(plan, lambda cell: (cell.suite, cell.model)):
         some = list(members)
         some = [cell for cell in some if cell.recipe is not None] or some  # what is trained needs the most
-        suite = suite_ref.load(files.get(name, name), roots, some[0].partial)
         fetched = "fetched at run time" if model_ref.is_fetched(ref.name, ref.pretrained) else "on this machine"
         click.echo(f"{name}: {' '.join(filter(None, (ref.name, ref.pretrained)))}, weights {fetched}")
         told = dict[str, None]()
         for cell in some:
             recipe = None if cell.recipe is None else Recipe(**cell.recipe)
-            told |= dict.fromkeys(needs.lines(suite, recipe, ref, cell.protocol))
+            told |= dict.fromkeys(needs.lines(plan.suites[name], recipe, ref, cell.protocol))
         click.echo("\n".join(f"  {line}" for line in told))
 
 
