@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import golden
+import open_clip
 import pytest
 import replay
 import torch
@@ -12,12 +14,15 @@ import torch.nn.functional as F
 from golden import TASK, agrees, arrays, differs
 from torch import Tensor
 
+from robustbench_ft import clip as clips
+from robustbench_ft import model_ref
 from robustbench_ft.clip import Clip
 from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import Batch
 
 LPFT, MASKS, LIPSUM = "transfer_learning@13c3e2b", "robust-finetuning@fa8702f", "lipsum-ft@1331873"
+LDIFS, MIRO = "ldifs_code@c7e82a4", "miro@5238455"
 NEAR = 1e-5
 OWN = "its own sampled mode"
 drift: Any = import_module("robustbench_ft.methods._drift")
@@ -213,3 +218,90 @@ def test_expected_mode_runs_no_text_tower_in_a_step(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Clip, "encode_text", None)
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     assert objective(Batch(0, torch.zeros(4, dtype=torch.long), images, clip.encode_image))["energy_gap"] < 1e-9
+
+
+# -- features of several depths ----------------------------------------------------------------------------------------
+
+
+def depths(official: Any, name: str, grad: bool = False) -> list[Tensor]:
+    return [tensor(array, grad) for _, array in sorted(golden.tensors(official, f"{name}/").items())]
+
+
+def gap_errors(loss: Tensor, moved: list[Tensor], official: Any, name: str = "grad") -> tuple[float, float]:
+    loss.backward()
+    gradients = golden.worst(
+        golden.relative_l2(x.grad, g) for x, g in zip(moved, depths(official, name), strict=True)
+    )  # fmt: skip
+    return golden.relative(loss, official["loss"]), gradients
+
+
+def ldifs(unit: str = "tokens") -> tuple[float, float]:
+    official, module = arrays("ldifs"), import_module("robustbench_ft.methods.ldifs")
+    now = depths(official, "now", grad=True)
+    return gap_errors(module.depth_gap(now, depths(official, "before"), unit), now, official)
+
+
+def test_ldifs_is_the_official_distance() -> None:
+    loss, gradient = ldifs()
+    agrees("LDIFS: penalty, rel", LDIFS, loss, NEAR)
+    agrees("LDIFS: gradients, worst depth, rel L2", LDIFS, gradient, NEAR)
+    differs("LDIFS, normalised along the channels: penalty", LDIFS, ldifs("channels")[0], NEAR)
+
+
+def miro(factor: float = 1.0) -> tuple[float, float, float]:
+    official, module = arrays("miro"), import_module("robustbench_ft.methods.miro")
+    now, b = depths(official, "now", grad=True), depths(official, "b", grad=True)
+    parts = zip(now, depths(official, "before"), b, strict=True)
+    bound = factor * torch.stack([module.surprise(*three) for three in parts]).sum()
+    loss, gradient = gap_errors(bound, now, official)
+    variances = zip(b, depths(official, "b_grad"), strict=True)
+    return loss, gradient, golden.worst(golden.relative_l2(x.grad, g) for x, g in variances)
+
+
+def test_miro_is_the_official_bound() -> None:
+    loss, gradient, variances = miro()
+    agrees("MIRO: penalty, rel", MIRO, loss, NEAR)
+    agrees("MIRO: gradients of features, worst depth, rel L2", MIRO, gradient, NEAR)
+    agrees("MIRO: gradients of variances, worst depth, rel L2", MIRO, variances, NEAR)
+    differs("MIRO, without the 1/2: penalty", MIRO, miro(2.0)[0], NEAR)
+
+
+def test_miro_begins_with_the_official_variances() -> None:
+    clip: Any = golden.model()
+    method = replay.method("miro")(recipe=RECIPE)
+    method.start(clip, data())
+    official = float(arrays("miro")["b_start/0"][0])
+    agrees("MIRO: start of the variances, abs", MIRO, max(golden.apart(b, b * 0 + official) for b in clip.miro), 1e-6)
+    assert [len(b) for b in clip.miro] == [48, 48, 48]  # the stem, and two blocks, which end four quarters
+
+
+def test_miro_without_strength_is_ft() -> None:
+    """To the bit, in all that FT trains; its variances move by weight decay alone."""
+    recipe = Recipe(steps=3, batch=8, lr=1e-3, weight_decay=0.1, shuffle=False, select="last")
+    ft, without, with_it = golden.model(), golden.model(), golden.model()
+    replay.method("ft")(recipe=recipe).fit(ft, data(), RUN)
+    replay.method("miro")(recipe=recipe, strength=0.0).fit(without, data(), RUN)
+    replay.method("miro")(recipe=recipe).fit(with_it, data(), RUN)
+    assert all(tensor.equal(without.state_dict()[name]) for name, tensor in ft.state_dict().items())
+    assert not all(tensor.equal(with_it.state_dict()[name]) for name, tensor in ft.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("embedded", ["stem", "stages.0", "stages.1", "stages.2"]),
+        ("RN50", ["avgpool", "layer1", "layer2", "layer3", "layer4"]),
+        ("ViT-B-32", ["conv1", *(f"transformer.resblocks.{k}" for k in (2, 5, 8, 11))]),
+    ],
+)
+def test_depths_are_those_of_the_authors(name: str, expected: list[str]) -> None:
+    if name == "embedded":
+        tower = clips.load(model_ref.resolve(model_ref.EMBEDDED, None)).model.visual
+    else:
+        with torch.device("meta"):
+            tower = open_clip.create_model(name, load_weights=False, device="meta").visual
+    stand_in = SimpleNamespace(model=SimpleNamespace(visual=tower))
+    found = import_module("robustbench_ft.methods._places").places(stand_in, "patches")
+    trunk: Any = getattr(tower, "trunk", tower)
+    names = {module: name for name, module in trunk.named_modules()}
+    assert [names[module] for module in found] == expected
