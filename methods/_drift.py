@@ -21,10 +21,12 @@ def copies(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [p.detach().clone() for p in parameters]
 
 
-def squared_distance(now: list[Tensor], before: list[Tensor]) -> Tensor:
-    """Sum of (theta - theta0)^2 over all tensors, a scalar."""
-    norms = torch._foreach_norm(torch._foreach_sub(now, before))  # pyright: ignore
-    return torch.stack(norms).square().sum()
+def squared_distance(now: list[Tensor], before: list[Tensor], roots: list[Tensor] | None = None) -> Tensor:
+    """Sum of (theta - theta0)^2 over all tensors, each number weighted by the square of its root; a scalar."""
+    moved = torch._foreach_sub(now, before)  # pyright: ignore
+    if roots is not None:
+        moved = torch._foreach_mul(moved, roots)  # pyright: ignore
+    return torch.stack(torch._foreach_norm(moved)).square().sum()  # pyright: ignore
 
 
 def kl(before: Tensor, now: Tensor, temperature: float = 1.0) -> Tensor:
