@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from robustbench_ft.train import Objective, Terms
 from .ft import FT
 
 ALIASES = ("lipsum-ft",)
+CHUNK = 1_000  # random texts encoded at once, for their second moment
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class LipsumFT(FT):
 
     The paper prints the energies without the scale; the authors' code multiplies both by it, and so do we: the penalty
     is scale^2 (about 1e4) times the printed one (cs-giung/lipsum-ft@1331873, scripts/Lipsum-FT.py).
+
+    `mode` 'sampled' is the authors': fresh texts every step. 'expected' is ours: with d = F(x) - F0(x) and
+    C = E[g g^T] over the embeddings g of random texts, the mean of the penalty over all draws is scale^2 d^T C d / 2.
+    C is estimated once, over `n_expected` texts, and no step runs the text tower. Its gradients are the means of the
+    sampled ones, without their noise.
     """
 
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": replace(R_LIP, steps=50_000), "domainnet": R_LIP}
@@ -41,8 +47,12 @@ class LipsumFT(FT):
     strength: float = 1.0  # lambda
     n_texts: int = 80  # M, drawn afresh every step
     text_length: int = 8  # random tokens between start and end
+    mode: Literal["sampled", "expected"] = "sampled"
+    n_expected: int = 10_000  # texts behind the expectation; used by mode 'expected'
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
+        if self.mode == "expected":
+            return self.expected(clip, data, run)
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
 
         def loss(batch: Batch) -> Terms:
@@ -54,6 +64,27 @@ class LipsumFT(FT):
 
         return loss
 
+    def expected(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
+        """The objective with the mean of the penalty over all random texts."""
+        fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
+        moment = anchor.scale**2 * self.second_moment(anchor, run)  # [D, D]
+
+        def loss(batch: Batch) -> Terms:
+            with torch.no_grad():
+                before = anchor.encode_image(batch.images)  # [B, D]
+            moved = batch.features - before
+            gap = (moved @ moment * moved).sum(dim=-1)  # [B]
+            return {**fine_tuning(batch), "energy_gap": self.strength * gap.mean() / 2}
+
+        return loss
+
+    @torch.no_grad()
+    def second_moment(self, clip: Clip, run: Run) -> Tensor:
+        """E[g g^T] over the embeddings g of random texts, [D, D], estimated from `n_expected` of them."""
+        tokens = clip.random_tokens(self.n_expected, self.text_length, run.generator("texts"))
+        grams = [rows.T @ rows for rows in map(clip.encode_text, tokens.split(CHUNK))]
+        return torch.stack(grams).sum(dim=0) / len(tokens)
+
     def texts(self, clip: Clip, run: Run, step: int) -> Tensor:
         """The random token sequences of one step, [M, L]."""
         return clip.random_tokens(self.n_texts, self.text_length, run.generator("texts", step))
@@ -62,5 +93,6 @@ class LipsumFT(FT):
         return "" if clip.random_ids else "it does not state the id range that random texts are drawn from"
 
     def problems(self) -> list[str]:
-        rules = {"strength": self.strength >= 0, "n_texts": self.n_texts >= 1, "text_length": self.text_length >= 1}
+        counts = ("n_texts", "text_length", "n_expected")
+        rules = {"strength": self.strength >= 0} | {name: getattr(self, name) >= 1 for name in counts}
         return [f"{name}={getattr(self, name)} is too small" for name, ok in rules.items() if not ok]

@@ -173,36 +173,48 @@ class Clip(nn.Module):
         """The logits, for `torch.func.functional_call`."""
         return self.logits(images)
 
-    @torch.no_grad()
     def zero_shot_head(self, task: Task) -> Tensor:
         """[K, D] unit rows: mean over templates of the unit text embeddings, normalised again.
 
         Cached by content, unless the text tower is being trained.
         """
+        return self._mean_text(task, over=1)
+
+    def context_head(self, task: Task) -> Tensor:
+        """[T, D] unit rows, one for each template: mean over classes of the unit text embeddings, normalised again.
+
+        The contexts of CAR-FT, as cs-giung/lipsum-ft@1331873 (scripts/setup.py, 'ctx') makes them. Cached likewise.
+        """
+        return self._mean_text(task, over=0)
+
+    @torch.no_grad()
+    def _mean_text(self, task: Task, over: Literal[0, 1]) -> Tensor:
+        """Unit means of the text embeddings [K, T, D] over classes (0) or templates (1); kept while the tower stays."""
         tokens = self.tokenize(task.texts)
         if any(p.requires_grad for name, p in self.named_parameters() if _part(name) == "text"):
-            return self._mean_text(tokens, task, Progress())
-        path = cache.entry("heads", self._text_digest(tokens), ".safetensors")
+            return self._mean(tokens, task, over, Progress())
+        key = self._text_digest(tokens) + ("" if over else f"/contexts of {len(task.classes)} classes")
+        path = cache.entry("heads", key, ".safetensors")
         if path.exists():
             try:
                 return safetensors.torch.load_file(path)["head"].to(self.device)
             except SafetensorError:
                 path.unlink(missing_ok=True)
-        head = self._mean_text(tokens, task, choose() if len(tokens) >= MANY_TEXTS else Progress())
+        head = self._mean(tokens, task, over, choose() if len(tokens) >= MANY_TEXTS else Progress())
         cache.write(path, lambda temporary: safetensors.torch.save_file({"head": head.cpu().contiguous()}, temporary))
         return head
 
-    def _mean_text(self, tokens: Tensor, task: Task, progress: Progress) -> Tensor:
+    def _mean(self, tokens: Tensor, task: Task, over: Literal[0, 1], progress: Progress) -> Tensor:
         """Texts of like length together, each chunk cut to its longest: prompts differ up to threefold in length."""
         lengths = tokens.argmax(dim=-1) + 1 if self._causal else torch.full((len(tokens),), tokens.shape[1])
         order = lengths.argsort(stable=True)
         parts: list[Tensor] = []
-        with progress.bar("zero-shot head", len(tokens), "texts") as advance:
+        with progress.bar("text embeddings" if over == 0 else "zero-shot head", len(tokens), "texts") as advance:
             for some in order.split(TEXT_CHUNK):
                 parts.append(self.encode_text(tokens[some, : int(lengths[some].max())]))
                 advance(len(some))
         rows = torch.cat(parts)[order.argsort().to(self.device)]  # [K * T, D]
-        return F.normalize(rows.view(len(task.classes), len(task.templates), -1).mean(dim=1), dim=-1)
+        return F.normalize(rows.view(len(task.classes), len(task.templates), -1).mean(dim=over), dim=-1)
 
     def start_from_zero_shot(self, task: Task, kind: Head = "unit") -> None:
         """Put the zero-shot head in place, in one of the two conventions."""

@@ -1,0 +1,81 @@
+"""EWC: FT with a pull back that is strong where the zero-shot model's answers are (Kirkpatrick et al., PNAS 2017)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from robustbench_ft import Batch, Clip, Run, TrainSet
+from robustbench_ft.pixels.loader import Loader
+from robustbench_ft.train import Objective, Terms
+
+from ._drift import copies, squared_distance, tower
+from .ft import FT
+
+CHUNK = 64  # images read at once; gradients are of one at a time
+
+
+@dataclass(frozen=True)
+class EWC(FT):
+    """nll + strength / 2 * sum of Fisher_j (theta_j - theta0_j)^2 over the image tower; the head is free.
+
+    The Fisher information belongs on the data of the old task. CLIP's are not at hand, so it is estimated on `n_fisher`
+    images of ID training, without augmentation, with the zero-shot model's own labels: the most probable class
+    (`labels` 'predicted', FACIL's default), or a draw from its probabilities ('sampled', the definition). No true label
+    is used. Gradients are squared one example at a time.
+
+    The strength is ours: that of ImageNet-RIB, whose best baselines are EWC and LwF, could not be verified.
+    """
+
+    equation: ClassVar[str] = (
+        "L = CE + strength / 2 sum_j F_j (theta_j - theta0_j)^2,  F_j = mean_x (d log p_theta0(y | x) / d theta_j)^2"
+    )
+    source: ClassVar[str] = "Kirkpatrick et al., PNAS 2017; mmasana/FACIL@e0563c7, src/approach/ewc.py"
+    oracle: ClassVar[str] = "none: tests compute the Fisher information one image at a time, and the sum in float64"
+    traps: ClassVar[tuple[str, ...]] = (
+        "FACIL squares the gradient of a batch, times its size: its Fisher, and its strength 5000, depend on the batch",
+    )
+    reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"final": ("strength", 0.0, "ft")}
+
+    strength: float = 100.0  # lambda
+    n_fisher: int = 1_000  # images; all of them where there are fewer
+    labels: Literal["predicted", "sampled"] = "predicted"
+
+    def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
+        fine_tuning, moving = super().objective(clip, data, run), tower(clip)
+        before, roots = copies(moving), [f.sqrt() for f in self.fisher(clip, data, run)]
+
+        def loss(batch: Batch) -> Terms:
+            pull = squared_distance(moving, before, roots) / 2
+            return {**fine_tuning(batch), "elastic": self.strength * pull}
+
+        return loss
+
+    def fisher(self, clip: Clip, data: TrainSet, run: Run) -> list[Tensor]:
+        """The diagonal of the Fisher information of the model as it is, for each trained tensor of the image tower."""
+        loader, moving = Loader(clip, data.train, run.workers), tower(clip)
+        order = torch.randperm(len(data.train), generator=run.generator("fisher"))[: self.n_fisher].tolist()
+        sums, training = [torch.zeros_like(p) for p in moving], clip.training
+        clip.eval()
+        with clip.exact(), run.progress.bar("fisher", len(order), "images") as advance:
+            for start in range(0, len(order), CHUNK):
+                images = loader.normalise(loader.read(order[start : start + CHUNK]))
+                for k, image in enumerate(images.split(1), start):
+                    gradients = torch.autograd.grad(self.surprise(clip, image, run.generator("labels", k)), moving)
+                    torch._foreach_addcmul_(sums, gradients, gradients)  # pyright: ignore
+                advance(len(images))
+        clip.train(training)
+        return [total / len(order) for total in sums]
+
+    def surprise(self, clip: Clip, image: Tensor, generator: torch.Generator) -> Tensor:
+        """-log p of the model's own label of one image [1, 3, H, W], a scalar."""
+        log_p = clip.logits(image).log_softmax(dim=-1)[0]  # [K]
+        if self.labels == "predicted":
+            return -log_p.max()
+        return -log_p[int(torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator))]
+
+    def problems(self) -> list[str]:
+        rules = {"strength": self.strength >= 0, "n_fisher": self.n_fisher >= 1}
+        return [f"{name}={getattr(self, name)} is too small" for name, ok in rules.items() if not ok]
