@@ -1,5 +1,7 @@
 """Methods that train some layers, or parameters beside them: what moves, what stays, and what is saved."""
 
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -67,3 +69,79 @@ def test_paint_moves_the_image_tower_only(tiny_model: str) -> None:
     assert all(name.startswith("model.visual.") for name in moved)
     assert torch.equal(after["head"], before.zero_shot_head(TASK))
     assert list(candidates.axis.values()) == [k / 10 for k in range(11)]
+
+
+def moved(name: str, model: str, **settings: Any) -> set[str]:
+    """Tensors that a fit changes, by name."""
+    before, fitted = load(model).state_dict(), made(name, **settings).fit(load(model), DATA, RUN)
+    after = (fitted if isinstance(fitted, Clip) else fitted.use(fitted.default)).state_dict()
+    return {key for key, tensor in before.items() if not torch.equal(tensor, after[key])}
+
+
+@pytest.mark.parametrize(("blocks", "stem"), [(0, False), (2, False), (3, False), (3, True)])
+def test_partial_ft_moves_the_last_blocks_of_the_embedded_model(blocks: int, stem: bool) -> None:
+    names = moved("partial-ft", "embedded", blocks=blocks, stem=stem)
+    stages = {int(name.split(".")[4]) for name in names if ".stages." in name}
+    assert stages == set(range(3 - (blocks or 1), 3))
+    assert any(".stem." in name for name in names) == stem
+    assert "model.visual.head.proj.weight" in names
+
+
+def test_partial_ft_of_a_transformer_leaves_its_embeddings(tiny_model: str) -> None:
+    names = moved("partial-ft", tiny_model)
+    assert {"model.visual.proj", "model.visual.ln_post.weight"} <= names
+    assert all("resblocks" in n or n in ("model.visual.proj",) or "ln_post" in n for n in names)
+
+
+def test_ft_strong_without_its_parts_is_ft(tiny_model: str) -> None:
+    recipe = replace(Tiny.recipe, weight_decay=0.0)
+    strong = made("ft-strong", recipe, layer_decay=1.0, freeze_conv1=False, ema_decay=0.9).fit(
+        load(tiny_model), DATA, RUN
+    )
+    ft = made("ft", recipe).fit(load(tiny_model), DATA, RUN).state_dict()
+    assert all(torch.equal(tensor, ft[name]) for name, tensor in strong.use("last").state_dict().items())
+    assert not torch.equal(strong.use("ema").state_dict()["head"], ft["head"])
+
+
+def test_the_mean_of_ft_strong_over_the_published_run_is_the_published_one() -> None:
+    module: Any = import_module("robustbench_ft.methods.ft_strong")
+    assert made("ft-strong", module.R_B16).matched_decay(1_281_167) == pytest.approx(0.9998, abs=1e-6)
+
+
+def test_saft_moves_the_chosen_share_of_weights_and_no_other(tiny_model: str) -> None:
+    clip, before = load(tiny_model), load(tiny_model)
+    before.start_from_zero_shot(TASK)
+    after, start = made("saft", fraction=0.01).fit(clip, DATA, RUN).state_dict(), before.state_dict()
+    moved = sum(int((start[name] != tensor).sum()) for name, tensor in after.items())
+    trained = sum(p.numel() for p in clip.parameters() if p.requires_grad)
+    assert 0 < moved <= round(0.01 * trained)
+    assert moved > 0.005 * trained
+
+
+def test_saft_takes_the_largest_gradients_of_all_tensors_together() -> None:
+    module: Any = import_module("robustbench_ft.methods.saft")
+    sizes = {"a": torch.tensor([1.0, 5.0]), "b": torch.tensor([[4.0], [0.5]])}
+    chosen = module.top(sizes, 0.5)
+    assert chosen["a"].tolist() == [False, True]
+    assert chosen["b"].tolist() == [[True], [False]]
+
+
+def test_the_gradients_of_saft_are_those_of_the_mean_loss_whatever_the_batch(tiny_model: str) -> None:
+    found: list[State] = []
+    for batch in (48, 7):
+        clip, method = load(tiny_model), made("saft", replace(Tiny.recipe, batch=batch))
+        method.start(clip, DATA)
+        found.append(method.gradients(clip, DATA, RUN))
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], atol=1e-5 * float(gradient.max()) + 1e-9)
+
+
+def test_mixout_is_theta_on_average_and_saves_plain_weights(tiny_model: str) -> None:
+    module: Any = import_module("robustbench_ft.methods.mixout")
+    weight, before = torch.randn(4, 3), torch.randn(4, 3)
+    kept = torch.tensor([[1.0, 0.0, 1.0]])
+    mixed = module.mix(weight, before, kept, 0.5)
+    assert torch.equal(mixed[:, 1], before[:, 1])
+    assert torch.allclose((mixed + module.mix(weight, before, 1 - kept, 0.5)) / 2, weight, atol=1e-6)
+    tuned = made("mixout").fit(load(tiny_model), DATA, RUN)
+    assert tuned.state_dict().keys() == made("ft").fit(load(tiny_model), DATA, RUN).state_dict().keys()
