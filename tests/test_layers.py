@@ -145,3 +145,32 @@ def test_mixout_is_theta_on_average_and_saves_plain_weights(tiny_model: str) -> 
     assert torch.allclose((mixed + module.mix(weight, before, 1 - kept, 0.5)) / 2, weight, atol=1e-6)
     tuned = made("mixout").fit(load(tiny_model), DATA, RUN)
     assert tuned.state_dict().keys() == made("ft").fit(load(tiny_model), DATA, RUN).state_dict().keys()
+
+
+@pytest.mark.parametrize(("towers", "image", "text"), [("both", 1, 1), ("image", 1, 0), ("text", 0, 1)])
+@pytest.mark.parametrize("model", ["tiny", "embedded"])
+def test_lora_moves_the_towers_it_is_told_to(towers: str, image: int, text: int, model: str, tiny_model: str) -> None:
+    names = moved("lora", tiny_model if model == "tiny" else model, towers=towers) - {"head"}
+    visual = {name for name in names if name.startswith("model.visual.")}
+    assert (bool(visual), bool(names - visual)) == (bool(image), bool(text))
+    layers = ("attn.in_proj_weight", "conv.weight", "head.proj.weight")
+    assert all(name.endswith(layers) for name in names)
+
+
+def test_lora_merged_computes_what_its_updates_did(tiny_model: str) -> None:
+    module: Any = import_module("robustbench_ft.methods._low_rank")
+    for model in (tiny_model, "embedded"):
+        clip = load(model).eval()
+        clip.start_from_zero_shot(TASK)
+        image = module.attention(clip.model.visual) or module.layers(clip.model.visual)
+        names = dict.fromkeys([*module.attention(clip.model), *(f"visual.{name}" for name in image)])
+        beside = module.install(clip.model, list(names), 2, 0.5, 0.25, RUN.generator("a"))
+        for one in beside.values():
+            one.low.b.data.normal_(std=0.05, generator=RUN.generator("b"))
+        clip.eval()
+        images, tokens = torch.randn(4, 3, 32, 32, generator=RUN.generator("x")), clip.tokenize(TASK.texts)
+        apart = clip.logits(images), clip.encode_text(tokens)
+        module.merge(clip.model, beside)
+        for before, after in zip(apart, (clip.logits(images), clip.encode_text(tokens)), strict=True):
+            assert torch.allclose(before, after, atol=1e-4)
+        assert clip.state_dict().keys() == load(model).state_dict().keys() | {"head"}
