@@ -1,6 +1,6 @@
-"""Features of several augmented views of each image, computed once."""
+"""Features computed once, of the evaluation transform or of several augmented views of each image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,46 +11,50 @@ from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import Features
 
 CHUNK = 512  # images
+Encode = Callable[[Tensor], Tensor]  # images [B, 3, H, W] -> what is kept of them, [B, N]
 
 
 class Views(Features):
-    """A source of batches: `train` is [V, N, D], `val` [N, D], both as `encode` gives them.
+    """A source of batches for methods that leave the image tower alone: `train` is [V, n, N], and `val` [n, N].
 
-    Without `views` there is one, of the evaluation transform. A batch takes for each row a view drawn at random, or
-    with `in_turn` the same view for all rows: number step mod V.
+    With `views` 0 there is one view, of the evaluation transform; otherwise all are augmented as the recipe says. A
+    batch takes a random view for each row, or with `in_turn` the view number step mod V for all.
     """
 
     def __init__(
-        self, clip: Clip, data: TrainSet, run: Run, recipe: Recipe, views: int, in_turn: bool,
-        encode: Callable[[Tensor], Tensor],
-    ) -> None:  # fmt: skip
+        self, clip: Clip, data: TrainSet, run: Run, recipe: Recipe, views: int, encode: Encode, in_turn: bool = False
+    ) -> None:
         self.labels, self.data, self.metric = torch.tensor(data.train.labels), data, data.metric
-        self.run, self.in_turn = run, in_turn
-        loaders = Loader(clip, data.train, run.workers), Loader(clip, data.val, run.workers)
-        total = max(1, views) * len(data.train) + len(data.val)
+        self.run, self.in_turn, self.encode = run, in_turn, encode
+        train, val = Loader(clip, data.train, run.workers), Loader(clip, data.val, run.workers)
         clip.eval()
+        total = max(1, views) * len(data.train) + len(data.val)
         with torch.no_grad(), clip.exact(), run.progress.bar("features", total, "images") as advance:
 
-            def one(loader: Loader, view: int, augment: bool) -> Tensor:
+            def all_of(loader: Loader, chunks: Iterator[Tensor]) -> Tensor:
                 rows: list[Tensor] = []
-                n = len(loader.split)
-                for start in range(0, n, CHUNK):
-                    places = list(range(start, min(start + CHUNK, n)))
-                    generator = run.generator(f"view-{view}", start)
-                    pixels = loader.augmented(places, recipe.augment if augment else "none", generator)
+                for pixels in chunks:
                     rows.append(encode(loader.normalise(pixels)))
-                    advance(len(places))
+                    advance(len(pixels))
                 return torch.cat(rows)
 
-            self.train = torch.stack([one(loaders[0], view, views > 0) for view in range(max(1, views))])
-            self.val = one(loaders[1], 0, False)
+            plain = [] if views else [all_of(train, (pixels for _, pixels in train.chunks(CHUNK, keep=False)))]
+            drawn = [all_of(train, self.augmented(train, recipe, view)) for view in range(views)]
+            self.train = torch.stack(plain + drawn)
+            self.val = all_of(val, (pixels for _, pixels in val.chunks(CHUNK)))
+
+    def augmented(self, loader: Loader, recipe: Recipe, view: int) -> Iterator[Tensor]:
+        """The pixels of one view of the whole split, in parts."""
+        for start in range(0, len(self.labels), CHUNK):
+            places = range(start, min(start + CHUNK, len(self.labels)))
+            yield loader.augmented(places, recipe.augment, self.run.generator(f"view-{view}", start))
 
     def rows(self, indices: list[int], step: int) -> Tensor:
-        """The features [B, D] of one batch."""
+        """What was kept of the images of one batch, [B, N]."""
         if self.in_turn:
             return self.train[step % len(self.train)][indices]
-        generator = self.run.generator("views", step)
-        return self.train[torch.randint(len(self.train), (len(indices),), generator=generator), indices]
+        views = torch.randint(len(self.train), (len(indices),), generator=self.run.generator("views", step))
+        return self.train[views, indices]
 
     def batch(self, clip: Clip, indices: list[int], step: int, recipe: Recipe, run: Run) -> Batch:
         features = self.rows(indices, step)

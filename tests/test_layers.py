@@ -174,3 +174,54 @@ def test_lora_merged_computes_what_its_updates_did(tiny_model: str) -> None:
         for before, after in zip(apart, (clip.logits(images), clip.encode_text(tokens)), strict=True):
             assert torch.allclose(before, after, atol=1e-4)
         assert clip.state_dict().keys() == load(model).state_dict().keys() | {"head"}
+
+
+@pytest.mark.parametrize("model", ["tiny", "embedded"])
+def test_prolip_moves_the_projection_only(model: str, tiny_model: str) -> None:
+    name = "model.visual.proj" if model == "tiny" else "model.visual.head.proj.weight"
+    assert moved("prolip", tiny_model if model == "tiny" else model) == {name}
+
+
+@pytest.mark.parametrize("model", ["tiny", "embedded"])
+def test_what_enters_the_projection_gives_the_features_of_the_model(model: str, tiny_model: str) -> None:
+    module: Any = import_module("robustbench_ft.methods.prolip")
+    clip = load(tiny_model if model == "tiny" else model).eval()
+    images = torch.randn(4, 3, 32, 32, generator=RUN.generator("x"))
+    with module.unprojected(clip):
+        inputs = clip.model.encode_image(images)
+    assert torch.allclose(module.project(clip, inputs), clip.encode_image(images), atol=1e-6)
+
+
+def test_prolip_in_parts_is_prolip_and_its_views_take_turns(tiny_model: str) -> None:
+    whole, parts = (
+        made("prolip", replace(Tiny.recipe, micro_batch=size)).fit(load(tiny_model), DATA, RUN).state_dict()
+        for size in (0, 16)
+    )
+    assert torch.allclose(whole["model.visual.proj"], parts["model.visual.proj"], atol=1e-5)
+    module: Any = import_module("robustbench_ft.methods.prolip")
+    clip = load(tiny_model)
+    source = module.Unprojected(clip, DATA, RUN, Tiny.recipe, 2)
+    assert not torch.equal(source.rows([0, 1], 0), source.rows([0, 1], 1))
+    assert torch.equal(source.rows([0, 1], 0), source.rows([0, 1], 2))
+
+
+@pytest.mark.parametrize("name", ["clap", "coop", "kgcoop"])
+def test_a_learnt_head_is_unit_rows_and_nothing_else_is_left(name: str, tiny_model: str) -> None:
+    clip = made(name).fit(load(tiny_model), DATA, RUN)
+    start = load(tiny_model)
+    start.start_from_zero_shot(TASK)
+    assert clip.state_dict().keys() == start.state_dict().keys()
+    assert torch.allclose(clip.head.norm(dim=-1), torch.ones(3), atol=1e-5)
+    assert not torch.allclose(clip.head, start.head)
+
+
+def test_clap_without_images_of_a_class_holds_it_at_1() -> None:
+    module: Any = import_module("robustbench_ft.methods.clap")
+    logits = torch.zeros(2, 3, 4)
+    assert module.confidence(logits, torch.tensor([0, 0, 2])).tolist() == [0.25, 1.0, 0.25, 1.0]
+
+
+def test_coop_draws_a_context_where_no_words_are_given(tiny_model: str) -> None:
+    heads = [made("coop", init=words, n_context=3).fit(load(tiny_model), DATA, RUN).head for words in ("", "a photo")]
+    assert not torch.equal(heads[0], heads[1])
+    assert "do not fit" in made("coop", init="", n_context=16).skip(load(tiny_model), DATA)
