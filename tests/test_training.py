@@ -264,8 +264,8 @@ def test_the_logistic_probe_is_in_the_head_as_it_was_chosen(head: Head, clip: Cl
 
 def test_the_grid_of_the_probe_is_declared() -> None:
     """It holds the default, and spans the rates 1e-5 to 1e-2 of unit rows at scales from 24 to 100."""
-    module: Any = import_module("robustbench_ft.methods.lp_ft")
+    module: Any = import_module("robustbench_ft.methods._linear_probe")
     grid: tuple[float, ...] = module.HEAD_LR_GRID
-    assert module.LpFT().head_lr in grid
+    assert module.LinearProbe().head_lr in grid
     assert grid[0] <= 24 * 1e-5
     assert grid[-1] >= 100 * 1e-2

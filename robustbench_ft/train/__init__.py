@@ -6,6 +6,7 @@ from .batches import Batch as Batch
 from .batches import Batches as Batches
 from .batches import Features as Features
 from .batches import Pixels as Pixels
+from .batches import Scores as Scores
 from .batches import Source as Source
 from .batches import accuracy as accuracy
 from .batches import indices_at as indices_at

@@ -1,0 +1,62 @@
+"""Features computed once, of the evaluation transform or of several augmented views of each image."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from robustbench_ft import Batch, Clip, Run, TrainSet
+from robustbench_ft.pixels.loader import Loader
+from robustbench_ft.recipe import Recipe
+from robustbench_ft.train import Features
+
+CHUNK = 512  # images
+Encode = Callable[[Tensor], Tensor]  # images [B, 3, H, W] -> what is kept of them, [B, N]
+
+
+class Views(Features):
+    """A source of batches for methods that leave the image tower alone: `train` is [V, n, N], and `val` [n, N].
+
+    With `views` 0 there is one view, of the evaluation transform; otherwise all are augmented as the recipe says. A
+    batch takes a random view for each row, or with `in_turn` the view number step mod V for all.
+    """
+
+    def __init__(
+        self, clip: Clip, data: TrainSet, run: Run, recipe: Recipe, views: int, encode: Encode, in_turn: bool = False
+    ) -> None:
+        self.labels, self.data, self.metric = torch.tensor(data.train.labels), data, data.metric
+        self.run, self.in_turn, self.encode = run, in_turn, encode
+        train, val = Loader(clip, data.train, run.workers), Loader(clip, data.val, run.workers)
+        clip.eval()
+        total = max(1, views) * len(data.train) + len(data.val)
+        with torch.no_grad(), clip.exact(), run.progress.bar("features", total, "images") as advance:
+
+            def all_of(loader: Loader, chunks: Iterator[Tensor]) -> Tensor:
+                rows: list[Tensor] = []
+                for pixels in chunks:
+                    rows.append(encode(loader.normalise(pixels)))
+                    advance(len(pixels))
+                return torch.cat(rows)
+
+            plain = [] if views else [all_of(train, (pixels for _, pixels in train.chunks(CHUNK, keep=False)))]
+            drawn = [all_of(train, self.augmented(train, recipe, view)) for view in range(views)]
+            self.train = torch.stack(plain + drawn)
+            self.val = all_of(val, (pixels for _, pixels in val.chunks(CHUNK)))
+
+    def augmented(self, loader: Loader, recipe: Recipe, view: int) -> Iterator[Tensor]:
+        """The pixels of one view of the whole split, in parts."""
+        for start in range(0, len(self.labels), CHUNK):
+            places = range(start, min(start + CHUNK, len(self.labels)))
+            yield loader.augmented(places, recipe.augment, self.run.generator(f"view-{view}", start))
+
+    def rows(self, indices: list[int], step: int) -> Tensor:
+        """What was kept of the images of one batch, [B, N]."""
+        if self.in_turn:
+            return self.train[step % len(self.train)][indices]
+        views = torch.randint(len(self.train), (len(indices),), generator=self.run.generator("views", step))
+        return self.train[views, indices]
+
+    def batch(self, clip: Clip, indices: list[int], step: int, recipe: Recipe, run: Run) -> Batch:
+        features = self.rows(indices, step)
+        labels, of = self.labels[indices].to(clip.device), recipe.total_steps(len(self))
+        return Batch(step, labels, features[:, :0], lambda _: features, torch.tensor(indices), of, features)
