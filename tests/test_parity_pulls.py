@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from robustbench_ft.recipe import Recipe
+from robustbench_ft.train import Batch
 
 TPGM, FTP, SPD = "TPGM@8d18db0", "FTP@1f8dd44", "Selective-Projection-Decay@b377695"
 OLOR, CLIPOOD, SWAD = "OLOR-AAAI-2024@2ab7996", "CLIPood@bc0d874", "swad@252190e"
@@ -189,3 +190,112 @@ def test_olor_is_repeated(run: str) -> None:
 def test_a_wrong_olor_would_be_noticed(wrong: dict[str, Any]) -> None:
     name, value = next(iter(wrong.items()))
     differs(f"OLOR with {name} {value}: updates", OLOR, olor("default", **wrong), UPDATE)
+
+
+# -- CLIPood -----------------------------------------------------------------------------------------------------------
+
+
+class Tower:
+    """Stands in for a `Clip`: the recorded linear tower under the recorded texts."""
+
+    head_kind = "unit"
+
+    def __init__(self, official: Mapping[str, Array]) -> None:
+        self.net = nn.Linear(10, 8)
+        self.net.load_state_dict(floats(golden.tensors(official, "theta0/")))
+        self.head, self.scale = torch.from_numpy(official["texts"]), torch.tensor(float(official["temperature"]))
+
+    def encode(self, images: Tensor) -> Tensor:
+        return F.normalize(self.net(images), dim=-1)
+
+    def classify(self, features: Tensor) -> Tensor:
+        return self.scale * features @ self.head.T
+
+    def eval(self) -> None:
+        self.net.eval()
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.net.named_parameters()}
+
+
+def clipood(run: str, **wrong: Any) -> tuple[float, float, float]:
+    """Errors of the losses, of the updates and of the averages, over all steps."""
+    official, kind = arrays("clipood"), module("clipood")
+    margin, beta = (float(part.lstrip("lambet")) for part in run.split("_"))
+    tower: Any = Tower(official)
+    method = kind.CLIPood(recipe=Recipe(), margin=wrong.get("margin", margin), beta=wrong.get("beta", beta))
+    objective, average = method.objective(tower, None, None), kind.BetaAverage(tower, method.beta)
+    adamw = torch.optim.AdamW(tower.net.parameters(), lr=1e-2, weight_decay=0.1)
+    start, losses, updates, means = tower.snapshot(), list[float](), list[float](), list[float]()
+    for step, (images, labels) in enumerate(zip(official["images"], official["labels"], strict=True)):
+        adamw.param_groups[0]["lr"] = float(official[f"{run}/lr"][step])
+        batch = Batch(step, torch.from_numpy(labels), torch.from_numpy(images), tower.encode)
+        loss = objective(batch)["nll"]
+        adamw.zero_grad()
+        loss.backward()
+        adamw.step()
+        average.after_step(step, len(official["labels"]))
+        losses.append(loss.item())
+        for found, state, errors in (("theta", tower.snapshot(), updates), ("average", average.mean, means)):
+            theirs = golden.tensors(official, f"{run}/{found}{step + 1}/")
+            errors += [relative_l2(state[n] - start[n], theirs[n] - start[n].numpy()) for n in theirs]
+    return golden.relative(losses, official[f"{run}/loss"]), worst(updates), worst(means)
+
+
+CLIPOOD_RUNS = ["lam0.3_beta0.5", "lam0_beta0.1"]
+
+
+@pytest.mark.parametrize("run", CLIPOOD_RUNS)
+def test_clipood_is_repeated(run: str) -> None:
+    losses, updates, means = clipood(run)
+    agrees(f"CLIPood {run}: losses of 6 steps, rel", CLIPOOD, losses, RADIUS)
+    agrees(f"CLIPood {run}: theta_t - theta0, worst tensor, rel L2", CLIPOOD, updates, UPDATE)
+    agrees(f"CLIPood {run}: average_t - theta0, worst tensor, rel L2", CLIPOOD, means, UPDATE)
+
+
+@pytest.mark.parametrize("run", CLIPOOD_RUNS)
+def test_clipood_weighs_the_path_as_the_official_average(run: str) -> None:
+    theirs = arrays("clipood")[f"{run}/weight"]
+    made = module("clipood").BetaAverage(Tower(arrays("clipood")), float(run.split("beta")[1]))
+    ours = np.array([made.weight(k, len(theirs) - 1) for k in range(len(theirs))])
+    error = golden.relative(ours / ours.sum(), theirs / theirs.sum())
+    agrees(f"CLIPood {run}: weights of the average, rel", CLIPOOD, error, 1e-9)
+
+
+def test_a_wrong_clipood_would_be_noticed() -> None:
+    differs("CLIPood without a margin: loss", CLIPOOD, clipood("lam0.3_beta0.5", margin=0.0)[0], RADIUS)
+    differs("CLIPood with a plain mean: average", CLIPOOD, clipood("lam0.3_beta0.5", beta=1.0)[2], UPDATE)
+
+
+# -- SWAD --------------------------------------------------------------------------------------------------------------
+
+SWAD_RUNS = sorted(name.removesuffix("/final") for name in arrays("swad") if name.endswith("/final"))
+
+
+def swad(run: str, mean: str = "segments") -> tuple[Any, float]:
+    """The valley after a made-up series of losses, and the error of its weights."""
+    official, kind = arrays("swad"), module("swad")
+    series, setting = run.split("/")
+    converge, tolerance, ratio = setting.split("_")
+    valley, segment = kind.Valley(int(converge), int(tolerance), float(ratio)), kind.Mean({"weight": torch.zeros(4)})
+    for step, weight in enumerate(torch.from_numpy(official[f"{series}/path"])):
+        segment.add({"weight": weight})
+        if step % int(official["every"]) == 0:
+            state = segment.state if mean == "segments" else {"weight": weight}
+            valley.add(state, float(official[f"{series}/losses"][step // int(official["every"])]))
+            segment = kind.Mean({"weight": torch.zeros(4)})
+    return valley, relative_l2(valley.finished()["weight"], official[f"{run}/final"])
+
+
+@pytest.mark.parametrize("run", SWAD_RUNS)
+def test_swad_finds_the_official_valley(run: str) -> None:
+    official, (valley, error) = arrays("swad"), swad(run)
+    _, _, _, began, dead = official[f"{run}/seen"]
+    assert (valley.began * int(official["every"]) if valley.mean else -1) == began
+    assert valley.dead == bool(dead)
+    agrees("SWAD: weights of the valley, 24 made-up series, worst, rel L2", SWAD, error, WEIGHTS)
+
+
+def test_a_wrong_swad_would_be_noticed() -> None:
+    error = swad("valley/3_6_0.3", "last of each segment")[1]
+    differs("SWAD of the last weights of each segment: weights", SWAD, error, WEIGHTS)
