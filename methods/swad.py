@@ -41,7 +41,7 @@ class SWAD(FT):
     )
     oracle: ClassVar[str] = "swad.npz: swad@252190e"
     traps: ClassVar[tuple[str, ...]] = (
-        "the released code counts some segments around t_s twice, and drops one where the queue is short; kept here",
+        "the released code counts some segments around t_s twice and skips others; kept here",
         "it averages the means of segments, not iterates; the first segment has one iterate",
         "its tolerance is 0.3, but 0.2 on VLCS; how often it evaluates differs between data sets",
     )

@@ -299,3 +299,41 @@ def test_swad_finds_the_official_valley(run: str) -> None:
 def test_a_wrong_swad_would_be_noticed() -> None:
     error = swad("valley/3_6_0.3", "last of each segment")[1]
     differs("SWAD of the last weights of each segment: weights", SWAD, error, WEIGHTS)
+
+
+# -- EMA ---------------------------------------------------------------------------------------------------------------
+
+
+class Students:
+    """Stands in for a `Clip`: the recorded weights, one set after another."""
+
+    def __init__(self) -> None:
+        self.k = 0
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return floats(golden.tensors(arrays("ema"), f"student{self.k}/"))
+
+
+def ema_error(prefix: str, decays: list[float]) -> float:
+    """Of the running means after each of eight recorded weights, with a decay for each."""
+    students, errors = Students(), list[float]()
+    average = module("ema").Average(students, 0.0)
+    for k, decay in enumerate(decays):
+        students.k, average.decay = k + 1, decay
+        average.after_step(k, len(decays))
+        errors += [
+            relative_l2(average.mean[n], a) for n, a in golden.tensors(arrays("ema"), f"{prefix}{k + 1}/").items()
+        ]
+    return worst(errors)
+
+
+def test_ema_is_repeated() -> None:
+    for decay in (0.9, 0.999):
+        agrees(f"EMA, decay {decay}: 8 means, rel L2", "timm", ema_error(f"timm_{decay}_", [decay] * 8), 1e-6)
+    error = ema_error("carot_teacher", arrays("ema")["carot_m"].tolist())
+    agrees("EMA, decays of CaRot's teacher: 8 means, rel L2", "CaRot@c3e8bdc", error, 1e-6)
+
+
+def test_a_wrong_ema_would_be_noticed() -> None:
+    corrected = [0.9 * (1 - 0.9**k) / (1 - 0.9 ** (k + 1)) for k in range(8)]  # as Adam corrects its moments
+    differs("EMA with bias correction: means", "timm", ema_error("timm_0.9_", corrected), 1e-6)
