@@ -15,6 +15,7 @@ PARTS = {
     "test_parity_methods.py": "Step by step",
     "test_parity_penalties.py": "Penalties on the distance from the pre-trained model",
     "test_parity_layers.py": "Some layers, and parameters beside them",
+    "test_parity_pulls.py": "Pulls towards the pre-trained weights",
 }
 QUIET = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # torch came first
 HEADER = """\
