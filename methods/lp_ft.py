@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from robustbench_ft import Clip, Run, TrainSet
+from robustbench_ft import Candidates, Clip, Run, TrainSet
 from robustbench_ft.train import Features, InterruptedRun, train
 
 from ._logistic import PENALTIES, Probe, sweep
@@ -41,7 +41,12 @@ class LpFT(FT):
     probe: Literal["zero-shot", "logistic"] = "zero-shot"
     head_lr: float = 3e-2  # of the probe 'zero-shot', in logits
 
-    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Candidates:
+        self.start_from_probe(clip, data, run)
+        return train(clip, data, self.objective(clip, data, run), self.resolved, run)
+
+    def start_from_probe(self, clip: Clip, data: TrainSet, run: Run) -> None:
+        """Put the probe in the place of the zero-shot head; then the image tower and the head may move."""
         self.start(clip, data)
         features = Features(clip, data, run)
         if self.probe == "logistic":
@@ -51,7 +56,6 @@ class LpFT(FT):
             recipe = replace(self.resolved, lr=self.row_lr(clip))
             train(clip, features, self.objective(clip, data, run), recipe, run, stage=STAGE)
         clip.train_only("image", "head")
-        return train(clip, data, self.objective(clip, data, run), self.resolved, run)
 
     def row_lr(self, clip: Clip) -> float:
         """The learning rate of the head's rows that moves logits by `head_lr`."""
