@@ -23,7 +23,9 @@ class DiWA(LpFT):
     version: ClassVar[int] = 1
     equation: ClassVar[str] = "theta = mean_k theta_k, each an FT from F0 and one probe W*, with a recipe of its own"
     source: ClassVar[str] = "Rame et al., NeurIPS 2022; alexrame/diwa@4bfe468, domainbed/scripts/diwa.py"
-    oracle: ClassVar[str] = "none: the mean is that of soups.npz; of the sweep the released code keeps checkpoints only"
+    oracle: ClassVar[str] = (
+        "none: the mean is that of merges.npz; of the sweep the released code keeps checkpoints only"
+    )
     traps: ClassVar[tuple[str, ...]] = (
         "the released 'restricted' selection accepts ties, the greedy soup does not",
         "20 to 60 members in the paper, three of them here",

@@ -21,7 +21,7 @@ class GreedySoup(Soup):
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_SOUP}
     equation: ClassVar[str] = "S <- S + {k} if val(mean of S + {k}) > val(mean of S), k by falling val(theta_k)"
     source: ClassVar[str] = "Wortsman et al., ICML 2022; mlfoundations/model-soups@d5398f1, main.py"
-    oracle: ClassVar[str] = "soups.npz: model-soups@d5398f1"
+    oracle: ClassVar[str] = "merges.npz: model-soups@d5398f1"
     traps: ClassVar[tuple[str, ...]] = (
         "of equal members the released code takes the later first (sort, then reverse); here the first",
         "ID validation chooses members, so it no longer estimates ID accuracy without bias",

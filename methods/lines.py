@@ -29,7 +29,7 @@ class LiNeS(FT):
     published: ClassVar[Mapping[str, Recipe]] = {}  # the paper tunes on other tasks
     equation: ClassVar[str] = "theta_l = theta0_l + s_l tau_l,  s_l = alpha + (1 - alpha) l / (L - 1), l = 0 .. L - 1"
     source: ClassVar[str] = "Wang et al., ICLR 2025; wang-kee/LiNeS@43a7bdd, src/eval/eval.py"
-    oracle: ClassVar[str] = "lines.npz: LiNeS@43a7bdd"
+    oracle: ClassVar[str] = "merges.npz: LiNeS@43a7bdd"
     traps: ClassVar[tuple[str, ...]] = (
         "alpha is chosen there with labels of control tasks; ID validation alone chooses 1, so it is fixed here",
         "the released code finds a layer by '.0.', '.1.' ... anywhere in a name: in towers with stages and blocks that "

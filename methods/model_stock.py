@@ -26,7 +26,7 @@ class ModelStock(Members):
 
     equation: ClassVar[str] = "theta = t mean_k theta_k + (1 - t) theta0,  t = k c / (1 + (k - 1) c), per tensor"
     source: ClassVar[str] = "Jang, Yun, Han, ECCV 2024; tanganke/fusion_bench@54c9e8c, method/model_stock"
-    oracle: ClassVar[str] = "model_stock.npz: fusion_bench@54c9e8c; the authors' repository holds no code"
+    oracle: ClassVar[str] = "merges.npz: fusion_bench@54c9e8c; the authors' repository holds no code"
     traps: ClassVar[tuple[str, ...]] = (
         "a negative cosine gives a t below 0, or a huge one near c = -1 / (k - 1): `clip_ratio` keeps t in [0, 1]",
         "fusion_bench adds 1e-8 to the product of the norms: for a bias after few small steps it is most of that, so "

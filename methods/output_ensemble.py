@@ -29,10 +29,11 @@ class OutputEnsemble(FT):
 
     averages: ClassVar[bool] = False
     equation: ClassVar[str] = "p = (1 - alpha) softmax(u0 / T0) + alpha softmax(u / T),  u = scale W F(x)"
-    source: ClassVar[str] = "Wortsman et al., CVPR 2022, Sec. 3; BeierZhu/VRF@de9647d, src/baselines.py"
-    oracle: ClassVar[str] = "vrf.npz: the mixture of VRF@de9647d"
+    source: ClassVar[str] = "Wortsman et al., CVPR 2022; BeierZhu/VRF@de9647d, src/baselines.py"
+    oracle: ClassVar[str] = "mixtures.npz: the mixture of VRF@de9647d"
     traps: ClassVar[tuple[str, ...]] = (
         "a mixture of probabilities and one of logits are both called output ensemble",
+        "VRF's script chooses the weight on the ImageNet validation set that it then reports",
         "two forward passes for each image: not the price of one model",
     )
     passes: ClassVar[float] = 2.0

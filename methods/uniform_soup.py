@@ -23,7 +23,7 @@ class UniformSoup(Soup):
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_SOUP}
     equation: ClassVar[str] = "theta = mean_k theta_k, each theta_k an FT of its own from one start"
     source: ClassVar[str] = "Wortsman et al., ICML 2022; mlfoundations/model-soups@d5398f1, main.py, finetune.py"
-    oracle: ClassVar[str] = "soups.npz: model-soups@d5398f1"
+    oracle: ClassVar[str] = "merges.npz: model-soups@d5398f1"
     traps: ClassVar[tuple[str, ...]] = (
         "K members cost K fits: compare with one FT of K times the steps, or say so",
         "the paper's members vary learning rate, weight decay, augmentation and label smoothing at random",

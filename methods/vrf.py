@@ -31,7 +31,7 @@ class VRF(FT):
         "the accuracy"
     )
     source: ClassVar[str] = "Zhu, Cui, Zhang, NeurIPS 2024; BeierZhu/VRF@de9647d, src/main.py, src/knn_distance.py"
-    oracle: ClassVar[str] = "vrf.npz: VRF@de9647d"
+    oracle: ClassVar[str] = "mixtures.npz: VRF@de9647d"
     traps: ClassVar[tuple[str, ...]] = (
         "the released code calibrates on the ImageNet validation set that it reports; here on ID validation",
         "the paper writes a distance, the code's is squared (faiss), and a = 1.5, b = 0.6 belong to the squared one",

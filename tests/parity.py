@@ -10,7 +10,11 @@ from golden import Claim
 
 HERE = Path(__file__).parent
 TARGET = HERE.parent / "docs" / "parity.md"
-PARTS = {"test_parity_forward.py": "Without training", "test_parity_methods.py": "Step by step"}
+PARTS = {
+    "test_parity_forward.py": "Without training",
+    "test_parity_methods.py": "Step by step",
+    "test_parity_merges.py": "Soups, merges and mixtures",
+}
 QUIET = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # torch came first
 HEADER = """\
 # Parity with the official implementations
