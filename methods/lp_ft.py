@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from robustbench_ft import Clip, Run, TrainSet
+from robustbench_ft import Candidates, Clip, Run, TrainSet
 from robustbench_ft.train import train
 
 from ._linear_probe import LinearProbe
@@ -30,7 +30,11 @@ class LpFT(LinearProbe):
     source: ClassVar[str] = "Kumar et al., ICLR 2022; AnanyaKumar/transfer_learning@13c3e2b, log_reg_sk.py"
     oracle: ClassVar[str] = "lp_logreg.npz: transfer_learning@13c3e2b; lp_freeze_encoder of wise-ft@58b7a4b"
 
-    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Candidates:
+        self.start_from_probe(clip, data, run)
+        return train(clip, data, self.objective(clip, data, run), self.resolved, run)
+
+    def start_from_probe(self, clip: Clip, data: TrainSet, run: Run) -> None:
+        """Put the probe in the place of the zero-shot head; then the image tower and the head may move."""
         self.fit_probe(clip, data, run)
         clip.train_only("image", "head")
-        return train(clip, data, self.objective(clip, data, run), self.resolved, run)

@@ -9,11 +9,11 @@ import inspect
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, get_type_hints
+from typing import Annotated, Any, ClassVar, Protocol, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -106,12 +106,39 @@ class Scorer(Protocol):
     def save(self, folder: Path, note: Mapping[str, Any], /) -> None: ...
 
 
+Reduce = Callable[[Tensor], Tensor]  # logits [B, K] -> [B, K'], of the classes that a split is scored in
+
+
+@runtime_checkable
+class FeatureScorer(Scorer, Protocol):
+    """A scorer that needs of an image only its features; each tower runs once for all candidates that name it."""
+
+    towers: Sequence[Clip]  # frozen copies: never the model of `Candidates`, which changes with the candidate
+
+    def answer(self, reduce: Reduce, *features: Tensor) -> Tensor:
+        """Unit features [B, D] of each tower -> logits [B, K'], each tower's own taken through `reduce` first."""
+        ...
+
+
+@runtime_checkable
+class TransductiveScorer(Scorer, Protocol):
+    """A scorer that looks at all images of a split before it answers for the first. Its rows are never ranked."""
+
+    def prepare(self, images: Iterable[Tensor], reduce: Reduce, /) -> None:
+        """Look at a split.
+
+        `images` are its batches [B, 3, H, W], normalised, once and in order; labels are not shown. `logits` is then
+        asked of the same batches.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Several models that one fit gives, e.g. the alphas of WiSE-FT: one module, and what makes each of them."""
 
     clip: Clip
-    members: Mapping[str, Callable[[], State | Scorer]]  # name -> its tensors, or what answers in its place
+    members: Mapping[str, Callable[[], State | Scorer]]  # name -> its tensors, or what answers in its place, always one
     default: str  # the method's headline row
     axis: Mapping[str, float] = field(default_factory=dict[str, float])  # candidate -> its alpha, for curves
 

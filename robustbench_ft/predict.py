@@ -1,6 +1,7 @@
 """Evaluation: every candidate of a run on one split, in a single pass over its pixels."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from .clip import Clip
 from .data import TOP_K, Floats, Ints, LabelSpace, Predictions, Split
 from .errors import RbftError
-from .method import Candidates, Scorer, candidates_of
+from .method import Candidates, FeatureScorer, Scorer, TransductiveScorer, candidates_of
 from .pixels.loader import Loader
 from .progress import Advance
 
@@ -18,6 +19,8 @@ BATCH = 256  # images in one forward pass
 FEW = 24  # images in one when a sample is predicted again
 SAME = 1e-2  # tolerance of log-probabilities, relative and in nats
 Columns = dict[str, Tensor]
+Members = Sequence[Sequence[int]] | None  # of the classes of a label space; None: the suite's own classes
+Seen = dict[Clip, Tensor]  # tower -> its features of one chunk
 
 
 def predict(
@@ -36,15 +39,19 @@ def predict(
     loader = Loader(found.clip, split, workers)
     found.clip.eval()
     spaces = {"": LabelSpace(split.members, split.labels), **split.also}
+    for name in found.members:
+        if isinstance(scorer := found.use(name), TransductiveScorer):
+            _show(scorer, found.clip, loader, check)
     parts: dict[str, dict[str, list[Columns]]] = {name: {key: [] for key in spaces} for name in found.members}
     for start, pixels in loader.chunks(CHUNK):
+        seen: Seen = {}
         for name in found.members:
             check()
-            logits = _logits(found.use(name), found.clip, loader, pixels)
+            answer = _answer(found.use(name), found.clip, loader, pixels, seen)
             for key, space in spaces.items():
-                labels = torch.tensor(space.labels[start : start + len(pixels)]).to(logits.device)
+                labels = torch.tensor(space.labels[start : start + len(pixels)]).to(found.clip.device)
                 kept = labels >= 0
-                parts[name][key].append(_score(reduce(logits[kept], space.members), labels[kept]))
+                parts[name][key].append(_score(answer(space.members)[kept], labels[kept]))
             advance(len(pixels), split.name)
     return {name: _whole(split, spaces, chunks) for name, chunks in parts.items()}
 
@@ -64,13 +71,15 @@ def depends_on_others(model: Clip | Candidates, split: Split, before: Prediction
     """
     found = candidates_of(model)
     default, clip = found.use(found.default), found.clip
+    if isinstance(default, TransductiveScorer):
+        return True
     clip.eval()
     place = {example: k for k, example in enumerate(before.ids)}
     rows = [row for row in rows if split.ids[row] in place]
     loader = Loader(clip, split)
     parts = [rows[k : k + FEW] for k in range(0, len(rows), FEW)]
-    logits = torch.cat([_logits(default, clip, loader, loader.read(part)) for part in parts])
-    now = _score(reduce(logits, split.members), torch.from_numpy(split.labels[rows]).to(logits.device))
+    logits = torch.cat([_answer(default, clip, loader, loader.read(part), {})(split.members) for part in parts])
+    now = _score(logits, torch.from_numpy(split.labels[rows]).to(logits.device))
     then = [place[split.ids[row]] for row in rows]
     pairs = (
         (now["log_prob"].numpy(), before.log_prob[then]),
@@ -79,7 +88,7 @@ def depends_on_others(model: Clip | Candidates, split: Split, before: Prediction
     return not all(np.allclose(a, b, rtol=SAME, atol=SAME) for a, b in pairs)
 
 
-def reduce(logits: Tensor, members: Sequence[Sequence[int]] | None) -> Tensor:
+def reduce(logits: Tensor, members: Members) -> Tensor:
     """[n, K] -> [n, K']: the logit of each class of a label space, the largest of its members'."""
     if members is None:
         return logits
@@ -89,10 +98,43 @@ def reduce(logits: Tensor, members: Sequence[Sequence[int]] | None) -> Tensor:
 
 
 @torch.inference_mode()
-def _logits(model: Scorer, clip: Clip, loader: Loader, pixels: Tensor) -> Tensor:
-    """[n, K] of one chunk, computed in float32 whatever training computed in."""
+def _answer(
+    model: Scorer, clip: Clip, loader: Loader, pixels: Tensor, seen: Seen
+) -> Callable[[Members], Tensor]:  # fmt: skip
+    """Members of a label space -> logits [n, K'] of one chunk, in float32 whatever training computed in.
+
+    `seen` keeps the features of this chunk for the next candidate.
+    """
+    if not isinstance(model, FeatureScorer):
+        return partial(reduce, _of_chunk(model.logits, clip, loader, pixels))
+    for tower in model.towers:
+        if tower not in seen:
+            seen[tower] = _of_chunk(tower.encode_image, tower, loader, pixels)
+    rows = list(zip(*(seen[tower].split(BATCH) for tower in model.towers), strict=True))
+
+    @torch.inference_mode()
+    def answer(members: Members) -> Tensor:
+        return torch.cat([model.answer(partial(reduce, members=members), *features).float() for features in rows])
+
+    return answer
+
+
+def _of_chunk(act: Callable[[Tensor], Tensor], clip: Clip, loader: Loader, pixels: Tensor) -> Tensor:
     with clip.exact():
-        return torch.cat([model.logits(loader.normalise(batch)).float() for batch in pixels.split(BATCH)])
+        return torch.cat([act(loader.normalise(batch)).float() for batch in pixels.split(BATCH)])
+
+
+@torch.inference_mode()
+def _show(model: TransductiveScorer, clip: Clip, loader: Loader, check: Callable[[], None]) -> None:
+    """Let a scorer look at all images of a split, in the batches that it will be asked about."""
+
+    def images() -> Iterator[Tensor]:
+        for _, pixels in loader.chunks(CHUNK):
+            check()
+            yield from map(loader.normalise, pixels.split(BATCH))
+
+    with clip.exact():
+        model.prepare(images(), partial(reduce, members=loader.split.members))
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ PARTS = {
     "test_parity_penalties.py": "Penalties on the distance from the pre-trained model",
     "test_parity_layers.py": "Some layers, and parameters beside them",
     "test_parity_pulls.py": "Pulls towards the pre-trained weights",
+    "test_parity_merges.py": "Soups, merges and mixtures",
 }
 QUIET = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # torch came first
 HEADER = """\

@@ -26,6 +26,7 @@ SUITE = Tiny("tiny")
 TASK = Task(SUITE.classes, SUITE.templates)
 DATA = TrainSet(SUITE.split("train"), SUITE.split("val"), TASK)
 RUN = Run(0, torch.device("cpu"))
+MIXTURES = {"output-ensemble", "vrf", "dawin"}  # their headline answers with two models
 
 Fit = Callable[..., Any]
 
@@ -63,7 +64,7 @@ def test_method_keeps_the_contract(name: str, check: str, contracts: dict[tuple[
     contracts[name, check].run()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("flyp", "lora")])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in {"flyp", "lora", *MIXTURES}])
 def test_text_tower_and_scale_stay_as_they_were(name: str, fit: Fit, tiny_model: str) -> None:
     model, before = fit(name), load(tiny_model).state_dict()
     clip = model.use(model.default) if isinstance(model, Candidates) else model

@@ -114,6 +114,11 @@ class Pixels:
     def scores(self, clip: Clip) -> Scores:
         return _scores(clip, self.val.split, _features(clip, self.val), self.metric)
 
+    def rating(self, clip: Clip) -> float:
+        """What checkpoints are selected by, on ID validation: more is better; -inf where a logit is not finite."""
+        value = self.scores(clip).get(self.metric, math.nan)
+        return -math.inf if math.isnan(value) else metrics.sign_of(self.metric) * value
+
 
 class Features:
     """Image features computed once with the evaluation transform: for stages that leave the image tower alone."""

@@ -1,0 +1,90 @@
+"""Output ensemble: mix what zero-shot and fine-tuned models say (a baseline of Wortsman et al., CVPR 2022)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from robustbench_ft import Candidates, Clip, Run, TrainSet
+from robustbench_ft.train import Features
+
+from ._pair import Pair, Temperatures, calibrated, fit_pair, mixed
+from .ft import FT
+
+GRID = tuple(round(0.1 * k, 1) for k in range(11))
+Space = Literal["probabilities", "logits"]
+
+
+@dataclass(frozen=True)
+class OutputEnsemble(FT):
+    """WiSE-FT in the space of outputs. Every alpha of the grid is a candidate; 0 and 1 are single models.
+
+    The space 'logits' mixes logits instead: another method with other numbers. In a label space of a split, each
+    model's logits are cut to its classes first. With `calibrate`, both are divided by temperatures from ID validation.
+    """
+
+    averages: ClassVar[bool] = False
+    equation: ClassVar[str] = "p = (1 - alpha) softmax(u0 / T0) + alpha softmax(u / T),  u = scale W F(x)"
+    source: ClassVar[str] = "Wortsman et al., CVPR 2022; BeierZhu/VRF@de9647d, src/baselines.py"
+    oracle: ClassVar[str] = "mixtures.npz: the mixture of VRF@de9647d"
+    traps: ClassVar[tuple[str, ...]] = (
+        "a mixture of probabilities and one of logits are both called output ensemble",
+        "VRF's script chooses the weight on the ImageNet validation set that it then reports",
+        "two forward passes for each image: not the price of one model",
+    )
+    passes: ClassVar[float] = 2.0
+    reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {
+        "alpha-1": ("alpha", 1.0, "ft"),
+        "alpha-0": ("alpha", 0.0, "zero-shot"),
+    }
+
+    alpha: float = 0.5  # of the headline row
+    space: Space = "probabilities"
+    calibrate: bool = False
+
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
+        pair, heat = fit_pair(self, clip, data, run), Temperatures()
+        if self.calibrate:
+            heat = calibrated(pair, Features(pair.before, data, run), Features(pair.tuned, data, run))
+            run.log({"event": "calibrated", "zero_shot": heat.before, "tuned": heat.tuned})
+        axis = {f"alpha-{alpha:g}": alpha for alpha in sorted({*GRID, self.alpha})}
+        mixtures = {name: Mixture(pair, alpha, self.space, heat) for name, alpha in axis.items() if 0 < alpha < 1}
+        members = {name: lambda mixture=mixture: mixture for name, mixture in mixtures.items()}
+        ends = {"alpha-0": lambda: dict(pair.start), "alpha-1": lambda: dict(pair.end)}
+        ordered = {name: members.get(name) or ends[name] for name in axis}
+        return Candidates(clip, ordered, default=f"alpha-{self.alpha:g}", axis=axis)
+
+    def problems(self) -> list[str]:
+        return [] if 0 <= self.alpha <= 1 else [f"alpha={self.alpha} must be between 0 and 1"]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Answers with a mixture of two models, 0 < alpha < 1."""
+
+    pair: Pair
+    alpha: float
+    space: Space
+    heat: Temperatures
+
+    @cached_property
+    def towers(self) -> tuple[Clip, Clip]:
+        return self.pair.before, self.pair.tuned
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.answer(lambda logits: logits, *(tower.encode_image(images) for tower in self.towers))
+
+    def answer(self, reduce: Any, *features: Tensor) -> Tensor:
+        before, tuned = (reduce(t.classify(f)) for t, f in zip(self.towers, features, strict=True))
+        before, tuned = before / self.heat.before, tuned / self.heat.tuned
+        if self.space == "logits":
+            return (1 - self.alpha) * before + self.alpha * tuned
+        return mixed(before, tuned, torch.tensor(self.alpha, device=tuned.device))
+
+    def save(self, folder: Path, note: Mapping[str, Any]) -> None:
+        ensemble = {"alpha": self.alpha, "space": self.space, "temperatures": vars(self.heat)}
+        self.pair.save(folder, {**note, "ensemble": ensemble})
