@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from .suite import Suite, sealed
 if TYPE_CHECKING:
     from .clip import State
     from .method import Candidates, Method
+    from .watch import Gradients
 
 # No warm-up: with a rate of 0 at first, an anchored penalty would never act on the weights that are judged.
 RECIPE = Recipe(lr=1e-3, weight_decay=0.1, steps=6, batch=8, augment="shift", select="last", validate_every=2)
@@ -72,6 +73,7 @@ def _method_checks(kind: "type[Method]", model: str, task: Task) -> Iterator[Che
     yield Check("head-keeps-its-classes", trial.keeps_classes)
     yield Check("same-seed-same-weights", trial.repeats)
     yield Check("global-random-state-is-left-alone", trial.leaves_random_state)
+    yield Check("global-torch-state-is-not-drawn-from", trial.draws_its_own)
     yield Check("data-is-left-alone", trial.leaves_data)
     yield Check("stopped-fit-resumes-to-the-same-weights", trial.resumes)
     yield Check("saved-model-predicts-the-same", trial.saves)
@@ -81,6 +83,8 @@ def _method_checks(kind: "type[Method]", model: str, task: Task) -> Iterator[Che
     for candidate, (field, value, other) in kind.reduces_to.items():
         name = f"{candidate}-with-{field}={value}-is-{other}"
         yield Check(name, partial(trial.reduces, candidate, field, value, other))
+    if kind.trains and kind.separable:
+        yield Check("parts-of-a-batch-add-up-to-its-gradient", trial.adds_up)
     if not kind.transductive:
         yield Check("predictions-do-not-depend-on-other-images", trial.predicts_each_alone)
     if kind.trains:
@@ -120,6 +124,7 @@ class _Trial:
 
     def __init__(self, kind: "type[Method]", model: str, task: Task) -> None:
         self.kind, self.model, self.task, self.once = kind, model, task, cache(self.fit)  # by seed
+        self.again, self.under_other_state = cache(partial(self.fit, 0)), cache(self._under_other_state)
 
     def fit(self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize, **other: Any) -> "State":
         """All tensors of each candidate, or its answers to noise where it has none."""
@@ -128,6 +133,7 @@ class _Trial:
     def fitted(
         self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize, recipe: Recipe = RECIPE,
         precision: str = "fp32", data: Any = None, kind: "type[Method] | None" = None, settings: Any = None,
+        under: AbstractContextManager[object] | None = None, gradients: "Gradients | None" = None,
     ) -> "Candidates":  # fmt: skip
         """Resumes from what `folder` holds, and is asked to stop after some steps."""
         import torch
@@ -140,8 +146,9 @@ class _Trial:
         clip = clips.load(model_ref.resolve(self.model, None))
         clip.bf16 = precision == "bf16"
         run = Run(seed, torch.device("cpu"), precision, folder, stopped=lambda: next(steps) >= stop_after)
+        run = replace(run, sum_over_ranks=gradients) if gradients else run
         method = kind(recipe=recipe if kind.trains else None, **(settings or {}))
-        with sealed():
+        with sealed(), under or nullcontext():
             return candidates_of(method.fit(clip, data or self.data(clip.image_size), run))
 
     def data(self, size: int) -> Any:
@@ -163,13 +170,42 @@ class _Trial:
         _claim(set(rows.values()) == {len(self.task.classes)}, f"{len(self.task.classes)} classes, rows: {rows}")
 
     def repeats(self) -> None:
-        self.same(self.fit(0), "fitted again with the same seed")
+        """What is the same under another state of torch's generator is the same again, without a fit more."""
+        if _differing(self.once(0), self.under_other_state()):
+            self.same(self.again(), "fitted again with the same seed")
+
+    def draws_its_own(self) -> None:
+        found = _differing(self.once(0), self.under_other_state())
+        _claim(
+            not found or _differing(self.once(0), self.again()),
+            f"{some(found)} depend on torch's global generator; draw from `run.generator(name, step)`",
+        )
+
+    def _under_other_state(self) -> "State":
+        from .watch import other_global_state
+
+        return self.fit(0, under=other_global_state())
+
+    def adds_up(self) -> None:
+        """Dropout is off, and the parts are of unequal size: 3, 3 and 2."""
+        from .watch import Gradients, without_dropout
+
+        whole, parts = Gradients(), Gradients()
+        self.fitted(0, gradients=whole, under=without_dropout())
+        parts.earlier = whole
+        self.fitted(0, gradients=parts, under=without_dropout(), recipe=replace(RECIPE, micro_batch=3))
+        found = whole.differ(parts)
+        _claim(
+            not found,
+            f"a batch cut by micro_batch is another one: {found}; a loss that is no mean over examples says so with "
+            "`separable: ClassVar[bool] = False`",
+        )
 
     def varies(self) -> None:
         _claim(_differing(self.once(0), self.once(1)), "two seeds give the same weights: is the seed ignored?")
 
     def leaves_random_state(self) -> None:
-        """torch's own state is not compared: `train` seeds it before every step, for models that drop paths."""
+        """torch's own state has a check of its own: `train` seeds it before every step, for models that drop paths."""
         random.seed(1)
         np.random.seed(1)
         before = random.getstate(), np.random.get_state()[1].tolist()  # pyright: ignore

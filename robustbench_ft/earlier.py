@@ -116,7 +116,9 @@ def check_same(cell: Cell, folder: Path) -> Json:
 
 
 def _identity(stored: Json) -> Json:
-    """Of a cell.json: all of it but the words it was asked for in and the code that carried it out."""
-    model: Any = stored.get("model")
+    """Of a cell.json: all but the words it was asked for in, where files lie, and the code that carried it out."""
+    model, settings, contents = (stored.get(name) for name in ("model", "settings", "contents"))
     named = [model.get("name"), model.get("weights")] if isinstance(model, dict) else []
-    return {**stored, "model": named, "recipe_source": "", "code": ""}
+    if isinstance(settings, dict) and isinstance(contents, dict):
+        settings = {**settings, **contents}  # as in `Cell.digest`
+    return {**stored, "model": named, "settings": settings, "recipe_source": "", "code": ""}

@@ -172,7 +172,9 @@ ModelName = Annotated[str, MODEL]  # type of a setting, e.g. 'ViT-B-32 openai': 
 
 
 def model_words(text: str) -> tuple[str, str | None]:
-    """'ViT-B-32 openai' -> name and pretrained tag."""
+    """'ViT-B-32 openai' -> name and pretrained tag. A folder has no tag, and may have blanks in its name."""
+    if text.strip().startswith("local-dir:"):
+        return text.strip(), None
     name, _, tag = text.strip().partition(" ")
     return name, tag.strip() or None
 

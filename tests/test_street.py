@@ -14,7 +14,7 @@ STREET = (
     "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom",
     "drawing", "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip",
     "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment", "record", "compare",
-    "claims", "board", "earlier", "runner", "notebook", "plot", "checks", "bench", "cli",
+    "claims", "board", "earlier", "runner", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -48,7 +48,7 @@ COURTS = {
     ),
 }  # fmt: skip
 TORCH = {
-    "clip", "pixels", "method", "predict", "train", "environment", "runner", "bench", "embedded",
+    "clip", "pixels", "method", "predict", "train", "environment", "runner", "bench", "embedded", "watch",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Clip", "Method", "Run", "Scorer", "TrainSet"}

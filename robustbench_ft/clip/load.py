@@ -92,7 +92,12 @@ def _unfetched(ref: ModelRef, reason: str) -> RbftError:
 
 
 def load_saved(folder: Path) -> Clip:
-    """A tuned model as `Clip.save` left it, head included: what a record's `model/` holds."""
+    """A tuned model as `Clip.save` left it, head included: what a record's `model/` holds.
+
+    Raises `RbftError` for a folder that something else was saved to, e.g. a scorer that is no `Clip`.
+    """
+    if lacking := [n for n in ("open_clip_config.json", "head.safetensors") if not (folder / n).is_file()]:
+        raise RbftError(f"{folder} is no tuned CLIP, it has no {lacking[0]}; what a method saves there may be its own")
     embedded.register()
     clip = _load_folder(folder)
     own = clip.config["rbft"]
