@@ -150,6 +150,7 @@ def make(
         lambda name: (registry.resolve("method", name).name, registry.load("method", name, Method)),
         problems, "--method",
     )  # fmt: skip
+    problems += registry.two_of_one_name(request.method)
     seeds: tuple[int, ...] = ()
     try:
         seeds = parse_seeds(request.seeds)

@@ -12,9 +12,9 @@ REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom",
-    "drawing", "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip",
-    "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment", "record", "compare",
-    "claims", "board", "earlier", "runner", "notebook", "plot", "checks", "bench", "cli",
+    "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
+    "model_ref", "clip", "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment",
+    "record", "compare", "claims", "board", "earlier", "runner", "notebook", "plot", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {

@@ -13,18 +13,20 @@ from robustbench_ft.suite import Suite
 def describe(name: str) -> str:
     """The text for a method or a suite of this name or alias."""
     methods, suites = registry.entries("method"), registry.entries("suite")
+    if registry.names_a_file(name) and ".py" in name:
+        return _method(name, registry.resolve("method", name))
     if name.partition("+")[0] in suites or suite_ref.is_file(name):
         return _suite(name)
     try:
-        return _method(registry.resolve("method", name))
+        return _method(name, registry.resolve("method", name))
     except RbftError as error:
         raise RbftError(unknown("method or suite", name, [*methods, *suites])) from error
 
 
-def _method(entry: registry.Entry) -> str:
+def _method(name: str, entry: registry.Entry) -> str:
     from robustbench_ft.method import Method  # imports torch, which a suite or a slip of the finger needs not
 
-    kind = registry.load("method", entry.name, Method)
+    kind = registry.load("method", name, Method)
     lines = [f"{entry.name}: {entry.summary}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
     lines += [f"{name:<9} {text}" for name in ("equation", "source", "oracle") if (text := vars(kind).get(name))]
     lines += [f"trap      {text}" for text in vars(kind).get("traps", ())]
