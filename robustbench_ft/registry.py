@@ -64,7 +64,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 def names_a_file(name: str) -> bool:
     """Whether a method, or a part of 'A+B', is named by the path of its file."""
-    return any(map(module_file.names_a_file, _parts(name)))
+    return any(map(module_file.names_a_file, parts(name)))
 
 
 def resolve(kind: Kind, name: str) -> Entry:
@@ -73,8 +73,8 @@ def resolve(kind: Kind, name: str) -> Entry:
     'lipsum+wise' is one method followed by another.
     """
     table = entries(kind)
-    if kind == "method" and len(parts := _parts(name)) > 1:
-        first, *then = [resolve(kind, part) for part in parts]
+    if kind == "method" and len(found := parts(name)) > 1:
+        first, *then = [resolve(kind, part) for part in found]
         summary = f"{first.name}, then {', then '.join(entry.name for entry in then)}"
         whole = "+".join((first.name, *(entry.name for entry in then)))
         return replace(first, name=whole, summary=summary, aliases=())
@@ -109,9 +109,9 @@ def load(kind: Kind, name: str, parent: Any) -> type[Any]:
     A file is read again where `name` is its path, and not where it is the name that it was given before.
     """
     entry = resolve(kind, name)
-    if kind == "method" and len(parts := _parts(name)) > 1:
+    if kind == "method" and len(found := parts(name)) > 1:
         inner, _, outer = entry.name.rpartition("+")
-        first, then = load(kind, "+".join(parts[:-1]), parent), load(kind, parts[-1], parent)
+        first, then = load(kind, "+".join(found[:-1]), parent), load(kind, found[-1], parent)
         return parent.composed(first, then, (inner, outer))
     if entry.module:
         module, title = importlib.import_module(entry.module), entry.module
@@ -144,15 +144,15 @@ def distribution(kind: Kind, module: str) -> str:
     return ""
 
 
-def _parts(name: str) -> list[str]:
+def parts(name: str) -> list[str]:
     """'A+B' -> A, B. A '+' inside a path stays where it is."""
-    parts: list[str] = []
+    found: list[str] = []
     for part in name.split("+"):
-        if parts and module_file.names_a_file(parts[-1]) and not parts[-1].endswith(".py"):
-            parts[-1] += f"+{part}"
+        if found and module_file.names_a_file(found[-1]) and not found[-1].endswith(".py"):
+            found[-1] += f"+{part}"
         else:
-            parts.append(part)
-    return parts
+            found.append(part)
+    return found
 
 
 def _from_file(text: str) -> Entry:
@@ -179,7 +179,7 @@ def two_of_one_name(texts: Sequence[str]) -> list[str]:
     """One line for each two paths of this list whose methods have one name; records could not tell them apart."""
     found: dict[str, tuple[str, Path]] = {}
     problems: list[str] = []
-    for text in (part for name in texts for part in _parts(name) if module_file.names_a_file(part)):
+    for text in (part for name in texts for part in parts(name) if module_file.names_a_file(part)):
         try:
             entry = resolve("method", text)
         except RbftError:

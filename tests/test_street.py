@@ -43,8 +43,8 @@ COURTS = {
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "bench": ("step", "loader"),
     "cli": (
-        "options", "show", "describe", "compare", "bench", "cache", "data", "leaderboard", "starter", "new", "authors",
-        "report", "run", "main",
+        "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "leaderboard", "starter",
+        "new", "authors", "report", "run", "main",
     ),
 }  # fmt: skip
 TORCH = {
