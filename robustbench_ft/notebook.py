@@ -127,7 +127,7 @@ class Comparisons:
 
 
 def run(
-    method: str | Iterable[str], suite: Names, *, seeds: int | str | Iterable[int] = 0,
+    method: Names, suite: Names, *, seeds: int | str | Iterable[int] = 0,
     set: Mapping[str, Any] | None = None, model: str | Iterable[str] | None = None, pretrained: str | None = None,
     recipe: str | None = None, protocol: str = "clean", root: Names = (), out: str | Path = "runs",
     device: str = "auto", precision: str = "auto", allow_partial: bool = False, save_model: bool = True,
@@ -136,7 +136,8 @@ def run(
     """Fit methods on suites, evaluate them on their shifts, and return the records; finished cells are not run again.
 
     The arguments are the flags of `rbft run`. `set` maps settings to a value, or to a list that makes a grid. `changed`
-    says what to do with finished cells whose method's source was edited since: 'refuse', 'rerun' or 'keep'.
+    says what to do with finished cells whose method's source was edited since: 'refuse', 'rerun' or 'keep'. A method's
+    file ('./my_method.py') is read again where it has changed since the last call.
 
     >>> import robustbench_ft as rb
     >>> settings = {"ft.steps": 2}

@@ -172,6 +172,7 @@ def make(request: Request, root: Roots | Path | None = None, say: Callable[[str]
         lambda name: (registry.resolve("method", name).name, registry.load("method", name, Method)),
         problems, "--method",
     )  # fmt: skip
+    problems += registry.two_of_one_name(request.method)
     seeds: tuple[int, ...] = ()
     try:
         seeds = parse_seeds(request.seeds)

@@ -2,20 +2,23 @@
 
 An entry point names a *shelf*: a package (or a single module) whose modules each hold one method or one suite.
 Built-ins and third parties use the same two groups, `robustbench_ft.methods` and `robustbench_ft.benchmarks`.
+A method may also be named by the path of its file; its name is the file's, and it is known while the process lives.
 """
 
 import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from . import module_file
 from .errors import RbftError, unknown
 
 Kind = Literal["method", "suite"]
@@ -24,13 +27,17 @@ _GROUPS: dict[Kind, str] = {"method": "robustbench_ft.methods", "suite": "robust
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered module, known from its source text alone."""
+    """One module, known from its source text alone: a registered one, or a file that was named by its path."""
 
     name: str
-    module: str
+    module: str  # '' for a file
     summary: str  # first line of the module's docstring
-    shelf: str  # which entry point offers it
+    shelf: str  # which entry point offers it, '' for a file
     aliases: tuple[str, ...] = ()  # the module's ALIASES
+    source: Path = field(default=Path(), compare=False)
+
+
+_files: dict[str, Entry] = {}  # methods that were named by their path in this process
 
 
 @lru_cache
@@ -55,18 +62,33 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return found
 
 
+def names_a_file(name: str) -> bool:
+    """Whether a method, or a part of 'A+B', is named by the path of its file."""
+    return any(map(module_file.names_a_file, parts(name)))
+
+
 def resolve(kind: Kind, name: str) -> Entry:
-    """The entry called `name`, by its own name or an alias; 'lipsum+wise' is one method followed by another."""
+    """The entry called `name`, by its own name, an alias or the path of its file. Nothing is imported.
+
+    'lipsum+wise' is one method followed by another.
+    """
     table = entries(kind)
-    if kind == "method" and "+" in name:
-        first, *then = [resolve(kind, part) for part in name.split("+")]
+    if kind == "method" and len(found := parts(name)) > 1:
+        first, *then = [resolve(kind, part) for part in found]
         summary = f"{first.name}, then {', then '.join(entry.name for entry in then)}"
-        return Entry("+".join((first.name, *(entry.name for entry in then))), first.module, summary, first.shelf)
+        whole = "+".join((first.name, *(entry.name for entry in then)))
+        return replace(first, name=whole, summary=summary, aliases=())
+    if kind == "method" and module_file.names_a_file(name):
+        return _from_file(name)
     if name in table:
         return table[name]
     for entry in table.values():
         if name in entry.aliases:
             return entry
+    if kind == "method" and name in _files:
+        return _files[name]
+    if kind == "method" and (file := Path(f"{name.replace('-', '_')}.py")).exists():
+        raise RbftError(f"no method '{name}' is registered, but a file is called so: write ./{file}")
     raise RbftError(unknown(kind, name, table))
 
 
@@ -82,12 +104,19 @@ def check(kind: Kind, names: Iterable[str]) -> list[str]:
 
 
 def load(kind: Kind, name: str, parent: Any) -> type[Any]:
-    """Import the module and return its one public subclass of `parent`; of 'A+B', what `parent.composed` makes."""
+    """Import the module and return its one public subclass of `parent`; of 'A+B', what `parent.composed` makes.
+
+    A file is read again where `name` is its path, and not where it is the name that it was given before.
+    """
     entry = resolve(kind, name)
-    if "+" in entry.name:
+    if kind == "method" and len(found := parts(name)) > 1:
         inner, _, outer = entry.name.rpartition("+")
-        return parent.composed(load(kind, inner, parent), load(kind, outer, parent), (inner, outer))
-    module = importlib.import_module(entry.module)
+        first, then = load(kind, "+".join(found[:-1]), parent), load(kind, found[-1], parent)
+        return parent.composed(first, then, (inner, outer))
+    if entry.module:
+        module, title = importlib.import_module(entry.module), entry.module
+    else:
+        module, title = module_file.load(entry.source, again=module_file.names_a_file(name)), str(entry.source)
     public = [
         member
         for member in vars(module).values()
@@ -97,16 +126,68 @@ def load(kind: Kind, name: str, parent: Any) -> type[Any]:
         and not member.__name__.startswith("_")
     ]
     if len(public) != 1:
-        raise RbftError(f"{entry.module} must hold one public {parent.__name__}, it holds {len(public)}")
+        names = f": {', '.join(member.__name__ for member in public)}" if public else ""
+        raise RbftError(f"{title} must hold one public {parent.__name__}, it holds {len(public)}{names}")
     return public[0]
 
 
 def distribution(kind: Kind, module: str) -> str:
-    """Name and version of the installed package on whose shelf a module is, e.g. 'robustbench_ft 0.2.0', else ''."""
+    """Name and version of the installed package on whose shelf a module is, e.g. 'robustbench_ft 0.2.0'.
+
+    'file NAME.py' for one that was named by its path, whatever folder it was in; '' for any other.
+    """
+    if module_file.is_one(module):
+        return f"file {module.partition('.')[2]}.py"
     for point in entry_points(group=_GROUPS[kind]):
         if point.dist and (module == point.value or module.startswith(f"{point.value}.")):
             return f"{point.dist.name} {point.dist.version}"
     return ""
+
+
+def parts(name: str) -> list[str]:
+    """'A+B' -> A, B. A '+' inside a path stays where it is."""
+    found: list[str] = []
+    for part in name.split("+"):
+        if found and module_file.names_a_file(found[-1]) and not found[-1].endswith(".py"):
+            found[-1] += f"+{part}"
+        else:
+            found.append(part)
+    return found
+
+
+def _from_file(text: str) -> Entry:
+    """The entry of a method's file. Raises `RbftError` for a path that is none."""
+    path = Path(text).expanduser()
+    name = path.stem.replace("_", "-")
+    if path.suffix != ".py":
+        raise RbftError(f"{text}: a method is named by its file, e.g. {path.stem or 'my_method'}.py, or by its name")
+    if not path.is_file():
+        raise RbftError(f"{text}: {'this is a folder' if path.is_dir() else 'no such file'}; name a method's .py file")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*", name):
+        raise RbftError(f"{text}: the file's name names the method: use letters and digits, with _ or - between them")
+    for entry in entries("method").values():
+        if name in (entry.name, *entry.aliases):
+            if entry.source.exists() and entry.source.samefile(path):
+                return entry
+            raise RbftError(f"{text}: '{name}' is a registered method already ({entry.module}); rename the file")
+    entry = replace(_read(name, path, ""), name=name, module="", aliases=())
+    _files[name] = entry
+    return entry
+
+
+def two_of_one_name(texts: Sequence[str]) -> list[str]:
+    """One line for each two paths of this list whose methods have one name; records could not tell them apart."""
+    found: dict[str, tuple[str, Path]] = {}
+    problems: list[str] = []
+    for text in (part for name in texts for part in parts(name) if module_file.names_a_file(part)):
+        try:
+            entry = resolve("method", text)
+        except RbftError:
+            continue  # its line is told already
+        first, source = found.setdefault(entry.name, (text, entry.source))
+        if not source.samefile(entry.source):
+            problems.append(f"{first} and {text} are both method '{entry.name}'; rename one of the files")
+    return problems
 
 
 def _modules(shelf: str) -> list[tuple[str, Path]]:
@@ -135,7 +216,11 @@ def _read(module: str, source: Path, shelf: str) -> Entry:
                 aliases = tuple(ast.literal_eval(node.value))
     except SyntaxError as error:
         raise RbftError(f"{source} is not valid Python: {error.msg}, line {error.lineno}") from error
+    except OSError as error:
+        raise RbftError(f"{source} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RbftError(f"{source} is not valid Python: it is no text in UTF-8") from error
     except ValueError as error:
         raise RbftError(f"{source} cannot be read: {error}; ALIASES must be a tuple of plain strings") from error
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
-    return Entry(module.rpartition(".")[2].replace("_", "-"), module, summary, shelf, aliases)
+    return Entry(module.rpartition(".")[2].replace("_", "-"), module, summary, shelf, aliases, source)

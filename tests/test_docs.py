@@ -81,7 +81,8 @@ def test_docstrings_name_what_is_returned_or_done() -> None:
 def test_the_index_names_every_page() -> None:
     linked = set(re.findall(r"\]\(([^)#:]+)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - {"index.md"}
-    assert linked - {"../README.md"} == pages
+    of_methods = {page for page in pages if page.startswith("methods/")}  # linked by the index there
+    assert linked - {"../README.md"} == (pages - of_methods) | {"methods/index.md"}
 
 
 def test_numbers_in_its_prose_are_those_of_the_code() -> None:

@@ -12,9 +12,10 @@ REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom",
-    "drawing", "embedded", "stats", "metrics", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip",
-    "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment", "record", "compare",
-    "claims", "board", "earlier", "runner", "notebook", "plot", "watch", "checks", "bench", "cli",
+    "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
+    "model_ref", "clip", "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment",
+    "record", "compare", "claims", "board", "earlier", "runner", "notebook", "plot", "watch", "checks",
+    "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -43,8 +44,8 @@ COURTS = {
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "bench": ("step", "loader"),
     "cli": (
-        "options", "show", "describe", "compare", "bench", "cache", "data", "leaderboard", "new", "authors", "report",
-        "run", "main",
+        "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "leaderboard", "starter",
+        "new", "authors", "report", "run", "main",
     ),
 }  # fmt: skip
 TORCH = {

@@ -2,47 +2,83 @@
 
 import dataclasses
 import inspect
-from pathlib import Path
+import textwrap
+from collections.abc import Sequence
 
 from robustbench_ft import model_ref, registry, suite_ref
+from robustbench_ft.board import paper
 from robustbench_ft.errors import RbftError, unknown
 from robustbench_ft.recipe import EMBEDDED, EMBEDDED_LR_GRID, in_words
 from robustbench_ft.suite import Suite
+
+WIDTH = 80
 
 
 def describe(name: str) -> str:
     """The text for a method or a suite of this name or alias."""
     methods, suites = registry.entries("method"), registry.entries("suite")
+    if registry.names_a_file(name) and ".py" in name:
+        return _method(name, registry.resolve("method", name))
     if name.partition("+")[0] in suites or suite_ref.is_file(name):
         return _suite(name)
     try:
-        return _method(registry.resolve("method", name))
+        return _method(name, registry.resolve("method", name))
     except RbftError as error:
         raise RbftError(unknown("method or suite", name, [*methods, *suites])) from error
 
 
-def _method(entry: registry.Entry) -> str:
-    from robustbench_ft.method import Method  # imports torch, which a suite or a slip of the finger needs not
+def _method(name: str, entry: registry.Entry) -> str:
+    from . import method_card  # imports torch, which a suite or a slip of the finger needs not
 
-    kind = registry.load("method", entry.name, Method)
-    lines = [f"{entry.name}: {entry.summary}", "", inspect.cleandoc(kind.__doc__ or ""), ""]
-    lines += [f"{name:<9} {text}" for name in ("equation", "source", "oracle") if (text := vars(kind).get(name))]
-    lines += [f"trap      {text}" for text in vars(kind).get("traps", ())]
-    if entry.aliases:
-        lines.append(f"also called: {', '.join(entry.aliases)}")
-    own = [f for f in dataclasses.fields(kind) if f.name != "recipe"]
-    if own:
-        lines.append("settings (--set NAME=VALUE):")
-        lines += [f"  {f.name:<16} {getattr(f.type, '__name__', f.type)!s:<8} default {f.default}" for f in own]
-    if not kind.trains:
-        lines.append("trains nothing: no recipe, no seeds")
-    for suite, published in kind.published.items():
-        lines.append(f"own recipe on {suite}: {in_words(dataclasses.asdict(published))}")
-    if kind.trains:
-        others = "other suites" if kind.published else "every suite"
-        lines.append(f"on {others}, the suite's recipe (see `rbft show SUITE`)")
-    lines.append(f"file: {Path(inspect.getfile(kind)).name} (version {kind.version})")
+    card = method_card.card(name, entry)
+    lines = [*_wrapped(f"{entry.name}: {entry.summary}"), ""]
+    for paragraph in card.text.split("\n\n"):
+        lines += [*_wrapped(" ".join(paragraph.split())), ""]
+    said = [("equation", card.equation), ("source", card.source), ("oracle", card.oracle)]
+    said += [("trap", text) for text in card.traps] + [("fact", text) for text in card.facts]
+    said += [("cost", card.cost), ("also", ", ".join(entry.aliases)), ("file", card.home)]
+    lines += [line for label, text in said if text for line in _wrapped(text, label)]
+    for group in card.groups:
+        lines += ["", f"settings of {group.owner} (--set NAME=VALUE)"]
+        lines += _columns([(s.name, s.type, s.default, s.comment) for s in group.symbols])
+    recipes = {**card.recipes, **({"other suites": "the suite's own, see `rbft show SUITE`"} if card.trains else {})}
+    lines += ["", "recipes by suite", *_columns(list(recipes.items()))] if recipes else []
+    published = method_card.published_file()
+    papers = method_card.paper_rows(entry, published)
+    rows = [(f"{row.suite}, {row.model} {row.pretrained}", _paper(row)) for row in papers]
+    if rows:
+        lines += ["", f"rows of papers, as printed, in % ({published.name})", *_columns(rows)]
     return "\n".join(lines)
+
+
+def _paper(row: paper.Row) -> str:
+    numbers = ", ".join(f"{name} {cell.text}" for name, cell in row.cells.items())
+    return f"{row.method}: {numbers}; {row.source}"
+
+
+def _wrapped(text: str, label: str = "") -> list[str]:
+    """`text` in lines of 80, behind a label where it has one."""
+    return _filled(text, f"{label:<9} " if label else "")
+
+
+def _filled(text: str, start: str) -> list[str]:
+    """`text` behind `start`, later lines below its beginning."""
+    later = " " * len(start)
+    made = textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=later, break_on_hyphens=False)
+    return made or [start.rstrip()]
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of a table without rules; the last column is wrapped, and goes below where little room is left for it."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]) - 1)]
+    lines: list[str] = []
+    for row in rows:
+        start = "  " + "".join(f"{text:<{width}}  " for text, width in zip(row, widths, strict=False))
+        if len(start) > WIDTH // 2 and row[-1]:
+            lines += [start.rstrip(), *_filled(row[-1], " " * 6)]
+        else:
+            lines += _filled(row[-1], start)
+    return lines
 
 
 def _suite(name: str) -> str:

@@ -12,7 +12,7 @@ from .options import FOLDER, WIDE
 
 @click.group(context_settings=WIDE)
 def new() -> None:
-    """Start a suite of your own."""
+    """Start a method or a suite of your own."""
 
 
 @new.command("suite", context_settings=WIDE)
@@ -42,3 +42,28 @@ def new_suite(folder: Path, train: str | None, name: str | None) -> None:
     click.echo(f"classes  {len(suite.classes)}: {', '.join(suite.classes[:9])}{', ...' * (len(suite.classes) > 9)}")
     click.echo(f"model    {model.text}")
     click.echo(f"next     rbft run --method zero-shot --method ft --method lipsum --suite {shlex.quote(str(file))}")
+
+
+@new.command("method", context_settings=WIDE)
+@click.argument("name")
+@click.option("--folder", type=FOLDER, metavar="DIR", help="Where to write it.  [default: NAME, or . with --single]")
+@click.option("--single", is_flag=True, help="Write one file that `rbft run --method ./FILE` takes, and no package.")
+def new_method(name: str, folder: Path | None, single: bool) -> None:
+    """Write a method that works: FT with a penalty, to put your own in its place.
+
+    It comes as a package that pip installs, with a test of the whole contract and a workflow that runs it; after
+    `pip install -e`, `rbft list` shows it. Nothing that exists is overwritten.
+    """
+    from . import starter
+
+    if single:
+        file = shlex.quote(str(starter.write_file(name, folder or Path())))
+        file = file if "/" in file else f"./{file}"
+        click.echo(f"written  {file}")
+        click.echo(f"next     rbft check method {file}")
+        click.echo(f"next     rbft run --method ft --method {file} --suite shapes")
+        return
+    place = starter.write_package(name, folder)
+    for path in sorted(path for path in place.rglob("*") if path.is_file()):
+        click.echo(f"written  {path}")
+    click.echo(f"next     pip install -e {shlex.quote(f'{place}[test]')} && pytest {shlex.quote(str(place))}")

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings=WIDE)
-@click.option("--method", multiple=True, metavar="NAME", help="Method; repeat for several.")
+@click.option(
+    "--method", multiple=True, metavar="NAME", help="Method, or the path of its .py file; repeat for several."
+)
 @click.option("--suite", multiple=True, metavar="NAME", help="Suite, or the path of a suite.toml; repeat for several.")
 @click.option(
     "--model",
