@@ -1,12 +1,13 @@
 """LP-FT: first the head alone on frozen features, then everything (Kumar et al., ICLR 2022)."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 
-from robustbench_ft import Clip, Run, TrainSet
+from robustbench_ft import Clip, Range, Run, TrainSet
 from robustbench_ft.train import Features, InterruptedRun, train
 
 from ._logistic import PENALTIES, Probe, sweep
@@ -37,6 +38,8 @@ class LpFT(FT):
     equation: ClassVar[str] = "W* = argmin_W CE(scale W F0(x), y);  then L = CE(scale W F(x), y), from F0 and W*"
     source: ClassVar[str] = "Kumar et al., ICLR 2022; AnanyaKumar/transfer_learning@13c3e2b, log_reg_sk.py"
     oracle: ClassVar[str] = "lp_logreg.npz: transfer_learning@13c3e2b; lp_freeze_encoder of wise-ft@58b7a4b"
+
+    ranges: ClassVar[Mapping[str, Range]] = {"head_lr": Range(1e-3, 1.0, "log")}  # of the probe 'zero-shot'
 
     probe: Literal["zero-shot", "logistic"] = "zero-shot"
     head_lr: float = 3e-2  # of the probe 'zero-shot', in logits

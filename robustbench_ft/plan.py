@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from .method import FILE, MODEL, Method, model_words, problems_of
 from .model_ref import ModelRef
 from .recipe import Recipe
 from .recipe_choice import Choice
+from .settings import RECIPE_FIELDS, parse, settings_of
 from .suite import ACCURACY, Protocol, Suite
 
 SCHEMA = 1
@@ -31,7 +31,6 @@ PRECISIONS = ("fp32", "bf16", "auto")
 MOST_SEEDS = 10_000  # more is a slip of the finger
 LATER = ("partial", "suite_definition", "shared", "contents")  # fields of a cell that earlier ones lack
 _SEEDS = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
-_RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,22 @@ def pairs(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def make(
-    request: Request, root: Roots | Path | None = None, say: Callable[[str], None] = lambda line: None
+    request: Request,
+    root: Roots | Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    points: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Cell, ...]:
     """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem.
 
-    `say` is given one line for each suite whose own model is taken, because the request names none.
+    `say` is given one line for each suite whose own model is taken, because the request names none. `points` maps
+    methods to settings that are laid over those of the request, e.g. one trial of a search.
     """
     problems: list[str] = []
+    choice = Choice()
+    try:
+        choice = recipe_choice.read(request.recipe)
+    except RbftError as error:
+        problems.append(str(error))
     suites = _try_each(
         request.suite, lambda name: suite_ref.load(name, root, request.allow_partial), problems, "--suite"
     )
@@ -146,7 +154,7 @@ def make(
         else [f"model    {_own(suite, request).text}; --model NAME takes another" for suite in suites]
     )
     methods = _try_each(
-        request.method,
+        request.method or ((choice.method,) if choice.method else ()),
         lambda name: (registry.resolve("method", name).name, registry.load("method", name, Method)),
         problems, "--method",
     )  # fmt: skip
@@ -159,11 +167,6 @@ def make(
         problems.append(unknown("protocol", request.protocol, get_args(Protocol)))
     if request.precision not in PRECISIONS:
         problems.append(unknown("precision", request.precision, PRECISIONS))
-    choice = Choice()
-    try:
-        choice = recipe_choice.read(request.recipe)
-    except RbftError as error:
-        problems.append(str(error))
     settings = _settings(request.set, dict(methods), problems)
     cells: list[Cell] = []
     pairs = [(suite, model) for suite in suites for model in models[suite.name]]
@@ -175,6 +178,7 @@ def make(
         except RbftError as error:
             problems.append(str(error))
         for chosen in _grid(settings.get(name, {})):
+            chosen |= (points or {}).get(name, {})
             made = _cells(suite, model, name, kind, chosen, seeds, request, choice, problems)
             cells += [cell for cell in made if cell not in cells]
     names = [suite.name for suite in suites]
@@ -237,15 +241,16 @@ def _cells(
 ) -> list[Cell]:
     try:
         base, source = choice.resolve(suite, kind)
+        of_file = choice.settings_of(name, kind)
     except PlanError as error:
         problems += error.problems
         return []
-    changed = {key: value for key, value in chosen.items() if key in _RECIPE_FIELDS}
-    fields = {key: value for key, value in chosen.items() if key not in _RECIPE_FIELDS}
+    changed = {key: value for key, value in chosen.items() if key in RECIPE_FIELDS}
+    fields = {key: value for key, value in chosen.items() if key not in RECIPE_FIELDS}
     if "epochs" in changed and "steps" not in changed:
         changed["steps"] = 0  # the length is counted one way
     resolved = dataclasses.replace(base, **changed)
-    method = kind(**fields, recipe=resolved if kind.trains else None)
+    method = kind(**{**of_file, **fields}, recipe=resolved if kind.trains else None)
     problems += [f"{name}: {line}" for line in problems_of(method)]
     problems += [f"{name}: {line}" for line in recipe.problems(resolved)] if kind.trains else []
     settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
@@ -324,14 +329,14 @@ def _settings(
             if owners[0] not in methods:
                 problems.append(f"--set {key}: method '{owners[0]}' is not in this plan ({', '.join(methods)})")
                 continue
-        types = {name: _fields(methods[name]) for name in owners}
+        types = {name: settings_of(methods[name]) for name in owners}
         having = [name for name in owners if field_name in types[name]]
         if not having and methods:
             every = {f for table in types.values() for f in table}
             problems.append(f"--set {key}: {unknown('setting', field_name, every)}")
         for name in having:
             try:
-                value = _value(types[name][field_name], text)  # before the key exists: an empty list is an empty grid
+                value = parse(types[name][field_name], text)  # before the key exists: an empty list is an empty grid
                 found[name].setdefault(field_name, []).append(value)
             except ValidationError as error:
                 problems.append(f"--set {key}={text}: {error.errors()[0]['msg'].lower()}")
@@ -340,12 +345,6 @@ def _settings(
                 problems.append(f"--set {key}={text}: {error}")
                 break
     return found
-
-
-def _fields(kind: type[Method]) -> dict[str, Any]:
-    hints, shared = get_type_hints(kind), get_type_hints(Recipe)
-    own = {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.name != "recipe"}
-    return own | {name: shared[name] for name in _RECIPE_FIELDS} if kind.trains else own
 
 
 def _grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -364,23 +363,6 @@ def _try_each(names: Sequence[str], make: Any, problems: list[str], flag: str) -
         except RbftError as error:
             problems.append(str(error))
     return made
-
-
-def _value(kind: Any, text: str) -> Any:
-    """`text` as a field of this type; numbers are finite, and `true` is not one."""
-    literal = _literal(text)
-    plain = kind is str or (isinstance(literal, bool) and kind is not bool)
-    value = TypeAdapter(kind).validate_python(text if plain else literal)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RbftError("input should be a finite number")
-    return value
-
-
-def _literal(text: str) -> Any:
-    try:
-        return toml.parse(f"value = {text}")["value"]
-    except ValueError:
-        return text
 
 
 def _toml_text(value: Any) -> str:
