@@ -94,15 +94,15 @@ def read(text: str) -> Space:
     if ":" not in text:
         values = tuple(part.strip() for part in text.split(","))
         if len(values) < 2 or not all(values):
-            raise RbftError(WRITE)
+            raise RbftError(f"{text}: {WRITE}")
         return Choices(values)
     low, high, *scale = (part.strip() for part in text.split(":"))
     if len(scale) > 1:
-        raise RbftError(WRITE)
+        raise RbftError(f"{text}: {WRITE}")
     try:
         ends = float(low), float(high)
     except ValueError as error:
-        raise RbftError(WRITE) from error
+        raise RbftError(f"{text}: {WRITE}") from error
     return Range(*ends, cast(Scale, scale[0] if scale else "linear"))
 
 

@@ -5,6 +5,7 @@ writes do, with their origin in [tuned].
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,9 @@ class Choice:
                 found[key] = TypeAdapter(hints[key]).validate_json(json.dumps(value, default=str), strict=True)
             except ValidationError as error:
                 problems.append(f"{self.source}: [settings] {key} is {value!r}: {error.errors()[0]['msg'].lower()}")
+                continue
+            if isinstance(found[key], float) and not math.isfinite(found[key]):
+                problems.append(f"{self.source}: [settings] {key} is {value!r}: every number must be finite")
         if problems:
             raise PlanError(problems)
         return found

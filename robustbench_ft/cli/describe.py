@@ -34,6 +34,8 @@ def _method(entry: registry.Entry) -> str:
     if own:
         lines.append("settings (--set NAME=VALUE):")
         lines += [f"  {f.name:<16} {getattr(f.type, '__name__', f.type)!s:<8} default {f.default}" for f in own]
+    for setting, space in kind.ranges.items():
+        lines.append(f"tuned in  {setting} {space.text} (rbft tune)")
     if not kind.trains:
         lines.append("trains nothing: no recipe, no seeds")
     for suite, published in kind.published.items():

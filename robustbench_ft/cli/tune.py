@@ -1,9 +1,8 @@
 """`rbft tune`: random search with the same budget for every method; chosen on ID validation alone."""
 
 import os
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from robustbench_ft.plan import Request
     from robustbench_ft.tuning.report import Tuned
     from robustbench_ft.tuning.search import Trial
+
+FRESH = "1-5"  # seeds of the step after a search, which has seen its own
 
 
 @click.command(context_settings=WIDE)
@@ -91,7 +92,7 @@ def tune(**options: Any) -> None:
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     for one in found:
-        _print(one, options["style"])
+        _print(one, options["style"], workshop.files)
 
 
 def _request(options: dict[str, Any], precision: str) -> "Request":
@@ -173,9 +174,9 @@ def _time(trials: "Sequence[Trial]", out: Path) -> str:
     return f", about {total / 60:.0f} min by the cells that are done"
 
 
-def _print(found: "Tuned", style: str) -> None:
+def _print(found: "Tuned", style: str, files: Mapping[str, str]) -> None:
     """The winners, the other tables, and where everything is."""
-    from robustbench_ft.tuning import report
+    from robustbench_ft.tuning import report, winner
 
     if style == "markdown":
         click.echo(report.markdown(found))
@@ -183,7 +184,8 @@ def _print(found: "Tuned", style: str) -> None:
         print_table(found.winners, val=True)
         show(report.sections(found), style)
     click.echo(f"results  {found.folder}", err=style == "markdown")
-    recipes = sorted(found.folder.glob("*.toml"))
-    if recipes:
-        words = ["rbft", "run", "--recipe", str(recipes[0]), "--suite", found.trials[0].cell.suite, "--seeds", "1-5"]
-        click.echo(f"next     {shlex.join(words)}", err=style == "markdown")
+    name, path = next(iter(found.recipes().items()))
+    entrant = next(one for one in found.entrants if name == winner.file_name(one, "best"))
+    suite = files.get(found.trials[0].cell.suite, "")
+    step = winner.command(entrant.chosen("best").trial.cell, str(path), suite, FRESH)
+    click.echo(f"next     {step}", err=style == "markdown")

@@ -43,8 +43,8 @@ def draw(found: Tuned) -> "Figure":
     for axes in (best, other):
         axes.set_xlabel("random trials n")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    best.set_title("Expected best of n trials; shade: 95 %,\nbootstrap over trials", fontsize=8.5)
-    other.set_title("What it has under shift; shade as left", fontsize=8.5)
+    best.set_title("Expected best of n trials; bars: 95 %,\nbootstrap over trials", fontsize=8.5)
+    other.set_title("Under shift; bars as left", fontsize=8.5)
     trials.set_xlabel(f"ID {what}, %")
     trials.set_ylabel(f"mean OOD {what}, %")
     trials.set_title(f"All trials, {found.every.title}\nlines: frontiers; black rings: chosen on ID val", fontsize=8.5)
@@ -55,11 +55,13 @@ def draw(found: Tuned) -> "Figure":
 
 
 def _curve(axes: Any, curve: Sequence[BestOf], k: int, name: str, label: str) -> None:
-    ns = [one.n for one in curve]
-    low, high = ([100 * getattr(one, f"{name}_interval")[end] for one in curve] for end in (0, 1))
-    axes.fill_between(ns, low, high, color=f"C{k}", alpha=0.12, linewidth=0)
+    ns = [one.n + 0.07 * k for one in curve]  # side by side, so that intervals can be told apart
     values = [100 * getattr(one, name) for one in curve]
-    axes.plot(ns, values, color=f"C{k}", marker=MARKERS[k % len(MARKERS)], markersize=4, linewidth=1.2, label=label)
+    ends = [getattr(one, f"{name}_interval") for one in curve]
+    arms = [[max(0.0, sign * (100 * end[side] - value)) for end, value in zip(ends, values, strict=True)]
+            for side, sign in ((0, -1), (1, 1))]  # fmt: skip
+    axes.errorbar(ns, values, yerr=arms, color=f"C{k}", marker=MARKERS[k % len(MARKERS)], markersize=4, linewidth=1.2,
+                  elinewidth=0.5, capsize=1.5, label=label)  # fmt: skip
 
 
 def _trials(axes: Any, found: Tuned, k: int) -> None:

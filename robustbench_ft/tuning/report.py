@@ -11,6 +11,7 @@ from robustbench_ft import __version__
 from robustbench_ft.compare import report as engine
 from robustbench_ft.compare import tradeoffs
 from robustbench_ft.compare.load import Arena, arena_of
+from robustbench_ft.compare.rows import rows
 from robustbench_ft.compare.text import MISSING, Text
 from robustbench_ft.compare.text import markdown as text_markdown
 from robustbench_ft.compare.verdicts import line_of
@@ -48,17 +49,20 @@ class Tuned:
     @cached_property
     def winners(self) -> engine.Table:
         """The table of what is chosen."""
-        rows = [row for entrant in self.entrants for row in entrant.rows()]
-        arena = arena_of(list({str(r.folder): r for row in rows for r, _ in row.runs}.values()), given=rows)
+        chosen = [row for entrant in self.entrants for row in entrant.rows()]
+        arena = arena_of(list({str(r.folder): r for row in chosen for r, _ in row.runs}.values()), given=chosen)
         return engine.Table(arena, tuple(line_of(arena, row) for row in arena.rows), {})
 
     @cached_property
     def every(self) -> Arena:
-        """The arena of all trials."""
-        records: dict[str, Record] = {}
+        """The arena of all trials: headlines and families; what else a method leaves, like the last step of an average,
+        is no setting of it."""
+        found: dict[str, Record] = {}
         for entrant in self.entrants:
-            records |= {str(r.folder): r for outcome in entrant.outcomes for r, _ in outcome.runs}
-        return arena_of(list(records.values()), grids=False)
+            found |= {str(r.folder): r for outcome in entrant.outcomes for r, _ in outcome.runs}
+        records = list(found.values())
+        kept = [row for row in rows(records, grids=False) if all(_is_own(*run) for run in row.runs)]
+        return arena_of(records, given=kept)
 
     @cached_property
     def curves(self) -> Mapping[str, Sequence[BestOf]]:
@@ -72,6 +76,10 @@ class Tuned:
         methods = [entrant.method for entrant in self.entrants]
         base = BASELINE if BASELINE in methods else methods[0]
         return tradeoffs.Beyond("", (), {}, *tradeoffs.frontiers(self.every, base), {}, {})
+
+
+def _is_own(record: Record, candidate: str) -> bool:
+    return candidate == record.summary.default or candidate in record.summary.axis
 
 
 def tuned(search: Search, trials: Sequence[Trial], out: Path) -> list[Tuned]:

@@ -157,7 +157,7 @@ def _asked(asked: Sequence[tuple[str, str | Space]], kinds: Kinds, problems: lis
             for name in having:
                 found[name][setting] = _typed(space, types[name][setting])
         except RbftError as error:
-            problems.append(f"--range {key}{f'={given}' if isinstance(given, str) else ''}: {error}")
+            problems.append(f"--range {key}: {error}")
     keys = [key for key, _ in asked]
     problems += [f"--range {key}: it is given {keys.count(key)} times" for key in keys if keys.count(key) > 1]
     return found
@@ -178,8 +178,8 @@ def _typed(space: Space, kind: Any) -> Space:
         try:
             return Choices(tuple(parse(kind, v) if isinstance(v, str) else v for v in space.values))
         except ValidationError as error:
-            raise RbftError(error.errors()[0]["msg"].lower()) from error
+            raise RbftError(f"{space.text}: {error.errors()[0]['msg'].lower()}") from error
     if kind not in (int, float):
-        raise RbftError("it is no number: give its values with commas")
+        raise RbftError(f"{space.text}: it is no number; give its values with commas")
     space.at(0.5, kind is int)  # a range of whole numbers holds two of them
     return space

@@ -52,10 +52,10 @@ def text(search: Search, entrant: Entrant, rule: str, suite: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
-def command(cell: Cell, file: str, suite: str = "") -> str:
-    """The command that runs the cell from its file."""
+def command(cell: Cell, file: str, suite: str = "", seeds: str = "") -> str:
+    """The command that runs the cell from its file, with its own seed or with others."""
     words = ["rbft", "run", "--recipe", file, "--suite", suite or cell.suite, *_model(cell.model)]
-    words += ["--seeds", str(cell.seed)] if cell.seed else []
+    words += ["--seeds", seeds or str(cell.seed)] if seeds or cell.seed else []
     words += ["--protocol", cell.protocol] if cell.protocol != "clean" else []
     words += ["--allow-partial"] if cell.partial else []
     return shlex.join([*words, "--precision", cell.precision])
