@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes every number and picture of the README and of docs/results: `make study`. About 70 minutes on two busy cores, without the study of tuning.
+# Makes every number and picture of the README and of docs/results: `make study`. About 70 minutes on two busy cores, without
+# the study of tuning.
 # Two one-thread processes share the work: on small models that is faster than two threads, and repeatable to the bit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
