@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes every number and picture of the README and of docs/results: `make study`. About 70 minutes on two busy cores.
+# Makes every number and picture of the README and of docs/results: `make study`. About 70 minutes on two busy cores, without
+# the study of tuning.
 # Two one-thread processes share the work: on small models that is faster than two threads, and repeatable to the bit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,6 +28,24 @@ probes=(--method lp-ft --suite shapes --seeds 0-1 --threads 1 --out "$out/head-l
 rbft run "${probes[@]}" --set lp-ft.head_lr=1e-4 --set lp-ft.head_lr=1e-3 --set lp-ft.head_lr=1e-2 &
 rbft run "${probes[@]}" --set lp-ft.head_lr=3e-2 --set lp-ft.head_lr=1e-1 --set lp-ft.head_lr=1.0
 wait
+
+# as many random trials for each method: docs/results/tuning.md
+methods=(--method zero-shot --method ft --method lipsum --method wise-ft --method lp-ft --method ema)
+tuned() { rbft tune --suite "$1" "${methods[@]}" --trials 8 --threads 1 --out "$out/tuning" --format markdown; }
+tuned shapes >/dev/null &
+tuned digits >/dev/null
+wait
+{
+    printf '# Tuning with an equal budget, on the embedded suites\n\nMade by:\n\n'
+    for suite in shapes digits; do
+        printf '    rbft tune --suite %s %s --trials 8 --threads 1\n' $suite "${methods[*]}"
+    done
+    for suite in shapes digits; do
+        printf '\n## %s\n\n![What n trials reach, what it has under shift, and all trials](tuning-%s.png)\n\n' $suite $suite
+        cat "$out/tuning/$suite/embedded/tuning-0/report.md"
+        cp "$out/tuning/$suite/embedded/tuning-0/report.png" docs/results/tuning-$suite.png
+    done
+} >docs/results/tuning.md
 
 for suite in shapes digits; do
     rbft report "$out/study/$suite" --format markdown --baseline ft --figure docs/results/$suite.png >docs/results/$suite.md

@@ -1,12 +1,13 @@
 """The linear probe, first stage of LP-FT and all of LP: the head alone, on frozen features."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from robustbench_ft import Clip, Run, TrainSet
+from robustbench_ft import Clip, Range, Run, TrainSet
 from robustbench_ft.train import Features, InterruptedRun, train
 
 from ._logistic import PENALTIES, Probe, sweep
@@ -20,6 +21,8 @@ HEAD_LR_GRID = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0)
 @dataclass(frozen=True)
 class LinearProbe(FT):
     """What both methods share: the settings of the probe, and the stage that fits it."""
+
+    ranges: ClassVar[Mapping[str, Range]] = {"head_lr": Range(1e-3, 1.0, "log")}  # of the probe 'zero-shot'
 
     probe: Literal["zero-shot", "logistic"] = "zero-shot"
     head_lr: float = 3e-2  # of the probe 'zero-shot', in logits

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_ft import Candidates, Clip, Method, Run, TrainSet
+from robustbench_ft import Candidates, Clip, Method, Range, Run, TrainSet
 
 from .ft import FT
 
@@ -25,6 +25,8 @@ class EMA(FT):
     source: ClassVar[str] = "baseline of Nam, Heo, Lee, ICLR 2024; its decay is not stated anywhere"
     oracle: ClassVar[str] = "ema.npz: the mean of CaRot@c3e8bdc and timm's ModelEmaV2"
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"ema": ("decay", 0.0, "ft")}
+
+    ranges: ClassVar[Mapping[str, Range]] = {"decay": Range(0.9, 0.9999, "log1m")}
 
     decay: float = 0.999
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from robustbench_ft import Batch, Clip, Run, TrainSet
+from robustbench_ft import Batch, Clip, Range, Run, TrainSet
 from robustbench_ft.recipe import R_LIP, Recipe
 from robustbench_ft.train import Objective, Terms
 
@@ -43,6 +43,8 @@ class LipsumFT(FT):
     )
 
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"final": ("strength", 0.0, "ft")}
+
+    ranges: ClassVar[Mapping[str, Range]] = {"strength": Range(0.1, 10.0, "log")}
 
     strength: float = 1.0  # lambda
     n_texts: int = 80  # M, drawn afresh every step

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .notebook import run as run
     from .notebook import suite as suite
     from .notebook import suites as suites
+    from .notebook import tune as tune
+    from .ranges import Choices as Choices
+    from .ranges import Range as Range
     from .record.store import Record as Record
     from .train import Batch as Batch
 
@@ -33,9 +36,11 @@ __version__ = "0.3.0"
 __all__ = [
     "Batch",
     "Candidates",
+    "Choices",
     "Clip",
     "Comparisons",
     "Method",
+    "Range",
     "RbftError",
     "Record",
     "Records",
@@ -50,6 +55,7 @@ __all__ = [
     "run",
     "suite",
     "suites",
+    "tune",
 ]
 
 _names.install()

@@ -15,10 +15,10 @@ from typing import Any
 PACKAGE = __name__.rpartition(".")[0]
 FACE = "notebook"
 HOMES = {
-    "Batch": "train", "Candidates": "method", "Clip": "clip", "Family": "method", "Method": "method", "Run": "method",
-    "Scorer": "method", "TrainSet": "method",
+    "Batch": "train", "Candidates": "method", "Choices": "ranges", "Clip": "clip", "Family": "method",
+    "Method": "method", "Range": "ranges", "Run": "method", "Scorer": "method", "TrainSet": "method",
     "Comparisons": FACE, "Record": "record.store", "Records": FACE, "RbftError": "errors",
-    "load": FACE, "load_model": FACE, "run": FACE, "suites": FACE,
+    "load": FACE, "load_model": FACE, "run": FACE, "suites": FACE, "tune": FACE,
 }  # fmt: skip
 CALLED = ("compare", "methods", "suite")  # functions of the face that share their name with a module
 MODULES = ("plot", *CALLED)

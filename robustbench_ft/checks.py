@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import numpy as np
 
 from . import model_ref
 from .data import ArrayImages, Split
-from .errors import MissingDataError, RbftError
+from .errors import MissingDataError, RbftError, unknown
 from .images.roots import Roots
 from .prompts import Task
 from .recipe import Recipe
@@ -69,6 +69,8 @@ def _method_checks(kind: "type[Method]", model: str, task: Task) -> Iterator[Che
     trial = _Trial(kind, model, task)
     yield Check("frozen-dataclass-with-legal-defaults", partial(_is_frozen, kind))
     yield Check("fields-survive-json", partial(_survives_json, kind))
+    if kind.ranges:
+        yield Check("ranges-are-of-its-settings-and-legal", partial(_has_legal_ranges, kind))
     yield Check("weights-are-finite", trial.finite)
     yield Check("head-keeps-its-classes", trial.keeps_classes)
     yield Check("same-seed-same-weights", trial.repeats)
@@ -117,6 +119,16 @@ def _is_frozen(kind: "type[Method]") -> None:
 def _survives_json(kind: "type[Method]") -> None:
     back = json.loads(json.dumps({n: v for n, v in asdict(kind()).items() if n != "recipe"}, allow_nan=False))
     _claim(kind(**back) == kind(), f"{kind(**back)} is what comes back of {kind()}")
+
+
+def _has_legal_ranges(kind: "type[Method]") -> None:
+    known = {f.name: type(f.default) is int for f in fields(kind) if f.name != "recipe"}
+    for name, space in kind.ranges.items():
+        _claim(name in known, f"ranges: {unknown('setting', name, known)}")
+        for u in (0.0, 1 - 1e-9):
+            value: Any = space.at(u, known[name])
+            problems = kind(**{name: value}).problems()
+            _claim(not problems, f"ranges: {name}={value} is in its range and not legal: {'; '.join(problems)}")
 
 
 class _Trial:

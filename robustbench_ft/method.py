@@ -25,6 +25,7 @@ from .data import Split
 from .errors import RbftError
 from .progress import Progress
 from .prompts import Task
+from .ranges import Space
 from .recipe import Recipe
 from .suite import ACCURACY
 
@@ -194,6 +195,7 @@ class Method(ABC):
     averages: ClassVar[bool] = False  # True: an average of the weights along the path is a model, so `NAME+ema` is one
     # candidate -> (setting, value, method): with this value it is that method, to the bit; `rbft check method` holds it
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {}
+    ranges: ClassVar[Mapping[str, Space]] = {}  # setting -> where `rbft tune` looks; the learning rate needs none here
     # what `rbft show` and the method's page say; none of it changes a number
     equation: ClassVar[str] = ""  # what is minimised or computed, in plain text with the names of the fields
     source: ClassVar[str] = ""  # the paper, and the code that was read: 'owner/name@commit, file'
@@ -273,6 +275,7 @@ def _composed(inner: type[Method], outer: type[Method], names: tuple[str, str]) 
     source = type(outer.__name__, (), {"__module__": outer.__module__})  # its file is part of the composition's code
     space = {
         "fit": fit, "problems": problems, "version": 100 * inner.version + outer.version, "reduces_to": {},
+        "ranges": {**inner.ranges, **{f.name: outer.ranges[f.name] for f in own if f.name in outer.ranges}},
         "around": Method.around, "__module__": inner.__module__, "__doc__": f"{title}: {inner.__doc__} {outer.__doc__}",
     }  # fmt: skip
     made = [(f.name, hints[f.name], field(default=f.default)) for f in own]

@@ -27,6 +27,8 @@ from .suite import Suite
 if TYPE_CHECKING:
     from .clip import Clip
     from .earlier import Way
+    from .ranges import Space
+    from .tuning.report import Tuned
 
 Names = str | Path | Iterable[str | Path]
 
@@ -126,6 +128,33 @@ class Comparisons:
         return "\n".join(_html(text) for one in self for text in tables.sections(one))
 
 
+@dataclass(frozen=True)
+class Tunings:
+    """Finished searches, one for each suite and model."""
+
+    found: "tuple[Tuned, ...]"
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __iter__(self) -> "Iterator[Tuned]":
+        return iter(self.found)
+
+    def __getitem__(self, place: int) -> "Tuned":
+        return self.found[place]
+
+    def table(self, pandas: bool = False) -> Any:
+        """One plain dict per row of what is chosen, as `Records.table` gives it."""
+        rows = [_row(one.winners, line) for one in self for line in one.winners.lines]
+        return _frame(rows) if pandas else rows
+
+    def markdown(self) -> str:
+        """What `rbft tune --format markdown` prints."""
+        from .tuning import report as tuned
+
+        return "\n".join(map(tuned.markdown, self))
+
+
 def run(
     method: Names, suite: Names, *, seeds: int | str | Iterable[int] = 0,
     set: Mapping[str, Any] | None = None, model: str | Iterable[str] | None = None, pretrained: str | None = None,
@@ -162,6 +191,48 @@ def run(
     except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same call again to resume") from error
     return Records(tuple(Record(folder) for folder in folders))
+
+
+def tune(
+    method: str | Iterable[str], suite: Names, *, trials: int = 16, seeds: int | str | Iterable[int] = 0,
+    ranges: Mapping[str, "str | Space"] | None = None, set: Mapping[str, Any] | None = None, tuning_seed: int = 0,
+    model: str | Iterable[str] | None = None, pretrained: str | None = None, recipe: str | None = None,
+    protocol: str = "clean", root: Names = (), out: str | Path = "tuning", device: str = "auto",
+    precision: str = "auto", allow_partial: bool = False, save_model: bool = False, workers: int = 0,
+    changed: "Way" = "refuse", progress: bool = True,
+) -> Tunings:  # fmt: skip
+    """Search settings at random, with as many trials for every method; finished trials are not run again.
+
+    The arguments are the flags of `rbft tune`. `ranges` maps settings to a `Range`, to `Choices`, or to the text of
+    `--range`; `set` maps settings to the one value that all trials take.
+
+    >>> import robustbench_ft as rb
+    >>> looked = {"lr": rb.Range(1e-4, 1e-3, "log")}
+    >>> found = rb.tune("ft", "digits", trials=2, ranges=looked, set={"steps": 2}, progress=False, device="cpu")
+    >>> sorted(found[0].recipes())
+    ['ft-best.toml', 'ft-one-se.toml']
+    >>> [len(one.outcomes) for one in found[0].entrants]
+    [2]
+    """
+    from . import environment, plan, runner
+    from .tuning import run as tuning
+    from .tuning.search import Search, plan_trials
+
+    place = environment.choose_device(device)
+    data = roots.choose(_texts(root), os.environ)
+    request = plan.Request(
+        _texts(method), _texts(suite), () if model is None else _texts(model), pretrained, _seeds(seeds),
+        cast(Any, protocol), environment.choose_precision(precision, place), recipe, plan.pairs(set or {}),
+        allow_partial,
+    )  # fmt: skip
+    search = Search(request, trials, tuning_seed, tuple((ranges or {}).items()))
+    options = runner.RunOptions(
+        Path(out), place, choose() if progress else Progress(), save_model=save_model, workers=workers, changed=changed
+    )
+    try:
+        return Tunings(tuple(tuning.run(search, plan_trials(search, data), options)))
+    except runner.InterruptedRun as error:
+        raise RbftError(f"{error}; nothing is lost: run the same call again to resume") from error
 
 
 def load(*folders: str | Path, suite: str | None = None) -> Records:

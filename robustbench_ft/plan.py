@@ -1,4 +1,4 @@
-"""From what was asked for to cells, with every mistake found in one go. A cell is the unit of work and of record.
+"""From what was asked for to cells, with every mistake found in one go.
 
 Flags and `plan.toml` say the same things; a key that is repeated makes a grid.
 """
@@ -6,32 +6,29 @@ Flags and `plan.toml` say the same things; a key that is repeated makes a grid.
 import dataclasses
 import hashlib
 import itertools
-import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints, overload
 
 from pydantic import TypeAdapter, ValidationError
 
 from . import model_ref, recipe, recipe_choice, registry, suite_ref, toml
+from .cell import Cell
 from .errors import PlanError, RbftError, unknown
 from .images.roots import Roots
 from .method import FILE, MODEL, Method, model_words, problems_of
 from .model_ref import ModelRef
 from .recipe import Recipe
 from .recipe_choice import Choice
+from .settings import RECIPE_FIELDS, parse, settings_of
 from .suite import ACCURACY, Protocol, Suite
 
-SCHEMA = 1
 SEEDS = "0"
 PRECISIONS = ("fp32", "bf16", "auto")
 MOST_SEEDS = 10_000  # more is a slip of the finger
-LATER = ("partial", "suite_definition", "shared", "contents")  # fields of a cell that earlier ones lack
 _SEEDS = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
-_RECIPE_FIELDS = tuple(f.name for f in dataclasses.fields(Recipe))
 
 
 @dataclass(frozen=True)
@@ -48,56 +45,6 @@ class Request:
     recipe: str | None = None  # base recipe of all methods: a method's name or a TOML file; None: each its own
     set: tuple[tuple[str, str], ...] = ()  # ('lr', '1e-4') or ('lipsum.strength', '0.5')
     allow_partial: bool = False  # run on data whose counts differ from the card; such runs make no claims
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Everything that can move a number, resolved. Equal cells are the same work."""
-
-    suite: str
-    suite_version: int
-    model: ModelRef
-    method: str
-    method_version: int
-    settings: Mapping[str, Any]  # the method's own fields
-    recipe: Mapping[str, Any] | None  # None: nothing is trained
-    recipe_source: str  # 'suite', 'method', '--recipe NAME' or 'none', and all that --set changed, settings too
-    protocol: Protocol
-    precision: str
-    seed: int
-    deterministic: bool = False  # nothing random happens: one seed is all there is
-    schema: int = SCHEMA
-    partial: bool = False  # counts of the data may differ from the suite's card: barred from boards
-    suite_definition: str = ""  # digest of the suite.toml, where one defines the suite
-    shared: Mapping[str, int] = field(default_factory=dict[str, int])  # of `recipe.SHARED_VERSIONS`, what it uses
-    contents: Mapping[str, str] = field(default_factory=dict[str, str])  # setting that names a file or model -> sha256
-
-    @property
-    def digest(self) -> str:
-        """Names the configuration without the seed; eight characters are in the folder's name."""
-        content = self._content()
-        for name in ("seed", "recipe_source"):
-            del content[name]
-        content["settings"] = {**content["settings"], **content.pop("contents", {})}  # not where the file lies
-        content["model"] = {"weights": self.model.weights, "name": self.model.name}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def folder(self) -> Path:
-        """Relative to the output folder."""
-        return Path(self.suite) / self.model.label / f"{self.method}-{self.digest[:8]}" / f"seed-{self.seed}"
-
-    def to_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps({**self._content(), "digest": self.digest}))
-
-    def _content(self) -> dict[str, Any]:
-        """Fields that came later are left out at their defaults, so that digests of earlier cells stay."""
-        return {k: v for k, v in asdict(self).items() if v or k not in LATER}
-
-    def build(self) -> Method:
-        """The method with its fields and recipe in place."""
-        kind = registry.load("method", self.method, Method)
-        return kind(**self.settings, recipe=None if self.recipe is None else Recipe(**self.recipe))
 
 
 @dataclass(frozen=True)
@@ -152,13 +99,26 @@ def pairs(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((key, _toml_text(value)) for key, values in _flat(settings) for value in _many(values))
 
 
-def make(request: Request, root: Roots | Path | None = None, say: Callable[[str], None] = lambda line: None) -> Plan:
+def make(
+    request: Request,
+    root: Roots | Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    points: Mapping[str, Mapping[str, Any]] | None = None,
+    loaded: Sequence[Suite] | None = None,
+) -> Plan:
     """All cells of a request, by suite, model, method, setting, seed. Raises `PlanError` with every problem.
 
-    `say` is given one line for each suite whose own model is taken, because the request names none.
+    `say` is given one line for each suite whose own model is taken, because the request names none. `points` maps
+    methods to settings that are laid over those of the request, e.g. one trial of a search. `loaded` are the suites
+    of the request, where they are at hand.
     """
     problems: list[str] = []
-    suites = _try_each(
+    choice = Choice()
+    try:
+        choice = recipe_choice.read(request.recipe)
+    except RbftError as error:
+        problems.append(str(error))
+    suites = loaded or _try_each(
         request.suite, lambda name: suite_ref.load(name, root, request.allow_partial), problems, "--suite"
     )
     models = _models(suites, request, problems)
@@ -168,7 +128,7 @@ def make(request: Request, root: Roots | Path | None = None, say: Callable[[str]
         else [f"model    {_own(suite, request).text}; --model NAME takes another" for suite in suites]
     )
     methods = _try_each(
-        request.method,
+        request.method or ((choice.method,) if choice.method else ()),
         lambda name: (registry.resolve("method", name).name, registry.load("method", name, Method)),
         problems, "--method",
     )  # fmt: skip
@@ -182,11 +142,6 @@ def make(request: Request, root: Roots | Path | None = None, say: Callable[[str]
         problems.append(unknown("protocol", request.protocol, get_args(Protocol)))
     if request.precision not in PRECISIONS:
         problems.append(unknown("precision", request.precision, PRECISIONS))
-    choice = Choice()
-    try:
-        choice = recipe_choice.read(request.recipe)
-    except RbftError as error:
-        problems.append(str(error))
     settings = _settings(request.set, dict(methods), problems)
     cells: list[Cell] = []
     pairs = [(suite, model) for suite in suites for model in models[suite.name]]
@@ -198,6 +153,7 @@ def make(request: Request, root: Roots | Path | None = None, say: Callable[[str]
         except RbftError as error:
             problems.append(str(error))
         for chosen in _grid(settings.get(name, {})):
+            chosen |= (points or {}).get(name, {})
             made = _cells(suite, model, name, kind, chosen, seeds, request, choice, problems)
             cells += [cell for cell in made if cell not in cells]
     names = [suite.name for suite in suites]
@@ -255,15 +211,16 @@ def _cells(
 ) -> list[Cell]:
     try:
         base, source = choice.resolve(suite, kind)
+        of_file = choice.settings_of(name, kind)
     except PlanError as error:
         problems += error.problems
         return []
-    changed = {key: value for key, value in chosen.items() if key in _RECIPE_FIELDS}
-    fields = {key: value for key, value in chosen.items() if key not in _RECIPE_FIELDS}
+    changed = {key: value for key, value in chosen.items() if key in RECIPE_FIELDS}
+    fields = {key: value for key, value in chosen.items() if key not in RECIPE_FIELDS}
     if "epochs" in changed and "steps" not in changed:
         changed["steps"] = 0  # the length is counted one way
     resolved = dataclasses.replace(base, **changed)
-    method = kind(**fields, recipe=resolved if kind.trains else None)
+    method = kind(**{**of_file, **fields}, recipe=resolved if kind.trains else None)
     problems += [f"{name}: {line}" for line in problems_of(method)]
     problems += [f"{name}: {line}" for line in recipe.problems(resolved)] if kind.trains else []
     settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
@@ -342,14 +299,14 @@ def _settings(
             if owners[0] not in methods:
                 problems.append(f"--set {key}: method '{owners[0]}' is not in this plan ({', '.join(methods)})")
                 continue
-        types = {name: _fields(methods[name]) for name in owners}
+        types = {name: settings_of(methods[name]) for name in owners}
         having = [name for name in owners if field_name in types[name]]
         if not having and methods:
             every = {f for table in types.values() for f in table}
             problems.append(f"--set {key}: {unknown('setting', field_name, every)}")
         for name in having:
             try:
-                value = _value(types[name][field_name], text)  # before the key exists: an empty list is an empty grid
+                value = parse(types[name][field_name], text)  # before the key exists: an empty list is an empty grid
                 found[name].setdefault(field_name, []).append(value)
             except ValidationError as error:
                 problems.append(f"--set {key}={text}: {error.errors()[0]['msg'].lower()}")
@@ -358,12 +315,6 @@ def _settings(
                 problems.append(f"--set {key}={text}: {error}")
                 break
     return found
-
-
-def _fields(kind: type[Method]) -> dict[str, Any]:
-    hints, shared = get_type_hints(kind), get_type_hints(Recipe)
-    own = {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.name != "recipe"}
-    return own | {name: shared[name] for name in _RECIPE_FIELDS} if kind.trains else own
 
 
 def _grid(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -382,23 +333,6 @@ def _try_each(names: Sequence[str], make: Any, problems: list[str], flag: str) -
         except RbftError as error:
             problems.append(str(error))
     return made
-
-
-def _value(kind: Any, text: str) -> Any:
-    """`text` as a field of this type; numbers are finite, and `true` is not one."""
-    literal = _literal(text)
-    plain = kind is str or (isinstance(literal, bool) and kind is not bool)
-    value = TypeAdapter(kind).validate_python(text if plain else literal)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RbftError("input should be a finite number")
-    return value
-
-
-def _literal(text: str) -> Any:
-    try:
-        return toml.parse(f"value = {text}")["value"]
-    except ValueError:
-        return text
 
 
 def _toml_text(value: Any) -> str:

@@ -1,17 +1,27 @@
-"""The base recipe of each cell: the suite's, the method's own, or the one that `--recipe` puts all methods on."""
+"""The base recipe of each cell: the suite's, the method's own, or the one that `--recipe` puts all methods on.
 
+A recipe file holds fields of a recipe. It may also name one `method` and hold its [settings], as those that `rbft tune`
+writes do, with their origin in [tuned].
+"""
+
+import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from . import recipe, registry, toml
 from .errors import PlanError, RbftError, unknown
 from .method import Method
 from .recipe import Recipe
+from .settings import RECIPE_FIELDS, own_settings
 from .suite import Suite
 
 BASE = "base"  # key of a recipe file: the name of the recipe that its fields are laid over
+METHOD, SETTINGS, TUNED = "method", "settings", "tuned"  # its other keys: whose settings, these, where they came from
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,8 @@ class Choice:
     source: str = ""  # as records name it
     name: str = ""  # of a method whose authors' recipe it is; '': the suite's recipe
     fields: Mapping[str, Any] | None = None  # of a file, laid over that recipe
+    method: str = ""  # that a file is for; '': for every method
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of the method, from a file
 
     def resolve(self, suite: Suite, kind: type[Method]) -> tuple[Recipe, str]:
         """The base recipe of a method on a suite, and whose it is. Raises `PlanError` where there is none."""
@@ -34,6 +46,34 @@ class Choice:
             raise PlanError(f"{self.source}: {line}" for line in problems)
         return made, self.source
 
+    def settings_of(self, name: str, kind: type[Method]) -> dict[str, Any]:
+        """The file's settings of this method. Raises `PlanError` where they are another's or of a wrong type."""
+        if self.method and self.method != name:
+            raise PlanError([f"{self.source}: it is for method '{self.method}', not for '{name}'; run them apart"])
+        hints, found, problems = own_settings(kind), dict[str, Any](), list[str]()
+        for key, value in self.settings.items():
+            if key not in hints:
+                problems.append(f"{self.source}: [settings] {_no_setting(key, name, hints)}")
+                continue
+            try:
+                found[key] = TypeAdapter(hints[key]).validate_json(json.dumps(value, default=str), strict=True)
+            except ValidationError as error:
+                problems.append(f"{self.source}: [settings] {key} is {value!r}: {error.errors()[0]['msg'].lower()}")
+                continue
+            if isinstance(found[key], float) and not math.isfinite(found[key]):
+                problems.append(f"{self.source}: [settings] {key} is {value!r}: every number must be finite")
+        if problems:
+            raise PlanError(problems)
+        return found
+
+
+def _no_setting(key: str, method: str, hints: Mapping[str, Any]) -> str:
+    if key in RECIPE_FIELDS:
+        return f"{key} belongs to the recipe: put it above [settings]"
+    if not hints:
+        return f"{key} belongs to another method: {method} has no settings"
+    return f"of {method}: {unknown('setting', key, hints)}"
+
 
 def read(text: str | None) -> Choice:
     """From the value of `--recipe`: a name, or the path of a TOML file. Raises `RbftError` where it is neither."""
@@ -44,13 +84,32 @@ def read(text: str | None) -> Choice:
         return Choice(f"--recipe {name}", name)
     path = Path(text).expanduser()
     fields = toml.read(path, "the recipe")
-    name = fields.pop(BASE, "")
-    if not isinstance(name, str):
-        raise RbftError(f'{path}: {BASE} must be the name of a recipe, e.g. {BASE} = "lipsum"')
+    name, method = _text(path, fields, BASE, "recipe"), _text(path, fields, METHOD, "method")
+    settings = _table(path, fields, SETTINGS)
+    _table(path, fields, TUNED)
+    key = BASE
     try:
-        return Choice(f"--recipe {path.name}", _name(name) if name else "", fields)
+        base, key = _name(name) if name else "", METHOD
+        owner = registry.resolve("method", method).name if method else ""
+        return Choice(f"--recipe {path.name}", base, fields, owner, settings)
     except RbftError as error:
-        raise RbftError(f"{path}: {BASE}: {error}") from error
+        raise RbftError(f"{path}: {key}: {error}") from error
+
+
+def _text(path: Path, fields: dict[str, Any], key: str, what: str) -> str:
+    """Take `key` out of a file's fields; '' where it is not there."""
+    found = fields.pop(key, "")
+    if not isinstance(found, str):
+        raise RbftError(f'{path}: {key} must be the name of a {what}, e.g. {key} = "lipsum"')
+    return found
+
+
+def _table(path: Path, fields: dict[str, Any], key: str) -> Mapping[str, Any]:
+    """Take the table `key` out of a file's fields; empty where it is not there."""
+    found = fields.pop(key, {})
+    if not isinstance(found, dict):
+        raise RbftError(f"{path}: {key} must be a table: write [{key}] and its lines below it")
+    return cast(Mapping[str, Any], found)
 
 
 def _name(text: str, more: str = "") -> str:

@@ -48,7 +48,19 @@ def test_examples_of_the_face_run(example: doctest.DocTest, folder: Path, monkey
 
 def test_every_function_of_the_face_has_an_example() -> None:
     shown = {test.name.rpartition(".")[2] for test in examples()}
-    functions = {"compare", "load", "load_model", "methods", "run", "scatter", "suite", "suites", "table", "Records"}
+    functions = {
+        "compare",
+        "load",
+        "load_model",
+        "methods",
+        "run",
+        "scatter",
+        "suite",
+        "suites",
+        "table",
+        "tune",
+        "Records",
+    }
     assert shown == functions
 
 

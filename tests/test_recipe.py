@@ -266,3 +266,39 @@ def test_a_dry_run_on_one_recipe() -> None:
     expected = in_words(asdict(replace(R_LIP, steps=50_000)))
     assert lines.count(f"        --recipe lipsum: {expected}") == 2
     assert lines[lines.index("one recipe for all methods") + 1].startswith("imagenet: ViT-B-16 openai")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[settings]\nstrength = 1.0", "unknown setting 'strength'|strength belongs to another method: ft has no"),
+        ("[settings]\nlr = 1.0", r"\[settings\] lr belongs to the recipe: put it above \[settings\]"),
+        ('method = "lipsum"\n[settings]\nstrenght = 1.0', "it is for method 'lipsum', not for 'ft'"),
+        ('method = "nobody"', "mine.toml: method: unknown method 'nobody'"),
+        ("method = 3", "method must be the name of a method"),
+        ("settings = 3", r"settings must be a table: write \[settings\]"),
+    ],
+)
+def test_a_setting_that_does_not_belong_is_one_line(text: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(PlanError, match=line) as caught:
+        plan.make(Request(("ft",), ("shapes",), recipe=str(tmp_path / "mine.toml")))
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ("strenght = 1.0", "of lipsum: unknown setting 'strenght': did you mean strength"),
+        ("strength = true", "strength is True: input should be a valid number"),
+        ("n_texts = 1.5", "n_texts is 1.5: "),
+        ("strength = nan", "strength is nan: "),
+        ("strength = -1.0", "lipsum: strength=-1.0 is too small"),
+    ],
+)
+def test_a_wrong_value_of_a_setting_is_one_line(settings: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(f'method = "lipsum"\n[settings]\n{settings}')
+    with pytest.raises(PlanError) as caught:
+        plan.make(Request((), ("shapes",), recipe=str(tmp_path / "mine.toml")))
+    [problem] = caught.value.problems
+    assert line in problem

@@ -11,11 +11,12 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "recipe", "prompts", "suite", "custom",
-    "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
-    "model_ref", "clip", "pixels", "method", "predict", "train", "recipe_choice", "plan", "needs", "environment",
-    "record", "compare", "claims", "board", "earlier", "runner", "notebook", "plot", "watch", "checks",
-    "bench", "cli",
+    "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "ranges", "recipe", "prompts", "suite",
+    "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
+    "model_ref", "clip", "pixels", "method", "predict", "train", "settings", "recipe_choice", "cell",
+    "plan", "needs",
+    "environment", "record", "compare", "claims", "board", "earlier", "runner", "tuning", "notebook", "plot", "watch",
+    "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -27,9 +28,9 @@ COURTS = {
     ),
     "embedded": ("vocabulary", "corpus", "network", "words", "zero_shot", "pretrain"),
     "stats": (
-        "streams", "proportions", "tails", "limits", "intervals", "bootstrap", "multiplicity", "letters", "pairs",
-        "power", "ranks", "seeds", "description", "robustness", "lines", "macro_f1", "worst_group", "study_worlds",
-        "study",
+        "streams", "proportions", "tails", "limits", "intervals", "best_of", "bootstrap", "multiplicity", "letters",
+        "pairs", "power", "ranks", "seeds", "description", "robustness", "lines", "macro_f1", "worst_group",
+        "study_worlds", "study",
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources"),
@@ -42,17 +43,18 @@ COURTS = {
     ),
     "claims": ("bundle", "claim", "shelf", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
+    "tuning": ("search", "choose", "winner", "report", "figure", "run"),
     "bench": ("step", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "leaderboard", "starter",
-        "new", "authors", "report", "run", "main",
+        "new", "authors", "report", "run", "tune", "main",
     ),
 }  # fmt: skip
 TORCH = {
     "clip", "pixels", "method", "predict", "train", "environment", "runner", "bench", "embedded", "watch",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
-PUBLIC = {"Batch", "Candidates", "Clip", "Method", "Run", "Scorer", "TrainSet"}
+PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "Run", "Scorer", "TrainSet"}
 SUITES_MAY = {"cache", "data", "drawing", "errors", "images", "prompts", "recipe", "suite"}
 SHELF = "robustbench_ft.benchmarks"
 HEAVY = ("torch", "open_clip", "torchvision", "numpy", "scipy", "pyarrow", "matplotlib", "sklearn", "pydantic")

@@ -41,6 +41,7 @@ def _method(name: str, entry: registry.Entry) -> str:
     for group in card.groups:
         lines += ["", f"settings of {group.owner} (--set NAME=VALUE)"]
         lines += _columns([(s.name, s.type, s.default, s.comment) for s in group.symbols])
+    lines += ["", "ranges of rbft tune", *_columns(list(card.ranges.items()))] if card.ranges else []
     recipes = {**card.recipes, **({"other suites": "the suite's own, see `rbft show SUITE`"} if card.trains else {})}
     lines += ["", "recipes by suite", *_columns(list(recipes.items()))] if recipes else []
     published = method_card.published_file()

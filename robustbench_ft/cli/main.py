@@ -16,6 +16,7 @@ from .leaderboard import leaderboard
 from .new import new
 from .report import report_command
 from .run import run
+from .tune import tune
 
 EPILOG = """\b
 Examples
@@ -23,6 +24,7 @@ Examples
   rbft run --method ft --method lipsum --suite shapes --seeds 0-4 --set lipsum.strength=0.5
   rbft run --method ft --method wise-ft --suite shapes --set lr=1e-4 --set lr=3e-4      (a grid)
   rbft run --method flyp --suite shapes --model ViT-B-16 --pretrained openai --device cuda
+  rbft tune --method ft --method lipsum --suite shapes --trials 16                   (equal budgets)
   rbft report runs --format markdown
 """
 
@@ -83,7 +85,7 @@ def main(traceback: bool) -> None:
 
 
 for _command in (
-    run, report_command, *compare.COMMANDS, leaderboard, list_command, show_command, check, new, data, cache_group,
-    *bench.COMMANDS,
+    run, tune, report_command, *compare.COMMANDS, leaderboard, list_command, show_command, check, new, data,
+    cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)

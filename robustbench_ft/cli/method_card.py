@@ -52,6 +52,7 @@ class Card:
     oracle: str
     traps: tuple[str, ...]
     groups: tuple[Group, ...]  # its own fields first, then those of the classes it builds on
+    ranges: Mapping[str, str]  # setting -> what `rbft tune` draws it from
     recipes: Mapping[str, str]  # suite -> the authors' recipe
     facts: tuple[str, ...]  # what is declared of it, one sentence each
     cost: str
@@ -70,6 +71,7 @@ def card(name: str, entry: Entry) -> Card:
         **{key: str(first.get(key, "")) for key in ("equation", "source", "oracle")},
         traps=tuple(first.get("traps", ())),
         groups=tuple(_groups(kind, entry, _outer(name))),
+        ranges={setting: space.text for setting, space in kind.ranges.items()},
         recipes={suite: in_words(dataclasses.asdict(recipe)) for suite, recipe in kind.published.items()},
         facts=tuple(_facts(kind)),
         cost=_cost(kind),

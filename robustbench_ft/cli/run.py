@@ -79,7 +79,7 @@ def run(**options: Any) -> None:
 
     Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
     """
-    _check_names(options)
+    check_names(options)
     if sys.stderr.isatty():  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
     from robustbench_ft import environment, plan, runner
@@ -123,11 +123,11 @@ def run(**options: Any) -> None:
         click.echo(f"next     {step}")
 
 
-def _check_names(options: Mapping[str, Any]) -> None:
+def check_names(options: Mapping[str, Any]) -> None:
     """Refuse a method or suite that is not registered, before torch is imported for it."""
     from robustbench_ft import registry, suite_ref, toml
 
-    content = toml.read(options["config"], "the plan") if options["config"] else {}
+    content = toml.read(options["config"], "the plan") if options.get("config") else {}
     problems: list[str] = []
     for kind in ("method", "suite"):
         found: Any = options[kind] or content.get(kind, ())

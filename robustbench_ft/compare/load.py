@@ -138,12 +138,14 @@ def load(records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True) 
     return [arena_of(group, metric, grids) for group in arenas(records)]
 
 
-def arena_of(records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True) -> Arena:
-    """The arena of runs on one suite with one model."""
+def arena_of(
+    records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True, given: Sequence[Row] | None = None
+) -> Arena:
+    """The arena of runs on one suite with one model; `given` are its rows where they are not those of `rows`."""
     check_same_data(records)
     cell, told, data = records[0].config, records[0].summary, records[0].environment.data
     val, test, shifts = told.splits.val, told.splits.test, tuple(told.splits.shifts)
-    made = rows(records, grids)
+    made = rows(records, grids) if given is None else given
     official = {s: m for s in (val, test, *shifts) if (m := told.official_of(s)) != ACCURACY}
     chosen = {s: official.get(s, ACCURACY) if metric == OFFICIAL else metric for s in (test, *shifts)}
     readers = {s: SplitReader(s, m if m in PER_EXAMPLE else ACCURACY) for s, m in chosen.items()}

@@ -90,12 +90,12 @@ def _curves(arena: Arena) -> dict[str, Sequence[tuple[float, float, float]]]:
     for digest, members in curve_runs(arena.records).items():
         name = next(row.name for row in arena.rows if row.config.digest == digest and row.selection == "fixed")
         found[name] = [
-            (alpha, _mean(runs, (arena.test,)), _mean(runs, arena.shifts)) for alpha, runs in members
+            (alpha, mean_of(runs, (arena.test,)), mean_of(runs, arena.shifts)) for alpha, runs in members
         ]  # fmt: skip
     return found
 
 
-def _mean(runs: Sequence[tuple[Record, str]], splits: Sequence[str]) -> float:
+def mean_of(runs: Sequence[tuple[Record, str]], splits: Sequence[str]) -> float:
     """The mean over runs and splits of the official metrics."""
     return float(
         np.mean(

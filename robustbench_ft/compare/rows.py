@@ -113,13 +113,13 @@ def settings(cells: Mapping[str, CellRecord]) -> dict[str, str]:
     cells of a method alike, they show everything in which they differ.
     """
     flat = {digest: _values(cell) for digest, cell in cells.items()}
-    named = {digest: _text(_changed(cells[digest], own)) for digest, own in flat.items()}
+    named = {digest: text_of(_changed(cells[digest], own)) for digest, own in flat.items()}
     for digest, own in flat.items():
         rivals = [d for d, cell in cells.items() if cell.method == cells[digest].method]
-        texts = [_text(_changed(cells[d], flat[d])) for d in rivals]
+        texts = [text_of(_changed(cells[d], flat[d])) for d in rivals]
         if len(set(texts)) < len(texts):
             differing = {k: v for k, v in own.items() if k != "alpha" and any(flat[d].get(k) != v for d in rivals)}
-            text = _text(_changed(cells[digest], own) | differing)
+            text = text_of(_changed(cells[digest], own) | differing)
             alike = any(d != digest and flat[d] == own for d in rivals)  # they differ in what no row shows
             named[digest] = join(text, digest[:8]) if alike else text
     return named
@@ -140,7 +140,8 @@ def _changed(cell: CellRecord, values: Mapping[str, Any]) -> dict[str, Any]:
     return ({"recipe": base[1]} if base else {}) | changed
 
 
-def _text(values: Mapping[str, Any]) -> str:
+def text_of(values: Mapping[str, Any]) -> str:
+    """Settings as rows name them: 'lr=0.0001, strength=2'."""
     shown = {k: v for k, v in values.items() if not (k in ("steps", "epochs") and not v)}  # 0: counted the other way
     return ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
 
@@ -192,7 +193,7 @@ def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
         return [row, *others]
     named = replace(row, setting=join(setting, told.default.replace("-", "=", 1)))
     by_val = replace(
-        row, setting=join(setting, _by_val(told)), selection="id_val",
+        row, setting=join(setting, by_val_text(told)), selection="id_val",
         runs=tuple((r, by_validation(r.summary)) for r in group),
     )  # fmt: skip
     by_ood = tuple((r, by_oracle(r.summary)) for r in group)
@@ -200,7 +201,8 @@ def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
     return [named, by_val, oracle, *others]
 
 
-def _by_val(summary: Summary) -> str:
+def by_val_text(summary: Summary) -> str:
+    """What the rule that chooses an alpha on ID validation is called."""
     return BY_REPORTED if reported_selection(summary) else BY_VAL
 
 
@@ -233,14 +235,15 @@ def _rows_of_grid(groups: Sequence[Sequence[Record]]) -> list[Row]:
             runs: list[Run] = []
             for found in complete.values():
                 places = [(r, r.summary.default if fixed else by_validation(r.summary)) for r in found]
-                runs.append(places[select([_setting(*place) for place in places])])
+                runs.append(places[select([setting_of(*place) for place in places])])
             said = rule.replace("ID val", "the reported ID set") if reported_selection(told) else rule
-            text = join(said, "" if not told.axis else "fixed alpha" if fixed else _by_val(told))
+            text = join(said, "" if not told.axis else "fixed alpha" if fixed else by_val_text(told))
             made.append(Row(cell.method, text, f"id_val of {len(groups)}", tuple(runs), False))
     return made
 
 
-def _setting(record: Record, candidate: str) -> Setting:
+def setting_of(record: Record, candidate: str) -> Setting:
+    """The learning rate of a run, and what its candidate reached on ID validation."""
     told, recipe, data = record.summary, record.config.recipe or {}, record.environment.data
     val = told.splits.val
     score = told.candidates[candidate][val][selection_metric(told)]

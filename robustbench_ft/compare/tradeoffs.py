@@ -82,10 +82,10 @@ def beyond(found: Comparison, curve: str = "") -> Beyond:
         rivals = [row for row in arena.rows if not row.oracle and not row.deterministic and not _is_of(row, chosen)]
         gains = tuple(_gain(arena, row, *curves[chosen]) for row in rivals)
     areas = {names[key]: area for key, (line, _) in curves.items() if (area := curve_area(line)) is not None}
-    places, frontiers, refusal = _frontiers(arena, found.baseline.method if found.baseline else "")
+    places, met, refusal = frontiers(arena, found.baseline.method if found.baseline else "")
     used = axes(arena.suite, arena.shifts)
     effective = {row.name: _effective(arena, row, used) for row in arena.rows} if used else {}
-    return Beyond(names.get(chosen, ""), gains, areas, places, frontiers, refusal, effective, used)
+    return Beyond(names.get(chosen, ""), gains, areas, places, met, refusal, effective, used)
 
 
 def _curve_name(arena: Arena, digest: str) -> str:
@@ -134,8 +134,8 @@ def _gain(arena: Arena, row: Row, curve: Curve, origins: tuple[str, ...]) -> Gai
     return Gain(row.name, matched_id_gain(point, curve, paired), paired)
 
 
-def _frontiers(arena: Arena, baseline: str) -> tuple[tuple[float, ...], tuple[Frontier, ...], str]:
-    """Methods with several points, met within the ID range that all of their frontiers share."""
+def best_points(arena: Arena) -> dict[str, Curve]:
+    """Method -> the points that no other of its settings and alphas beats on both axes; methods with two or more."""
     families = {record.cell["digest"] for record in arena.records if record.metrics["axis"]}
     runs: dict[str, list[Sequence[Run]]] = {}
     for row in arena.rows:
@@ -151,6 +151,16 @@ def _frontiers(arena: Arena, baseline: str) -> tuple[tuple[float, ...], tuple[Fr
         made = [point for choice in kept if (point := _point(arena, choice)) is not None]
         if len(made) > 1 and len((curve := frontier(made)).points) > 1:
             curves[method] = curve
+    return curves
+
+
+def frontiers(arena: Arena, baseline: str) -> tuple[tuple[float, ...], tuple[Frontier, ...], str]:
+    """Methods with several points, met within the ID range that all of their frontiers share.
+
+    Returns the ID accuracies where they meet, the frontiers there, and why they are not compared, if so. `baseline` is
+    the method whose frontier the others are measured from; '' for none.
+    """
+    curves = best_points(arena)
     if len(curves) < 2:
         return (), (), ""
     low = max(curve.id_range[0] for curve in curves.values())

@@ -1,0 +1,190 @@
+"""`rbft tune`: random search with the same budget for every method; chosen on ID validation alone."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from robustbench_ft.errors import PlanError, RbftError, StoppedError
+
+from .options import FOLDER, PARTIAL, ROOT, WIDE, WORKERS, set_threads
+from .report import print_table
+from .run import check_names
+from .show import show
+
+if TYPE_CHECKING:
+    from robustbench_ft.plan import Request
+    from robustbench_ft.tuning.report import Tuned
+    from robustbench_ft.tuning.search import Trial
+
+FRESH = "1-5"  # seeds of the step after a search, which has seen its own
+
+
+@click.command(context_settings=WIDE)
+@click.option("--method", multiple=True, metavar="NAME", help="Method; repeat for several.")
+@click.option("--suite", multiple=True, metavar="NAME", help="Suite, or the path of a suite.toml; repeat for several.")
+@click.option("--trials", type=int, default=16, show_default=True, help="Random settings for each method.")
+@click.option("--seeds", metavar="LIST", default="0", show_default=True, help="Training seeds of every trial.")
+@click.option(
+    "--range", "ranges", multiple=True, metavar="KEY=RANGE",
+    help="Where to look, e.g. lr=1e-5:1e-2:log, lipsum.strength=0.1:10:log, batch=64,128; repeat for several.  "
+    "[default: the method's own; lr: a tenth to ten times the recipe's]",
+)  # fmt: skip
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting that is the same in all trials; not tuned."
+)
+@click.option("--tuning-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the drawn settings.")
+@click.option("--model", multiple=True, metavar="NAME", help="As in `rbft run`.  [default: the suite's]")
+@click.option("--pretrained", metavar="TAG", help="As in `rbft run`.")
+@click.option("--recipe", metavar="NAME|FILE", help="Base recipe of all methods.  [default: each its own]")
+@click.option("--protocol", metavar="NAME", default="clean", show_default=True, help="As in `rbft run`.")
+@click.option("--out", type=FOLDER, default=Path("tuning"), show_default=True, help="Folder for records and results.")
+@ROOT
+@PARTIAL
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (image tower, training).")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many.")
+@WORKERS
+@click.option(
+    "--save-model/--no-save-model", default=False, show_default=True, help="Keep the tuned weights of every trial."
+)
+@click.option("--rerun", is_flag=True, help="Run finished trials again whose method's source has changed since.")
+@click.option("--keep", is_flag=True, help="Take the numbers of finished trials whose method's source has changed.")
+@click.option("--format", "style", type=click.Choice(["terminal", "markdown"]), default="terminal", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Show the trials and what they cost, and run nothing.")
+def tune(**options: Any) -> None:
+    """Search the settings of methods, with the same number of random trials for each.
+
+    Every trial is an ordinary record. Winners are chosen on ID validation only, by two rules: the best, and the
+    smallest learning rate within one standard error of it. Each is written as a recipe for `rbft run --recipe`. The
+    same command again runs only what is missing; a larger --trials goes on with the same search.
+    """
+    check_names(options)
+    if options["rerun"] and options["keep"]:
+        raise RbftError("--rerun and --keep exclude each other: run changed cells again, or take their old numbers")
+    if sys.stderr.isatty():  # somebody waits
+        click.echo("[...] loading torch and open_clip", err=True)
+    from robustbench_ft import environment, runner
+    from robustbench_ft.images import roots
+    from robustbench_ft.progress import choose
+    from robustbench_ft.tuning import run as tuning
+    from robustbench_ft.tuning.search import Search, plan_trials
+
+    set_threads(options["threads"])
+    device = environment.choose_device(options["device"])
+    data = roots.choose(options["root"], os.environ)
+    request = _request(options, environment.choose_precision(options["precision"], device))
+    search = Search(request, options["trials"], options["tuning_seed"], _pairs(options["ranges"], "--range", "RANGE"))
+    trials = plan_trials(search, data, lambda line: click.echo(line, err=True))
+    click.echo(_count(trials), err=True)
+    if options["dry_run"]:
+        _show_trials(trials, options["out"])
+        return
+    how = runner.RunOptions(
+        options["out"], device, choose(), save_model=options["save_model"], workers=options["workers"] or 0,
+        changed="rerun" if options["rerun"] else "keep" if options["keep"] else "refuse",
+    )  # fmt: skip
+    try:
+        found = tuning.run(search, trials, how)
+    except runner.InterruptedRun as error:
+        raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
+    for one in found:
+        _print(one, options["style"])
+
+
+def _request(options: dict[str, Any], precision: str) -> "Request":
+    from robustbench_ft import plan
+
+    return plan.Request(
+        options["method"], options["suite"], options["model"], options["pretrained"], options["seeds"],
+        options["protocol"], precision, options["recipe"], _pairs(options["settings"], "--set", "VALUE"),
+        options["allow_partial"],
+    )  # fmt: skip
+
+
+def _pairs(texts: Sequence[str], flag: str, what: str) -> tuple[tuple[str, str], ...]:
+    malformed = [text for text in texts if "=" not in text]
+    if malformed:
+        example = "lr=1e-5:1e-2:log" if flag == "--range" else "steps=200"
+        raise PlanError(f"{flag} {text}: write KEY={what}, e.g. {example}" for text in malformed)
+    parts = (text.partition("=") for text in texts)
+    return tuple((key.strip(), value.strip()) for key, _, value in parts)
+
+
+def _count(trials: "Sequence[Trial]") -> str:
+    """How many trials there are for each method, and which methods have none."""
+    from robustbench_ft.tuning.run import cells_of
+
+    tuned = list(dict.fromkeys(trial.method for trial in trials if trial.spaces))
+    fixed = list(dict.fromkeys(trial.method for trial in trials if not trial.spaces))
+    n = 1 + max(trial.index for trial in trials)
+    cells = cells_of(trials)
+    without = f"; not tuned: {', '.join(fixed)}" if fixed else ""
+    return (
+        f"{n} trial{'s' * (n != 1)} each of {', '.join(tuned)}{without}: "
+        f"{len(cells)} cell{'s' * (len(cells) != 1)} in all"
+    )
+
+
+def _show_trials(trials: "Sequence[Trial]", out: Path) -> None:
+    """Each trial with where it stands, then the cost of what is left."""
+    from robustbench_ft import earlier
+    from robustbench_ft.compare.rows import text_of
+    from robustbench_ft.recipe import Recipe
+    from robustbench_ft.record import store
+    from robustbench_ft.tuning.run import cells_of
+
+    for trial in trials:
+        said = text_of(trial.settings) or "not tuned"
+        for cell in trial.cells:
+            state = earlier.standing(cell, out / cell.folder).text
+            click.echo(f"{state:<7} trial {trial.index:<3} {out / cell.folder}  {said}")
+    left = [cell for cell in cells_of(trials) if not store.is_done(out / cell.folder)]
+    for suite, model in dict.fromkeys(trial.arena for trial in trials):
+        spaces = {t.method: t.spaces for t in trials if t.arena == (suite, model)}
+        for method, some in spaces.items():
+            looked = ", ".join(f"{setting} {space.text}" for setting, space in some.items())
+            click.echo(f"{suite}, {model}: {method} in {looked}" if some else f"{suite}, {model}: {method} not tuned")
+    steps = sum(Recipe(**cell.recipe).steps for cell in left if cell.recipe)
+    epochs = sum(Recipe(**cell.recipe).epochs for cell in left if cell.recipe and not cell.recipe["steps"])
+    length = " and ".join(filter(None, (f"{steps:,} steps" * bool(steps), f"{epochs:,} epochs" * bool(epochs))))
+    click.echo(f"{len(left)} cells to run{f', {length}' if length else ''}{_time(trials, out)}")
+
+
+def _time(trials: "Sequence[Trial]", out: Path) -> str:
+    """How long the rest takes by the cells that are done, as text; '' where a method has none yet."""
+    from robustbench_ft.record import store
+    from robustbench_ft.tuning.run import cells_of
+
+    seconds: dict[tuple[str, ...], list[float]] = {}
+    left: list[tuple[str, ...]] = []
+    for cell in cells_of(trials):
+        key, folder = (cell.suite, cell.model.label, cell.method), out / cell.folder
+        if store.is_done(folder):
+            cost = store.Record(folder).environment.cost
+            seconds.setdefault(key, []).append(cost.fit_seconds + (cost.evaluate_seconds or 0.0))
+        else:
+            left.append(key)
+    if not left or not set(left) <= seconds.keys():
+        return ""
+    total = sum(sum(seconds[key]) / len(seconds[key]) for key in left)
+    return f", about {total / 60:.0f} min by the cells that are done"
+
+
+def _print(found: "Tuned", style: str) -> None:
+    """The winners, the other tables, and where everything is."""
+    from robustbench_ft.tuning import report, winner
+
+    if style == "markdown":
+        click.echo(report.markdown(found))
+    else:
+        print_table(found.winners, val=True)
+        show(report.sections(found), style)
+    click.echo(f"results  {found.folder}", err=style == "markdown")
+    name, path = next(iter(found.recipes().items()))
+    entrant = next(one for one in found.entrants if name == winner.file_name(one, "best"))
+    step = winner.command(entrant.chosen("best").trial, str(path), FRESH)
+    click.echo(f"next     {step}", err=style == "markdown")

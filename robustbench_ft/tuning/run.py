@@ -1,0 +1,43 @@
+"""Run what is missing of a search, then choose and write down: one folder for each suite and model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from robustbench_ft import runner
+from robustbench_ft.plan import Cell, Plan
+from robustbench_ft.record import store
+
+from . import figure, report, winner
+from .choose import RULES
+from .report import Tuned
+from .search import Search, Trial
+
+
+def cells_of(trials: Sequence[Trial]) -> tuple[Cell, ...]:
+    """The cells of all trials in the order in which they are run; trials may share one."""
+    return tuple({cell.folder: cell for trial in trials for cell in trial.cells}.values())
+
+
+def run(search: Search, trials: Sequence[Trial], options: runner.RunOptions) -> list[Tuned]:
+    """Run the cells that are not done, and write what was found into `Tuned.folder`.
+
+    Raises `InterruptedRun` when asked to stop; the same search goes on from there.
+    """
+    runner.run_cells(Plan(cells_of(trials), {t.suite.name: t.suite for t in trials}), options)
+    found = report.tuned(search, trials, options.out)
+    for one in found:
+        write(one)
+    return found
+
+
+def write(found: Tuned) -> list[Path]:
+    """Tables, numbers, picture, and a recipe for each winner."""
+    made = [found.folder / name for name in ("report.md", "report.json", "report.png")]
+    store.write_bytes(made[0], report.markdown(found).encode())
+    store.write_bytes(made[1], report.as_json(found).encode())
+    figure.write(found, made[2])
+    for entrant in found.entrants:
+        for rule in RULES if entrant.tuned else ():
+            made.append(found.folder / winner.file_name(entrant, rule))
+            store.write_bytes(made[-1], winner.text(found.search, entrant, rule).encode())
+    return made
