@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Features
+from robustbench_ft.train import Features, Loader
 
 CHUNK = 512  # images
 Encode = Callable[[Tensor], Tensor]  # images [B, 3, H, W] -> what is kept of them, [B, N]

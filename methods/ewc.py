@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.pixels.loader import Loader
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import Loader, Objective, Terms
 
 from ._drift import copies, squared_distance, tower
 from .ft import FT

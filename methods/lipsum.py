@@ -42,6 +42,7 @@ class LipsumFT(FT):
         "the released script stops at its first accuracy call: the log in its README is the reference",
     )
 
+    later: ClassVar[tuple[str, ...]] = ("mode", "n_expected")
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"final": ("strength", 0.0, "ft")}
 
     ranges: ClassVar[Mapping[str, Range]] = {"strength": Range(0.1, 10.0, "log")}

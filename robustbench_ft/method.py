@@ -193,6 +193,7 @@ class Method(ABC):
     published: ClassVar[Mapping[str, Recipe]] = {}  # suite name -> the authors' recipe
     separable: ClassVar[bool] = True  # False: the loss is no mean over examples, so a batch cannot be cut
     averages: ClassVar[bool] = False  # True: an average of the weights along the path is a model, so `NAME+ema` is one
+    later: ClassVar[tuple[str, ...]] = ()  # settings younger than published cells: at their defaults, in no digest
     # candidate -> (setting, value, method): with this value it is that method, to the bit; `rbft check method` holds it
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {}
     ranges: ClassVar[Mapping[str, Space]] = {}  # setting -> where `rbft tune` looks; the learning rate needs none here
@@ -275,6 +276,7 @@ def _composed(inner: type[Method], outer: type[Method], names: tuple[str, str]) 
     source = type(outer.__name__, (), {"__module__": outer.__module__})  # its file is part of the composition's code
     space = {
         "fit": fit, "problems": problems, "version": 100 * inner.version + outer.version, "reduces_to": {},
+        "later": (*inner.later, *outer.later),
         "ranges": {**inner.ranges, **{f.name: outer.ranges[f.name] for f in own if f.name in outer.ranges}},
         "around": Method.around, "__module__": inner.__module__, "__doc__": f"{title}: {inner.__doc__} {outer.__doc__}",
     }  # fmt: skip

@@ -223,7 +223,11 @@ def _cells(
     method = kind(**{**of_file, **fields}, recipe=resolved if kind.trains else None)
     problems += [f"{name}: {line}" for line in problems_of(method)]
     problems += [f"{name}: {line}" for line in recipe.problems(resolved)] if kind.trains else []
-    settings = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name != "recipe"}
+    settings = {
+        f.name: value
+        for f in dataclasses.fields(method)
+        if f.name != "recipe" and not ((value := getattr(method, f.name)) == f.default and f.name in kind.later)
+    }
     by_hand = f", --set {', '.join(sorted({*changed, *fields}))}" if changed or fields else ""
     precision = recipe.precision_of(request.precision, base if kind.trains else None)
     cell = Cell(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from robustbench_ft import atomic, cache
+from robustbench_ft.embedded.words import Words
 from robustbench_ft.errors import RbftError
 from robustbench_ft.progress import Progress, choose
 from robustbench_ft.prompts import Task
@@ -144,6 +145,11 @@ class Clip(nn.Module):
         if self._causal:
             tokens = tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
         return tokens
+
+    @property
+    def whole_words(self) -> tuple[str, ...]:
+        """All that its tokenizer can read, word by word, as the embedded model's; () where it reads any text."""
+        return self.tokenizer.tokens[2:-1] if isinstance(self.tokenizer, Words) else ()
 
     def random_tokens(self, n: int, length: int, generator: torch.Generator) -> Tensor:
         """[n, length + 2]: start, `length` ids drawn uniformly from the model's trained vocabulary, end."""

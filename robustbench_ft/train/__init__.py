@@ -1,6 +1,7 @@
 """The training loop that methods call, what an objective sees, and checkpoints that a run resumes from."""
 
 from robustbench_ft.method import Companion as Companion
+from robustbench_ft.pixels.loader import Loader as Loader
 
 from .batches import Batch as Batch
 from .batches import Batches as Batches
