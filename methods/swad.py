@@ -7,15 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
-from robustbench_ft.clip import State
-from robustbench_ft.errors import RbftError
-from robustbench_ft.predict import predict
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import train
+from robustbench_ft.train import Batches, train
 
 from .ft import FT
+
+State = dict[str, Tensor]
+CHUNK = 256  # images of ID validation in one forward pass
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,10 @@ class SWAD(FT):
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         self.start(clip, data)
-        valley = Valley(self.n_converge, self.n_tolerance, self.tolerance)
-        average = ValleyAverage(clip, data, valley, self.evaluations, run.workers)
+        average = ValleyAverage(clip, data, self, run)
         recipe = replace(self.resolved, select="last")
         last = train(clip, data, self.objective(clip, data, run), recipe, run, companions=[average]).snapshot()
-        found = valley.finished()
+        found = average.valley.finished()
         return Candidates(clip, {"last": lambda: last, "swad": lambda: found}, default="swad")
 
     def problems(self) -> list[str]:
@@ -174,9 +175,12 @@ class Valley:
 class ValleyAverage:
     """A companion of training: averages a segment, evaluates at its end, and tells the valley."""
 
-    def __init__(self, clip: Clip, data: TrainSet, valley: Valley, evaluations: int, workers: int) -> None:
-        self.clip, self.val, self.valley, self.evaluations, self.workers = clip, data.val, valley, evaluations, workers
+    def __init__(self, clip: Clip, data: TrainSet, method: SWAD, run: Run) -> None:
+        self.clip, self.evaluations = clip, method.evaluations
+        self.valley = Valley(method.n_converge, method.n_tolerance, method.tolerance)
         self.segment = Mean(clip.snapshot())
+        once = replace(method.resolved, augment="none", shuffle=False, steps=0, epochs=1, batch=CHUNK)
+        self.val, self.n = Batches(clip, data.val, once, run.branch("val")), len(data.val)
 
     @torch.no_grad()
     def after_step(self, step: int, of: int) -> None:
@@ -188,14 +192,15 @@ class ValleyAverage:
         self.segment = Mean(now)
 
     def loss(self) -> float:
-        """Mean negative log-likelihood of ID validation; infinite where the model's outputs are not finite."""
+        """Mean cross-entropy of ID validation; infinite where it is not finite, which `train` reports."""
         training = self.clip.training
-        try:
-            return -float(predict(self.clip, self.val, workers=self.workers)["final"].log_prob.mean())
-        except RbftError:  # `train` says so, where it validates
-            return math.inf
-        finally:
-            self.clip.train(training)
+        self.clip.eval()
+        with self.clip.exact():
+            batches = (self.val(step) for step in range(math.ceil(self.n / CHUNK)))
+            parts = [F.cross_entropy(self.clip.classify(b.features), b.labels, reduction="sum") for b in batches]
+        self.clip.train(training)
+        mean = float(torch.stack(parts).sum()) / self.n
+        return mean if math.isfinite(mean) else math.inf
 
     def state_dict(self) -> dict[str, Any]:
         return {"segment": dict(self.segment.state), "n": self.segment.n, "valley": self.valley.state_dict()}

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.func import functional_call
 
 from robustbench_ft import Batch, Candidates, Clip, Run, TrainSet
-from robustbench_ft.clip import State
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import Batches, InterruptedRun, Terms, backward, train
 
@@ -20,6 +19,7 @@ from .ft import FT
 STAGE = "radii"
 HEAD = ("head", "bias")
 Norm = Literal["l2", "mars"]
+State = dict[str, Tensor]
 TINY = 1e-8  # the smallest radius, and what is added to norms
 
 

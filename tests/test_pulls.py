@@ -13,6 +13,7 @@ from robustbench_ft import model_ref, registry
 from robustbench_ft.checks import RECIPE, Check, check_method
 from robustbench_ft.clip import Clip, State
 from robustbench_ft.method import Candidates, Method, Run, TrainSet
+from robustbench_ft.predict import predict
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Recipe
 
@@ -94,3 +95,15 @@ def test_tpgm_learns_radii_in_parts_as_in_one(tiny_model: str) -> None:
         assert all(p.grad is None for p in clip.parameters())
     assert gradients[0].abs().min() > 0
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+def test_swad_hears_the_loss_on_id_validation(tiny_model: str) -> None:
+    swad, clip = import_module("robustbench_ft.methods.swad"), clips.load(model_ref.resolve(tiny_model, None))
+    method, run = swad.SWAD(recipe=Tiny.recipe), Run(0, torch.device("cpu"))
+    method.start(clip, DATA)
+    clip.train()
+    loss = swad.ValleyAverage(clip, DATA, method, run).loss()
+    assert clip.training
+    assert loss == pytest.approx(-predict(clip, DATA.val)["final"].log_prob.mean(), rel=1e-5)
+    clip.head.data.fill_(float("nan"))
+    assert swad.ValleyAverage(clip, DATA, method, run).loss() == float("inf")
