@@ -37,7 +37,7 @@ class LoRA(Method):
     traps: ClassVar[tuple[str, ...]] = (
         "the released scaling is alpha / sqrt(r) and not LoRA's alpha / r: at r 2 the update is 1.4 times as large",
         "one template makes the head, in training and in tests: numbers are not comparable with 80 templates",
-        "published accuracies are of 16 images per class; few-shot subsets differ between machines",
+        "the released recipe is for 1 to 16 images per class, and its test accuracy is of the last step",
     )
 
     towers: Literal["both", "image", "text"] = "both"
