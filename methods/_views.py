@@ -1,13 +1,14 @@
 """Features computed once, of the evaluation transform or of several augmented views of each image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Features, Loader
+from robustbench_ft.train import Batches, Features
 
 CHUNK = 512  # images
 Encode = Callable[[Tensor], Tensor]  # images [B, 3, H, W] -> what is kept of them, [B, N]
@@ -25,28 +26,23 @@ class Views(Features):
     ) -> None:
         self.labels, self.data, self.metric = torch.tensor(data.train.labels), data, data.metric
         self.run, self.in_turn, self.encode = run, in_turn, encode
-        train, val = Loader(clip, data.train, run.workers), Loader(clip, data.val, run.workers)
+        once = replace(recipe, steps=0, epochs=1, batch=CHUNK, shuffle=False)
+        plain = replace(once, augment="none")
         clip.eval()
         total = max(1, views) * len(data.train) + len(data.val)
         with torch.no_grad(), clip.exact(), run.progress.bar("features", total, "images") as advance:
 
-            def all_of(loader: Loader, chunks: Iterator[Tensor]) -> Tensor:
+            def all_of(source: Batches, n: int) -> Tensor:
                 rows: list[Tensor] = []
-                for pixels in chunks:
-                    rows.append(encode(loader.normalise(pixels)))
-                    advance(len(pixels))
+                for step in range(once.total_steps(n)):
+                    rows.append(encode(source(step).images))
+                    advance(len(rows[-1]))
                 return torch.cat(rows)
 
-            plain = [] if views else [all_of(train, (pixels for _, pixels in train.chunks(CHUNK, keep=False)))]
-            drawn = [all_of(train, self.augmented(train, recipe, view)) for view in range(views)]
-            self.train = torch.stack(plain + drawn)
-            self.val = all_of(val, (pixels for _, pixels in val.chunks(CHUNK)))
-
-    def augmented(self, loader: Loader, recipe: Recipe, view: int) -> Iterator[Tensor]:
-        """The pixels of one view of the whole split, in parts."""
-        for start in range(0, len(self.labels), CHUNK):
-            places = range(start, min(start + CHUNK, len(self.labels)))
-            yield loader.augmented(places, recipe.augment, self.run.generator(f"view-{view}", start))
+            drawn = [Batches(clip, data.train, once, run.branch(f"view-{view}")) for view in range(views)]
+            sources = drawn or [Batches(clip, data.train, plain, run)]
+            self.train = torch.stack([all_of(source, len(data.train)) for source in sources])
+            self.val = all_of(Batches(clip, data.val, plain, run), len(data.val))
 
     def rows(self, indices: list[int], step: int) -> Tensor:
         """What was kept of the images of one batch, [B, N]."""

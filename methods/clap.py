@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
-from robustbench_ft.prompts import Task
 from robustbench_ft.train import Terms, train
 
 from ._sgd import sgd, with_rate
@@ -54,7 +53,7 @@ class CLAP(Method):
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
         clip.start_from_zero_shot(data.task, self.resolved.head)
         source = Views(clip, data, run, self.resolved, self.views, clip.encode_image)
-        before = raw_head(clip, data.task) if self.start == "raw" else clip.zero_shot_head(data.task)
+        before = raw_head(clip, data) if self.start == "raw" else clip.zero_shot_head(data.task)
         clip.prototypes = prototypes = nn.Parameter(before.clone())
         clip.train_only("extra")
         logits = clip.scale.detach() * source.train @ F.normalize(before, dim=-1).T  # [V, N, K]
@@ -89,12 +88,12 @@ class CLAP(Method):
 
 
 @torch.no_grad()
-def raw_head(clip: Clip, task: Task) -> Tensor:
+def raw_head(clip: Clip, data: TrainSet) -> Tensor:
     """[K, D]: mean over templates of text embeddings that are not normalised.
 
     Raises `RbftError` for a text tower that is not causal; `start=unit` needs none.
     """
-    tokens = clip.tokenize(task.texts)
+    tokens, task = clip.tokenize(data.task.texts), data.task
     parts = [clip.encode_embedded(clip.embed(some), some.argmax(dim=-1)) for some in tokens.split(TEXTS)]
     return torch.cat(parts).float().view(len(task.classes), len(task.templates), -1).mean(dim=1)
 

@@ -50,9 +50,10 @@ class FTStrong(FT):
         "layers.npz: rates and decays of get_parameter_groups, FT-CLIP@3f9cefa; its training run needs deepspeed"
     )
     traps: ClassVar[tuple[str, ...]] = (
-        "the published 85.7 is the best epoch of the mean on the test set: the last one of the weights is 84.7 (log)",
-        "at 224 px the released model freezes its first convolution, which the paper does not say",
-        "the paper tests no shift",
+        "the published 85.7 is the mean's best epoch on the test set; its last one has 84.7, the weights themselves 84.3 "
+        "(logs/CLIP_B16.log)",
+        "the released models of 224 px freeze their first convolution (models/finetune_clip.py)",
+        "neither code nor logs hold a number on a shift",
     )
 
     layer_decay: float = 0.6  # d

@@ -1,13 +1,12 @@
 """LoRA: low-rank updates of the attention weights of both towers (CLIP-LoRA; Zanella, Ben Ayed, CVPRW 2024)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
-from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import Objective, Terms, train
 
@@ -38,7 +37,7 @@ class LoRA(Method):
     traps: ClassVar[tuple[str, ...]] = (
         "the released scaling is alpha / sqrt(r) and not LoRA's alpha / r: at r 2 the update is 1.4 times as large",
         "one template makes the head, in training and in tests: numbers are not comparable with 80 templates",
-        "published accuracies are of 16 images per class; few-shot subsets differ between machines",
+        "the released recipe is for 1 to 16 images per class, and its test accuracy is of the last step",
     )
 
     towers: Literal["both", "image", "text"] = "both"
@@ -49,7 +48,7 @@ class LoRA(Method):
     template: str = ""  # of the class names, with one {}; empty: the suite's first
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
-        task = self.one_template(data.task)
+        task = self.one_template(data).task
         clip.start_from_zero_shot(task, self.resolved.head)
         clip.train_only()
         scale = self.alpha / (math.sqrt(self.rank) if self.scaling == "sqrt" else self.rank)
@@ -69,8 +68,10 @@ class LoRA(Method):
         finally:
             merge(clip.model, beside)
 
-    def one_template(self, task: Task) -> Task:
-        return Task(task.classes, (self.template or task.templates[0],))
+    def one_template(self, data: TrainSet) -> TrainSet:
+        """The same data, with one template to name its classes."""
+        template = self.template or data.task.templates[0]
+        return replace(data, task=replace(data.task, templates=(template,)))
 
     def places(self, clip: Clip) -> list[str]:
         """Names in the model of the layers that get an update."""
@@ -79,7 +80,7 @@ class LoRA(Method):
         return [f"visual.{name}" for name in image if self.towers != "text"] + (text if self.towers != "image" else [])
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
-        tokens = clip.tokenize(self.one_template(data.task).texts)  # [K, L]
+        tokens = clip.tokenize(self.one_template(data).task.texts)  # [K, L]
 
         def loss(batch: Batch) -> Terms:
             if self.towers == "image":

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.clip import State
 from robustbench_ft.train import Pixels, Terms, backward, indices_at, train
 
 from .ft import FT
+
+State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)

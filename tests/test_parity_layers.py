@@ -240,7 +240,8 @@ def test_clap_without_its_pull_would_be_noticed() -> None:
 
 def test_the_raw_head_of_clap_is_the_zero_shot_head_before_it_is_normalised() -> None:
     clip, task = golden.model(), Task(TASK.classes, TASK.templates[:1])
-    rows = module("clap").raw_head(clip, task)
+    split = golden.split(np.zeros((1, 32, 32, 3), np.uint8))
+    rows = module("clap").raw_head(clip, TrainSet(split, split, task))
     assert torch.allclose(F.normalize(rows, dim=-1), clip.zero_shot_head(task), atol=EXACT)
     assert not torch.allclose(rows.norm(dim=-1), torch.ones(len(rows)), atol=0.01)
 
