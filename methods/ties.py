@@ -19,7 +19,7 @@ class TIES(Merge):
     Members of one task agree in sign more often than tasks do, so mostly the trimming acts.
     """
 
-    grid: ClassVar[tuple[float, ...]] = tuple(round(0.1 * k, 1) for k in range(16))  # LiNeS' configuration; and 0
+    grid: ClassVar[tuple[float, ...]] = tuple(0.25 * k for k in range(7))  # 0 to 1.5; LiNeS searches it by 0.1
     equation: ClassVar[str] = (
         "m_j = mean of the tau_kj with sign(tau_kj) = sign(sum_k tau_kj), after all but the largest `keep` of each "
         "tau_k are 0"
