@@ -436,8 +436,8 @@ SHORT = Recipe(steps=3, batch=8, lr=1e-3, weight_decay=0.1, shuffle=False, selec
 
 def fitted(name: str, **settings: Any) -> dict[str, Tensor]:
     clip = golden.model()
-    found = replay.method(name)(recipe=SHORT, **settings).fit(clip, data(), RUN)
-    model = found.use(found.default) if isinstance(found, Candidates) else found
+    found: Any = replay.method(name)(recipe=SHORT, **settings).fit(clip, data(), RUN)
+    model: Any = found.use(found.default) if isinstance(found, Candidates) else found
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
