@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustbench_ft import Batch, Clip, Method, Run, TrainSet
+from robustbench_ft import Batch, Candidates, Clip, Method, Run, TrainSet
 from robustbench_ft.recipe import R_FLYP, Recipe
 from robustbench_ft.train import Objective, Terms, train
 
@@ -31,7 +31,7 @@ class FLYP(Method):
         "the released FMoW table takes positions of the table after rows were dropped; WILDS' own index is used here",
     )
 
-    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Candidates:
         clip.train_only("image", "text", "scale")
 
         def rebuild_head() -> None:

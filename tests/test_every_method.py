@@ -64,13 +64,16 @@ def test_method_keeps_the_contract(name: str, check: str, contracts: dict[tuple[
     contracts[name, check].run()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in {"flyp", "lora", *MIXTURES}])
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if name not in {"flyp", "lora", "starft", "carot", *MIXTURES}]
+)
 def test_text_tower_and_scale_stay_as_they_were(name: str, fit: Fit, tiny_model: str) -> None:
     model, before = fit(name), load(tiny_model).state_dict()
     clip = model.use(model.default) if isinstance(model, Candidates) else model
     assert isinstance(clip, Clip)
     for key, tensor in clip.state_dict().items():
-        assert key in ("head", "bias") or key.startswith("model.visual.") or torch.equal(tensor, before[key])
+        free = key in ("head", "bias") or key.startswith("model.visual.") or not key.startswith("model.")
+        assert free or torch.equal(tensor, before[key])
 
 
 def test_flyp_moves_both_towers_and_the_scale(fit: Fit, tiny_model: str) -> None:
