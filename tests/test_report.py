@@ -13,12 +13,13 @@ from click.testing import CliRunner
 from robustbench_ft import stats
 from robustbench_ft.board import figures, ranking, svg
 from robustbench_ft.claims import shelf
+from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import compare, figure, load, report, tradeoffs
 from robustbench_ft.record import store
 from robustbench_ft.stats.intervals import Examples
 
-TRUST = {"origin": "rerun", "by": None}
+TRUST = Trust("rerun")
 
 
 def correct(root: Path, method: str, candidate: str, split: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_ft.claims.claim import FIXED
+from robustbench_ft.claims.schema import FIXED
 from robustbench_ft.stats import Estimate
 from robustbench_ft.stats import lines as stats_lines
 from robustbench_ft.stats.robustness import sigmoid
@@ -33,7 +33,7 @@ def looks(board: Board) -> dict[str, Look]:
     """Row key -> look. A method has one colour and one marker; its further rows are hollow."""
     methods = sorted({row.method for row in board.rows})
     found: dict[str, Look] = {}
-    for row in sorted(board.rows, key=lambda row: (row.result["selection"] != FIXED, row.name)):
+    for row in sorted(board.rows, key=lambda row: (row.result.selection != FIXED, row.name)):
         k = methods.index(row.method)
         first = not any(look.colour == k % len(SERIES) for look in found.values())
         found[row.key] = Look(k % len(SERIES), MARKERS[k % len(MARKERS)], not first)
@@ -49,7 +49,10 @@ def scatter(board: Board, name: str) -> str:
             look, x, y = styles[row.key], row.estimate("ID"), row.estimate("mean OOD")
             colour = SERIES[look.colour]
             if row.curve:
-                xs, ys = ([100 * point[c]["value"] for point in row.curve] for c in ("ID", "mean OOD"))
+                xs, ys = (
+                    [100 * v for v in values]
+                    for values in zip(*((p.id.value, p.mean_ood.value) for p in row.curve), strict=True)
+                )
                 svg.mark(row.key, *ax.plot(xs, ys, "-", color=colour, linewidth=1.2, marker="o", markersize=2.2))
             bars = ax.errorbar(
                 100 * x.value, 100 * y.value, _arms(y), _arms(x), fmt="none", ecolor=colour,
@@ -68,7 +71,7 @@ def scatter(board: Board, name: str) -> str:
         ax.tick_params(axis="y", labelcolor=MUTED)
         ax.grid(True)
         ax.margins(0.12)
-        bends = [(100 * p["ID"]["value"], 100 * p["mean OOD"]["value"]) for row in board.rows for p in row.curve]
+        bends = [(100 * p.id.value, 100 * p.mean_ood.value) for row in board.rows for p in row.curve]
         _label(drawn, ax, points, bends)
         return svg.text(drawn, name, f"ID accuracy against mean OOD accuracy, {board.title}")
 

@@ -37,7 +37,7 @@ class Estimate:
     df: float
     p: float  # two-sided, of the value being 0; meaningful for differences; never 0
     seeds: int  # the smaller number where two methods are compared
-    v_seed: float
+    v_seed: float | int  # of a single seed the integer 0, which files keep
     v_examples: float
     low: float
     high: float
