@@ -123,9 +123,9 @@ def test_the_scatter_shows_every_row_where_its_numbers_are(page: Any, boards: Pa
     places = page.evaluate(
         """() => {
           const found = {};
-          for (const part of document.querySelectorAll('#b0 figure:first-of-type g.series')) {
-            const mark = part.querySelectorAll('use');
-            if (mark.length === 1) found[part.dataset.row] = [+mark[0].getAttribute('x'), +mark[0].getAttribute('y')];
+          for (const part of document.querySelectorAll('#b0 figure:first-of-type g.mark')) {
+            const place = part.firstElementChild.transform.baseVal[0].matrix;
+            found[part.dataset.row] = [place.e, place.f];
           }
           return found;
         }"""

@@ -1,10 +1,8 @@
 """Build the pages of a leaderboards folder. Equal claims give equal bytes; `check` lists stale files."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,6 @@ from .page import Page
 from .table import Board, Row
 
 COMMAND = "rbft leaderboard build"
-_DRAWN = re.compile(r"<svg .*?</svg>", re.DOTALL)
-_DRAWER = re.compile(r"matplotlib [\w.+]+")
 
 
 def files(root: Path, suite: str | None = None, baseline: str | None = None) -> dict[str, str]:
@@ -64,7 +60,7 @@ def stale(root: Path, made: Mapping[str, str]) -> list[str]:
         there = _read(root / name)
         if there is None:
             lines.append(f"{name} is missing")
-        elif there != content and not _same_but_drawing(there, content):
+        elif there != content:
             lines.append(f"{name} is stale")
     known = {Path(name).stem for name in made}
     lines += [
@@ -73,17 +69,6 @@ def stale(root: Path, made: Mapping[str, str]) -> list[str]:
         if path.stem not in known and "index" in known
     ]
     return lines
-
-
-def _same_but_drawing(there: str, fresh: str) -> bool:
-    """Another matplotlib draws other bytes: then figures cannot be held against each other, everything else can."""
-    if _DRAWER.findall(there) == _DRAWER.findall(fresh):
-        return False
-    return _undrawn(there) == _undrawn(fresh)
-
-
-def _undrawn(content: str) -> str:
-    return _DRAWER.sub("", _DRAWN.sub("", content))
 
 
 def _sound(claims: Sequence[shelf.StoredClaim]) -> None:
@@ -136,7 +121,7 @@ def _index(pages: Sequence[Page], footer: Sequence[str]) -> str:
 
 
 def _maker() -> str:
-    return f"Made by `{COMMAND}`, rbft {__version__}, figures by matplotlib {version('matplotlib')}. Do not edit."
+    return f"Made by `{COMMAND}`, rbft {__version__}. Do not edit."
 
 
 def _footer(one: Page) -> list[str]:

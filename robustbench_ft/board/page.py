@@ -76,7 +76,7 @@ def render(page: Page, footer: Sequence[str]) -> str:
             (title, Markup(draw(board, f"b{k}-{kind}")))
             for kind, (title, draw) in figures.FIGURES.items()
             if figures.drawable(board, kind)
-        ]  # the only markup that is not escaped: matplotlib escapes what it is given
+        ]  # the only markup that is not escaped: `svg.text` escapes what it is given
         sections.append({
             "key": f"b{k}", "board": board, "caption": caption(board), "meaning": text.meaning(board),
             "looks": styles, "figures": drawn, "main": _main(board, f"b{k}"),

@@ -50,7 +50,7 @@ def _board(group: Sequence[StoredClaim], published: Sequence[paper.Row], baselin
     arena = arena_of([record for one in group for record in one.records], grids=False)
     notes = group[0].board
     base, why = _baseline(arena, group, baseline, notes.baseline)
-    found = compare(arena, base)
+    found = compare(arena, base, explore=False)
     curve = next((one.claim.training.config_sha256 for one in group if one.place.name in notes.curve), "")
     rows = _rows(group, found, beyond(found, curve))
     return Board(

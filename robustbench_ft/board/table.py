@@ -12,9 +12,8 @@ from robustbench_ft.claims.shelf import StoredClaim
 from robustbench_ft.compare.load import OFFICIAL, Arena
 from robustbench_ft.compare.tables import REPORTED, metric_title
 from robustbench_ft.compare.text import recipes_line, sizes_line, span
-from robustbench_ft.data import Predictions
 from robustbench_ft.metrics import ACCURACY, Column, further_columns
-from robustbench_ft.metrics.calibration import Bins, reliability
+from robustbench_ft.metrics.calibration import Bins, equal_width
 from robustbench_ft.stats import Estimate, Examples
 from robustbench_ft.stats.multiplicity import ALPHA
 from robustbench_ft.stats.ranks import RankInterval
@@ -143,7 +142,7 @@ class Row:
         """Confidence against accuracy, seeds and splits pooled."""
         chosen = zip(self.source.runs, self.result.candidates, strict=True)
         found = [run.scored[split][name] for run, name in chosen for split in splits]
-        return reliability(_pooled(found))
+        return equal_width(np.concatenate([p.confidence for p in found]), np.concatenate([p.correct for p in found]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,14 +212,6 @@ class Board:
     def underlined(self) -> str | None:
         """The best mean among the rows that are told apart from the best."""
         return next((row.key for row in self.ranked if row.key not in self.bold), None)
-
-
-def _pooled(found: Sequence[Predictions]) -> Predictions:
-    def join(name: str) -> Any:
-        return np.concatenate([getattr(p, name) for p in found])
-
-    names = ("label", "prediction", "confidence", "log_prob", "sum_sq", "top_classes", "top_probs")
-    return Predictions(ids=tuple(i for p in found for i in p.ids), **{name: join(name) for name in names})
 
 
 def recipe_groups(rows: Sequence[Row], baseline: str) -> dict[str, int]:

@@ -40,6 +40,7 @@ class Bundle:
     scored: Mapping[str, Mapping[str, Predictions]]  # split -> candidate -> predictions
     choices: Mapping[str, Mapping[str, Ints]]  # split -> every candidate -> top-1 class [n]
     digests: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str], repr=False)
+    ids: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)  # by split, in Arrow
 
     @property
     def config(self) -> CellRecord:
@@ -58,6 +59,12 @@ class Bundle:
     def any(self, split: str) -> Predictions:
         """Ids, labels and groups are the same for all candidates of a run."""
         return next(iter(self.scored[split].values()))
+
+    def arrow_ids(self, split: str) -> Any:
+        """[n] ids as Arrow has them: they are compared without making Python texts."""
+        if split not in self.ids:
+            self.ids[split] = pa.array(self.any(split).ids)
+        return self.ids[split]
 
     def cluster_name(self, split: str) -> str | None:
         """The group column of examples that come together on a split, or a view of it; None: they come alone."""
@@ -152,7 +159,7 @@ def read(folder: Path) -> Bundle:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read(use_threads=False)
-        bundle = Bundle(content, typed, *_parts(table, split_names(typed.summary)))
+        bundle = _bundle(content, typed, table)
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise RbftError(f"cannot read {path}: {first}; restore the file") from error
@@ -162,25 +169,27 @@ def read(folder: Path) -> Bundle:
     return bundle
 
 
-def _parts(table: Any, splits: Sequence[str]) -> tuple[dict[str, dict[str, Predictions]], dict[str, dict[str, Ints]]]:
-    """(scored, choices) of a bundle from its table."""
-    names = table["split"].to_numpy()
+def _bundle(record: Json, typed: RunRecord, table: Any) -> Bundle:
+    """Cut the table into splits. Raises `ValueError` with what is wrong with it."""
+    named = table["split"].combine_chunks().dictionary_encode()  # codes: texts are slow to compare, row by row
+    codes = dict(zip(named.dictionary.to_pylist(), range(len(named.dictionary)), strict=True))
+    code = np.from_dlpack(named.indices)
     candidates = [name.partition(":")[2] for name in table.column_names if name.startswith("prediction:")]
     kept = [name for name in candidates if f"confidence:{name}" in table.column_names]
     scored: dict[str, dict[str, Predictions]] = {}
     choices: dict[str, dict[str, Ints]] = {}
-    rows = 0
-    for split in splits:
-        part = _rows_of(table, names == split)
+    ids: dict[str, Any] = {}
+    for split in split_names(typed.summary):
+        part = _rows_of(table, code == codes.get(split, -1))
         if not len(part) or not kept:
             raise ValueError(f"split '{split}' has no {'candidate with probabilities' if len(part) else 'rows'}")
-        rows += len(part)
+        ids[split] = part["id"].combine_chunks()
         choices[split] = {name: _ints(part, f"prediction:{name}") for name in candidates}
         shared = _shared(part, split)
         scored[split] = {name: _predictions(part, name, choices[split][name], **shared) for name in kept}
-    if len(table) != rows:
+    if len(table) != sum(map(len, ids.values())):
         raise ValueError("it holds rows of other splits")
-    return scored, choices
+    return Bundle(record, typed, scored, choices, ids=ids)
 
 
 def _rows_of(table: Any, chosen: NDArray[np.bool_]) -> Any:
@@ -194,14 +203,14 @@ def _rows_of(table: Any, chosen: NDArray[np.bool_]) -> Any:
 def _shared(part: Any, split: str) -> dict[str, Any]:
     """Ids, labels and groups of a split: the same for all candidates."""
     ids = tuple(part["id"].to_pylist())
-    if len(set(ids)) != len(ids):
-        raise ValueError(f"split '{split}' names an example id twice")
+    if None in ids or len(set(ids)) != len(ids):
+        raise ValueError(f"split '{split}' {'lacks an example id' if None in ids else 'names an example id twice'}")
     groups = [name for name in part.column_names if name.startswith("group:") and part[name].null_count == 0]
     return {"ids": ids, "label": _ints(part, "label"), "groups": {name[6:]: _ints(part, name) for name in groups}}
 
 
 def _predictions(part: Any, candidate: str, choice: Ints, **shared: Any) -> Predictions:
-    confidence, log_prob, sum_sq = (part[f"{score}:{candidate}"].to_numpy().astype(np.float32) for score in SCORES)
+    confidence, log_prob, sum_sq = (_values(part, f"{score}:{candidate}").astype(np.float32) for score in SCORES)
     return Predictions(
         prediction=choice, confidence=confidence, log_prob=log_prob, sum_sq=sum_sq, top_classes=choice[:, None],
         top_probs=confidence[:, None], **shared,
@@ -238,16 +247,16 @@ class PublishedRun(Record):
         return candidate in self.bundle.choices.get(split, {})
 
     def columns(self, candidate: str, split: str, names: Sequence[str]) -> Mapping[str, Any]:
-        """Arrow columns [n]; an alpha that no row needs was stored without probabilities."""
+        """Columns [n], ids in Arrow; an alpha that no row needs was stored without probabilities."""
         shown, choice = self.bundle.any(split), self.bundle.choices[split][candidate]
         scored = self.bundle.scored[split].get(candidate)
-        found: dict[str, Any] = {"id": shown.ids, "label": shown.label, "prediction": choice}
+        found: dict[str, Any] = {"id": self.bundle.arrow_ids(split), "label": shown.label, "prediction": choice}
         found |= {"correct": choice == shown.label} | {f"group:{name}": v for name, v in shown.groups.items()}
         found |= {score: getattr(scored, score) for score in SCORES} if scored else {}
         absent = [name for name in names if name not in found and name != "confidence"]
         if absent:
             raise RbftError(f"{self.folder} keeps no {', '.join(absent)} of candidate '{candidate}' on '{split}'")
-        return {name: pa.array(found[name]) for name in names if name in found}
+        return {name: found[name] for name in names if name in found}
 
     def predictions(self, candidate: str, split: str) -> Predictions:
         found = self.bundle.scored.get(split, {}).get(candidate)
@@ -257,7 +266,14 @@ class PublishedRun(Record):
 
 
 def _ints(part: Any, name: str) -> Ints:
-    return part[name].to_numpy().astype(np.int64)
+    return _values(part, name).astype(np.int64)
+
+
+def _values(part: Any, name: str) -> NDArray[Any]:
+    column = part[name].combine_chunks()
+    if column.null_count:
+        raise ValueError(f"column '{name}' has empty cells")
+    return np.from_dlpack(column)  # `to_numpy` would import pandas, which takes longer than reading a claim
 
 
 def _resolution(folder: Path) -> int | None:
