@@ -86,13 +86,13 @@ def shifts(board: Board, name: str) -> str:
     columns, across, rows = ("ID", *board.shifts), 3, board.rows
     names = [_short(row.name) for row in rows]
     left = 8 + max(svg.width_of(words, svg.SMALL) for words in names)
-    step, tall = (WIDTH - left) / across, 12.5 * len(rows)
+    step, tall = (WIDTH + 8 - left) / across, 12.5 * len(rows)
     most = min(100.0, 100 * max(row.estimate(column).high for row in rows for column in columns) + 2)
     down = -(-len(columns) // across)
     parts: list[str] = []
     for k, column in enumerate(columns):
         top, x = 16 + (k // across) * (tall + 22), left + (k % across) * step
-        panel = _panel((x, top, x + step - 10, top + tall), (0.0, most), (len(rows) - 0.5, -0.5))
+        panel = _panel((x, top, x + step - 16, top + tall), (0.0, most), (len(rows) - 0.5, -0.5))
         lowest = k + across >= len(columns)
         parts += [*panel.grid_x(panel.x.ticks(3), lowest), panel.title(board.title_of(column))]
         parts += panel.names_y(names) if k % across == 0 else []
