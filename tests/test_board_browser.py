@@ -11,6 +11,7 @@ import pytest
 
 from robustbench_ft.board import build
 from robustbench_ft.claims import shelf
+from robustbench_ft.claims.schema import Trust
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -25,7 +26,7 @@ def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browser")
     runs = made.write(root / "runs", made.World(skills={name: made.SKILLS[name] for name in NAMES}, n=150))
     made.write(root / "runs", made.World(skills={"ft": (1.0, 0.4)}, n=150, lr=1e-5, seeds=(0,)))
-    shelf.add([runs], root / "boards", {"origin": "rerun"})
+    shelf.add([runs], root / "boards", Trust("rerun"))
     build.write(root / "boards", build.files(root / "boards"))
     return root / "boards"
 
@@ -122,9 +123,9 @@ def test_the_scatter_shows_every_row_where_its_numbers_are(page: Any, boards: Pa
     places = page.evaluate(
         """() => {
           const found = {};
-          for (const part of document.querySelectorAll('#b0 figure:first-of-type g.series')) {
-            const mark = part.querySelectorAll('use');
-            if (mark.length === 1) found[part.dataset.row] = [+mark[0].getAttribute('x'), +mark[0].getAttribute('y')];
+          for (const part of document.querySelectorAll('#b0 figure:first-of-type g.mark')) {
+            const place = part.firstElementChild.transform.baseVal[0].matrix;
+            found[part.dataset.row] = [place.e, place.f];
           }
           return found;
         }"""

@@ -15,13 +15,14 @@ from click.testing import CliRunner, Result
 
 from robustbench_ft import metrics, stats
 from robustbench_ft.claims import audit, bundle, claim, shelf
-from robustbench_ft.claims.shelf import Stored
+from robustbench_ft.claims.schema import Trust
+from robustbench_ft.claims.shelf import StoredClaim
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare.rows import by_oracle, by_validation
 from robustbench_ft.record import store
 from robustbench_ft.stats import Examples
 
-TRUST = {"origin": "rerun", "by": None}
+TRUST = Trust("rerun")
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft")}
 WORLD = made.World(skills=METHODS, n=60)
 
@@ -48,7 +49,7 @@ def rbft(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-def one(root: Path, method: str = "ft") -> Stored:
+def one(root: Path, method: str = "ft") -> StoredClaim:
     return next(found for found in shelf.find(root) if found.place.name.rpartition("-")[0] == method)
 
 
@@ -58,7 +59,7 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def edit_predictions(stored: Stored, seed: int, column: str, split: str, change: Callable[[Any], None]) -> Path:
+def edit_predictions(stored: StoredClaim, seed: int, column: str, split: str, change: Callable[[Any], None]) -> Path:
     """Change one column of one split, in place."""
     path = stored.root / stored.place.run(seed) / bundle.PREDICTIONS
     table = pq.read_table(path)
@@ -73,44 +74,44 @@ def edit_predictions(stored: Stored, seed: int, column: str, split: str, change:
     return path
 
 
-def problems(stored: Stored) -> str:
-    return "\n".join(audit.audit(Stored(stored.root, stored.place)))
+def problems(stored: StoredClaim) -> str:
+    return "\n".join(audit.audit(StoredClaim(stored.root, stored.place)))
 
 
 def test_a_claim_holds_and_says_what_the_records_say(root: Path, records: Path) -> None:
     assert not any(audit.audit_all(root).values())
     record = next(r for r in store.find_records([records]) if r.cell["method"] == "ft" and r.seed == 1)
-    told = one(root).content["results"]["rows"][0]
-    assert told["per_seed"]["accuracy"]["sketch"][1] == record.metrics["candidates"]["final"]["sketch"]["accuracy"]
-    assert told["per_seed"]["nll"]["ID"][1] == pytest.approx(record.metrics["candidates"]["final"]["test"]["nll"])
-    assert all(isinstance(value, float) for value in told["mean"]["ece"].values())
+    told = one(root).claim.results.rows[0]
+    assert told.per_seed["accuracy"]["sketch"][1] == record.metrics["candidates"]["final"]["sketch"]["accuracy"]
+    assert told.per_seed["nll"]["ID"][1] == pytest.approx(record.metrics["candidates"]["final"]["test"]["nll"])
+    assert all(isinstance(value, float) for value in told.mean["ece"].values())
 
 
 def test_the_interval_is_the_two_way_one_over_seeds_and_examples(root: Path, records: Path) -> None:
     found = [r for r in store.find_records([records]) if r.cell["method"] == "ft"]
     sets = [np.stack([r.predictions("final", split).correct for r in found]).astype(float) for split in made.SHIFTS]
-    told = one(root).content["results"]["rows"][0]["estimates"]["accuracy"]["mean OOD"]
-    assert told["half_width"] == pytest.approx(stats.mean(sets).half_width)
-    assert told["seeds"] == 3
+    told = one(root).claim.results.rows[0].estimates["accuracy"]["mean OOD"]
+    assert told.half_width == pytest.approx(stats.mean(sets).half_width)
+    assert told.seeds == 3
 
 
 def test_where_examples_come_together_the_interval_is_over_clusters(tmp_path: Path) -> None:
     world = made.World(skills={"ft": (1.0, 0.0), "lipsum": (0.9, 0.2)}, n=60, cluster=6)
     shelf.add([made.write(tmp_path / "runs", world)], tmp_path / "boards", TRUST)
     stored = one(tmp_path / "boards")
-    told = stored.content["results"]["rows"][0]["estimates"]["accuracy"]["sketch"]
+    told = stored.claim.results.rows[0].estimates["accuracy"]["sketch"]
     found = [r for r in store.find_records([tmp_path / "runs"]) if r.cell["method"] == "ft"]
     scores = np.stack([r.predictions("final", "sketch").correct for r in found])
-    assert told["half_width"] == pytest.approx(stats.mean([Examples(scores, np.arange(60) // 6)]).half_width)
-    assert told["half_width"] != pytest.approx(stats.mean([Examples(scores)]).half_width)
-    assert stored.content["data"]["splits"]["sketch"]["clusters"] == "camera"
+    assert told.half_width == pytest.approx(stats.mean([Examples(scores, np.arange(60) // 6)]).half_width)
+    assert told.half_width != pytest.approx(stats.mean([Examples(scores)]).half_width)
+    assert stored.claim.data.splits["sketch"].clusters == "camera"
     assert not problems(stored)
 
 
 def test_a_family_has_a_fixed_row_a_chosen_row_and_its_curve(root: Path) -> None:
-    content = one(root, "wise-ft").content
-    assert [row["selection"] for row in content["results"]["rows"]] == ["fixed", "id_val", "oracle"]
-    assert [point["alpha"] for point in content["results"]["curve"]] == list(made.ALPHAS)
+    results = one(root, "wise-ft").claim.results
+    assert [row.selection for row in results.rows] == ["fixed", "id_val", "oracle"]
+    assert [point.alpha for point in results.curve] == list(made.ALPHAS)
     run = one(root, "wise-ft").runs[0]
     assert len(run.choices["test"]) == 11
     assert set(run.scored["test"]) == {
@@ -298,14 +299,14 @@ def test_verify_names_the_claim_and_exits_with_2(root: Path) -> None:
     edit_predictions(one(root), 1, "prediction:final", "sketch", flip)
     done = rbft("leaderboard", "verify", "--root", root)
     assert done.exit_code == 2
-    assert f"rbft: {one(root).place.claim}: seed 1, split 'sketch': predictions changed" in done.output
+    assert f"rbft: {one(root).place.file}: seed 1, split 'sketch': predictions changed" in done.output
     assert "2 of 3 claims hold" in done.output
 
 
 def test_a_mark_says_how_far_a_claim_was_verified(root: Path) -> None:
     assert rbft("leaderboard", "verify", "--root", root, "--mark", "A. Keeper").exit_code == 0
-    assert one(root).content["trust"]["verified"] == "metrics"
-    assert one(root).content["trust"]["verified_by"] == "A. Keeper"
+    assert one(root).claim.trust.verified == "metrics"
+    assert one(root).claim.trust.verified_by == "A. Keeper"
     assert not problems(one(root))
 
 
@@ -371,7 +372,7 @@ def test_models_in_folders_are_known_by_their_hash_not_by_a_path(tmp_path: Path)
     edit(cell, local)
     shelf.add([record], tmp_path / "boards", TRUST)
     stored = shelf.find(tmp_path / "boards")[0]
-    assert stored.content["identity"]["model"] == "local-dir:clip"
+    assert stored.claim.identity.model == "local-dir:clip"
     assert "/home/" not in "".join(p.read_text() for p in (tmp_path / "boards").rglob("*.json"))
     assert not audit.audit(stored)
 

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from robustbench_ft.board import build, ranking
 from robustbench_ft.board import text as board_text
 from robustbench_ft.claims import shelf
+from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 
-TRUST = {"origin": "rerun", "by": None}
+TRUST = Trust("rerun")
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
 
 
@@ -33,7 +34,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     boards = root / "boards"
     made.write(root / "runs", made.World(skills=METHODS, n=120))
     claims = shelf.add([root / "runs"], boards, TRUST)
-    stored = {one.content["identity"]["method"]: one.place.name for one in claims}
+    stored = {one.claim.identity.method: one.place.name for one in claims}
     text = f'[embedded]\nbaseline = "{stored["ft"]}"\ncurve = "{stored["wise-ft"]}"\n'
     (boards / "shapes-v1" / shelf.BOARD).write_text(text)
     return root
@@ -48,7 +49,7 @@ def keepers(kept: Path, tmp_path: Path) -> Path:
 def stranger(boards: Path, **options: Any) -> None:
     """An ft that is better on shifts, with two more seeds than anybody else."""
     world = made.World(skills={"ft": (1.9, 0.8)}, n=120, changed={"steps": 20}, seeds=(0, 1, 2, 3, 4), **options)
-    shelf.add([made.write(boards.parent / "strangers", world)], boards, {"origin": "submitted", "by": "A stranger"})
+    shelf.add([made.write(boards.parent / "strangers", world)], boards, Trust("submitted", "A stranger"))
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["board.toml", "no board.toml"])
@@ -108,7 +109,7 @@ def test_a_wrong_board_toml_is_one_line(keepers: Path, content: str, says: str |
 # -- claims of older versions -----------------------------------------------------------------------------------------
 
 
-def older(one: shelf.Stored) -> None:
+def older(one: shelf.StoredClaim) -> None:
     content = json.loads(one.path.read_text())
     content["schema"] = 1
     content["training"]["selection"] = "ID validation"
@@ -147,7 +148,7 @@ def test_building_reads_each_parquet_file_once(keepers: Path, monkeypatch: pytes
         read.append(path)
         return original(path, *args, **options)
 
-    original = bundle.pq.read_table
-    monkeypatch.setattr(bundle.pq, "read_table", counted)
+    original = bundle.pq.ParquetFile
+    monkeypatch.setattr(bundle.pq, "ParquetFile", counted)
     build.files(keepers)
     assert len(read) == len(set(read)) == 10

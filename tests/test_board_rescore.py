@@ -37,7 +37,7 @@ def test_weights_and_data_confirm_a_claim(ran: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.output.count("0 of 80 images get another class") == 4  # two methods, two seeds; four splits
     assert "2 of 2 claims hold (rescored)" in done.output
-    assert shelf.find(ran / "boards")[0].content["trust"]["verified"] == "rescored"
+    assert shelf.find(ran / "boards")[0].claim.trust.verified == "rescored"
 
 
 def test_weights_of_another_run_are_found_out(ran: Path) -> None:

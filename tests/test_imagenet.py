@@ -18,6 +18,7 @@ from robustbench_ft import clip as clips
 from robustbench_ft import model_ref, registry, suite_ref
 from robustbench_ft.checks import check_suite
 from robustbench_ft.claims import shelf
+from robustbench_ft.claims.schema import Trust
 from robustbench_ft.compare import report
 from robustbench_ft.data import Split
 from robustbench_ft.errors import MissingDataError, RbftError
@@ -323,7 +324,7 @@ def test_effective_robustness_is_shown_where_a_line_explains_enough(runs: Path, 
     assert shown == {row: {"v2", "r", "sketch"} for row in ("ft (batch=8, steps=2)", "lipsum (batch=8, steps=2)")}
     assert found["lines"]["r"][0]["identity"] == "test@r-classes"
     boards = tmp_path / "boards"
-    shelf.add([runs], boards, {"origin": "rerun"})
+    shelf.add([runs], boards, Trust("rerun"))
     assert invoke(f"leaderboard build --root {boards}", tmp_path).exit_code == 0
     assert "points above the line" in (boards / "site" / "imagenet-v1.html").read_text()
 
@@ -341,4 +342,4 @@ def test_partial_data_are_marked(base: Path, model: str, tmp_path: Path, monkeyp
     assert record.cell["partial"] is True
     assert record.env["data"]["a"]["partial"] == ["split 'a' has 200 images, its card says 201"]
     with pytest.raises(RbftError, match="was run with --allow-partial; a claim needs the whole data set"):
-        shelf.add([tmp_path / "out"], tmp_path / "boards", {"origin": "rerun"})
+        shelf.add([tmp_path / "out"], tmp_path / "boards", Trust("rerun"))

@@ -12,6 +12,7 @@ from spaced import WARM, Spaced
 
 from robustbench_ft import metrics
 from robustbench_ft.claims import audit, bundle, shelf
+from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import report
 from robustbench_ft.data import Predictions
@@ -134,12 +135,12 @@ def test_reports_show_them_beside_the_table(records: list[store.Record], runs: P
 
 
 def test_boards_hold_and_verify_them(records: list[store.Record], runs: Path, tmp_path: Path) -> None:
-    made = shelf.add([runs], tmp_path, {"origin": "rerun"})
+    made = shelf.add([runs], tmp_path, Trust("rerun"))
     assert not any(audit.audit_all(tmp_path).values())
-    results = made[-1].content["results"]
-    assert results["columns"]["noisy"] == ["noisy"]
-    assert results["columns"]["dim@3-way"] == ["dim@3-way"]
-    assert results["columns"]["mean OOD"] == ["dim"]
+    results = made[-1].claim.results
+    assert results.columns["noisy"] == ["noisy"]
+    assert results.columns["dim@3-way"] == ["dim@3-way"]
+    assert results.columns["mean OOD"] == ["dim"]
     from robustbench_ft.images.roots import Roots
 
     assert not any(audit.audit_all(tmp_path, data=Roots()).values())  # ids and labels of every view, from the suite
@@ -185,5 +186,5 @@ def test_partial_data_are_refused_marked_and_barred(
     assert record.env["data"]["dim"]["partial"] == ["split 'dim' has 30 images, its card says 31"]
     assert "(partial data: no claim)" in report.tables([record])[0].title
     with pytest.raises(RbftError, match="was run with --allow-partial; a claim needs the whole data set"):
-        shelf.add([tmp_path / "runs"], tmp_path / "boards", {"origin": "rerun"})
+        shelf.add([tmp_path / "runs"], tmp_path / "boards", Trust("rerun"))
     assert not (tmp_path / "boards").exists()

@@ -17,7 +17,8 @@ from click.testing import CliRunner
 from robustbench_ft import metrics, plan, stats
 from robustbench_ft.board import ranking
 from robustbench_ft.board import text as board_text
-from robustbench_ft.claims import claim, shelf
+from robustbench_ft.claims import shelf
+from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import compare, load, report, tables, two_runs
 from robustbench_ft.compare.rows import settings
@@ -26,7 +27,7 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.record import store
 from robustbench_ft.record.summary import read_cell
 
-TRUST = {"origin": "rerun", "by": None}
+TRUST = Trust("rerun")
 loading: Any = import_module("robustbench_ft.compare.load")  # the package has a function of this name
 METHODS = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
 GROUPS = {"drawn": ("clipart", "sketch")}
@@ -208,7 +209,7 @@ def test_of_equal_candidates_the_smallest_alpha_is_chosen_by_every_presenter(tmp
     row = next(row for row in told["rows"] if "by ID val" in row["name"])
     assert row["candidates"] == ["alpha-0.3"] * 3
     (one,) = [c for c in shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST) if c.place.name[:4] == "wise"]
-    assert one.content["results"]["rows"][1]["candidates"] == ["alpha-0.3"] * 3
+    assert one.claim.results.rows[1].candidates == ["alpha-0.3"] * 3
 
 
 def perfect(found: Any) -> Any:
@@ -278,14 +279,14 @@ def test_selection_on_reported_images_is_named(presenter: str, tmp_path: Path) -
     assert "selected on images that the table reports" in text
     assert "ID val" not in text
     one = next(one for one in stored if one.place.name.startswith("wise"))
-    assert one.content["training"]["selection"] == "checkpoint by the reported ID set"
-    assert [row["selection"] for row in one.content["results"]["rows"]] == ["fixed", "reported_id", "oracle"]
+    assert one.claim.training.selection == "checkpoint by the reported ID set"
+    assert [row.selection for row in one.claim.results.rows] == ["fixed", "reported_id", "oracle"]
 
 
 def test_the_last_checkpoint_is_not_called_validated(tmp_path: Path) -> None:
     made.write(tmp_path / "runs", made.World(skills={"ft": METHODS["ft"]}, n=30, changed={"select": "last"}))
     (one,) = shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
-    assert one.content["training"]["selection"] == "last checkpoint"
+    assert one.claim.training.selection == "last checkpoint"
 
 
 def test_few_images_are_said(tmp_path: Path) -> None:
@@ -355,10 +356,10 @@ def test_diff_names_classes_where_a_run_tells_them(tmp_path: Path) -> None:
 
 def test_claims_say_which_numbers_are_official(told: dict[str, Any]) -> None:
     for one in shelf.find(told["boards"]):
-        by_metric = one.content["results"]["rows"][0]["estimates"]
+        by_metric = one.claim.results.rows[0].estimates
         assert ("official" in by_metric) == ("official" in told["board"]["rows"][0])
         if "official" in by_metric:
-            value = by_metric["official"]["mean OOD"]["value"]
+            value = by_metric["official"]["mean OOD"].value
             assert math.isfinite(value)
-            assert value != by_metric["accuracy"]["mean OOD"]["value"]
-    assert claim.SCHEMA == 2
+            assert value != by_metric["accuracy"]["mean OOD"].value
+        assert one.claim.schema == 2

@@ -1,9 +1,11 @@
 """Reports and boards against the stored predictions: clusters, paired seeds, frontiers, reference curves, pictures."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import made
 import numpy as np
@@ -11,14 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from robustbench_ft import stats
-from robustbench_ft.board import figures, ranking, svg
+from robustbench_ft.board import figures, ranking
 from robustbench_ft.claims import shelf
+from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import compare, figure, load, report, tradeoffs
 from robustbench_ft.record import store
 from robustbench_ft.stats.intervals import Examples
 
-TRUST = {"origin": "rerun", "by": None}
+TRUST = Trust("rerun")
 
 
 def correct(root: Path, method: str, candidate: str, split: str) -> Any:
@@ -136,19 +139,6 @@ def segments(axes: Any) -> set[tuple[float, ...]]:
     return {tuple(np.round(np.ravel(line), 6).tolist()) for line in found}
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """Figures that are drawn, kept open."""
-    from matplotlib import pyplot as plt
-
-    kept: list[Any] = []
-    close = plt.close
-    monkeypatch.setattr(plt, "close", kept.append)
-    yield kept
-    for one in kept:
-        close(one)
-
-
 def test_the_scatter_of_a_report_draws_intervals(derived: Path, tmp_path: Path) -> None:
     (table,) = report.tables(store.find_records([derived / "runs"]))
     figure.scatter(table, tmp_path / "scatter.png")
@@ -164,21 +154,40 @@ def test_the_scatter_of_a_report_draws_intervals(derived: Path, tmp_path: Path) 
             assert across in bars
 
 
-def test_the_figures_of_a_board_draw_intervals(
-    derived: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def parts_of(drawing: str, kind: str) -> list[tuple[str, list[list[tuple[float, float]]]]]:
+    """(row, points of each of its lines) of every part of this kind, in the order of drawing."""
+    groups = [group for group in ElementTree.fromstring(drawing).iter("g") if kind in group.attrib["class"].split()]
+    return [(group.attrib["data-row"], [_points(path.attrib["d"]) for path in group.iter("path")]) for group in groups]
+
+
+def _points(path: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"([-\d.]+) ([-\d.]+)", path)]
+
+
+def assert_straight(pairs: Sequence[tuple[float, float]]) -> None:
+    """Places [points] are one straight map of numbers, up to the two decimals that are drawn."""
+    numbers, places = np.array(pairs).T
+    fitted = np.polyval(np.polyfit(numbers, places, 1), numbers)
+    assert np.abs(fitted - places).max() < 0.02
+    assert np.ptp(places) > 20
+
+
+def test_the_figures_of_a_board_draw_intervals(derived: Path) -> None:
     (board,) = ranking.boards(shelf.find(derived / "boards"))
-    monkeypatch.setattr(svg, "text", lambda *_: "")
-    figures.scatter(board, "s")
-    figures.shifts(board, "t")
-    scatter, shifts = drawn
-    bars = segments(scatter.axes[0])
-    for place, row in enumerate(board.rows):
-        x, y = row.estimate("ID"), row.estimate("mean OOD")
-        at = round(100 * x.value, 6)
-        assert (at, round(100 * y.low, 6), at, round(100 * y.high, 6)) in bars, row.name
-        level = round(100 * y.value, 6)
-        assert (round(100 * x.low, 6), level, round(100 * x.high, 6), level) in bars, row.name
-        for axes, column in zip(shifts.axes, ("ID", *board.shifts), strict=False):
-            found = row.estimate(column)
-            assert (round(100 * found.low, 6), place, round(100 * found.high, 6), place) in segments(axes), column
+    rows = {row.key: row for row in board.rows}
+    drawn = parts_of(figures.scatter(board, "s"), "intervals")
+    assert [key for key, _ in drawn] == list(rows)
+    across, along = list[tuple[float, float]](), list[tuple[float, float]]()
+    for key, (first, second) in drawn:
+        x, y = rows[key].estimate("ID"), rows[key].estimate("mean OOD")
+        across += [(x.low, first[0][0]), (x.high, first[1][0]), (x.value, second[0][0])]
+        along += [(y.low, second[0][1]), (y.high, second[1][1]), (y.value, first[0][1])]
+    assert_straight(across)
+    assert_straight(along)
+    bars = parts_of(figures.shifts(board, "t"), "bar")
+    columns = [column for column in ("ID", *board.shifts) for _ in rows]
+    assert [key for key, _ in bars] == [*rows] * (1 + len(board.shifts))
+    for column in ("ID", *board.shifts):
+        mine = [bar for bar, other in zip(bars, columns, strict=True) if other == column]
+        ends = [(rows[key].estimate(column), line) for key, (line,) in mine]
+        assert_straight([pair for e, line in ends for pair in ((e.low, line[0][0]), (e.high, line[1][0]))])

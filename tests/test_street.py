@@ -41,7 +41,7 @@ COURTS = {
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
     ),
-    "claims": ("bundle", "claim", "shelf", "audit", "rescore"),
+    "claims": ("schema", "bundle", "claim", "shelf", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
     "bench": ("step", "loader"),

@@ -1,10 +1,8 @@
 """Build the pages of a leaderboards folder. Equal claims give equal bytes; `check` lists stale files."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from robustbench_ft.compare.load import OFFICIAL
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY
 from robustbench_ft.record.store import Json, write_bytes
+from robustbench_ft.stats import Estimate
 from robustbench_ft.suite import Suite
 
 from . import page, paper, ranking, text
@@ -21,8 +20,6 @@ from .page import Page
 from .table import Board, Row
 
 COMMAND = "rbft leaderboard build"
-_DRAWN = re.compile(r"<svg .*?</svg>", re.DOTALL)
-_DRAWER = re.compile(r"matplotlib [\w.+]+")
 
 
 def files(root: Path, suite: str | None = None, baseline: str | None = None) -> dict[str, str]:
@@ -63,7 +60,7 @@ def stale(root: Path, made: Mapping[str, str]) -> list[str]:
         there = _read(root / name)
         if there is None:
             lines.append(f"{name} is missing")
-        elif there != content and not _same_but_drawing(there, content):
+        elif there != content:
             lines.append(f"{name} is stale")
     known = {Path(name).stem for name in made}
     lines += [
@@ -74,28 +71,17 @@ def stale(root: Path, made: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _same_but_drawing(there: str, fresh: str) -> bool:
-    """Another matplotlib draws other bytes: then figures cannot be held against each other, everything else can."""
-    if _DRAWER.findall(there) == _DRAWER.findall(fresh):
-        return False
-    return _undrawn(there) == _undrawn(fresh)
-
-
-def _undrawn(content: str) -> str:
-    return _DRAWER.sub("", _DRAWN.sub("", content))
-
-
-def _sound(claims: Sequence[shelf.Stored]) -> None:
+def _sound(claims: Sequence[shelf.StoredClaim]) -> None:
     for one in claims:
         problems = audit.audit(one)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise RbftError(f"{one.place.claim}: {problems[0]}{more}; see `rbft leaderboard verify`")
+            raise RbftError(f"{one.place.file}: {problems[0]}{more}; see `rbft leaderboard verify`")
     shelf.check_boards(claims)
 
 
 def _pages(
-    claims: Sequence[shelf.Stored], published: Sequence[paper.Row], baseline: str | None, suite: str | None
+    claims: Sequence[shelf.StoredClaim], published: Sequence[paper.Row], baseline: str | None, suite: str | None
 ) -> list[Page]:
     boards = ranking.boards(claims, published, baseline)
     pages: dict[tuple[str, int], Page] = {}
@@ -135,14 +121,14 @@ def _index(pages: Sequence[Page], footer: Sequence[str]) -> str:
 
 
 def _maker() -> str:
-    return f"Made by `{COMMAND}`, rbft {__version__}, figures by matplotlib {version('matplotlib')}. Do not edit."
+    return f"Made by `{COMMAND}`, rbft {__version__}. Do not edit."
 
 
 def _footer(one: Page) -> list[str]:
     lines = [_maker()]
-    claims = {row.source.place.claim.as_posix(): row.source for board in one.boards for row in board.rows}
+    claims = {row.source.place.file.as_posix(): row.source for board in one.boards for row in board.rows}
     for name, source in sorted(claims.items()):
-        lines.append(f"{name} sha256 {claim.digest(source.content)[:16]}")
+        lines.append(f"{name} sha256 {claim.digest(source.raw)[:16]}")
     if one.paper:
         lines.append(f"Rows from papers: {paper.FILE}")
     return lines
@@ -157,16 +143,25 @@ def _plain(board: Board) -> Json:
 
 
 def _row(row: Row) -> Json:
+    cost, found = row.cost, row.result.estimates
     return {
-        "name": row.name, "method": row.method, "claim": row.source.place.claim.as_posix(), "seeds": row.seeds,
+        "name": row.name, "method": row.method, "claim": row.source.place.file.as_posix(), "seeds": row.seeds,
         "ranked": row.ranked, "letters": row.letters, "rank": asdict(row.rank) if row.rank else None,
         "against_baseline": asdict(row.against) if row.against else None, "p_adjusted": row.p_adjusted,
         "gain_at_equal_id": asdict(row.gain) if row.gain else None,
         "effective_robustness": {name: asdict(found) for name, found in (row.effective or {}).items()},
         "recipe": row.recipe or None, "transductive": row.transductive, "also": row.also,
-        **{name: row.result["estimates"][name] for name in (ACCURACY, OFFICIAL) if name in row.result["estimates"]},
-        "cost": {key: row.cost(key) for _, key, _ in text.COSTS},
+        **{name: _estimates(found[name]) for name in (ACCURACY, OFFICIAL) if name in found},
+        "cost": {
+            "fit_seconds": cost.fit, "fit_images_per_second": cost.fit_rate,
+            "evaluate_images_per_second": cost.evaluation_rate, "peak_memory_mib": cost.memory,
+            "trained_parameters": cost.parameters,
+        },
     }  # fmt: skip
+
+
+def _estimates(found: Mapping[str, Estimate]) -> Json:
+    return {column: estimate.written() for column, estimate in found.items()}
 
 
 def _rounded(value: Any) -> Any:

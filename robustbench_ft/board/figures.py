@@ -1,22 +1,19 @@
 """The pictures of a board: what the tables say, for the eye. Every number in them is in a table too."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from robustbench_ft.claims.claim import FIXED
-from robustbench_ft.stats import Estimate
+from robustbench_ft.claims.schema import FIXED
 from robustbench_ft.stats import lines as stats_lines
 from robustbench_ft.stats.robustness import sigmoid
 
 from . import paper, svg
-from .svg import INK, MUTED, PAPER, SERIES
-from .table import Board
+from .svg import INK, MARKERS, MUTED, SERIES, Panel, Scale
+from .table import Board, Row
 
 WIDTH = 400.0  # points; shown wider or narrower, with its letters
-MARKERS = "osD^vPX*<>"
 MANY = 28  # labels: more would hide the points
 
 
@@ -33,7 +30,7 @@ def looks(board: Board) -> dict[str, Look]:
     """Row key -> look. A method has one colour and one marker; its further rows are hollow."""
     methods = sorted({row.method for row in board.rows})
     found: dict[str, Look] = {}
-    for row in sorted(board.rows, key=lambda row: (row.result["selection"] != FIXED, row.name)):
+    for row in sorted(board.rows, key=lambda row: (row.result.selection != FIXED, row.name)):
         k = methods.index(row.method)
         first = not any(look.colour == k % len(SERIES) for look in found.values())
         found[row.key] = Look(k % len(SERIES), MARKERS[k % len(MARKERS)], not first)
@@ -42,193 +39,175 @@ def looks(board: Board) -> dict[str, Look]:
 
 def scatter(board: Board, name: str) -> str:
     """ID against mean OOD accuracy with 95 % intervals, and the curves of families through their alphas."""
-    with svg.figure(WIDTH, 300) as (drawn, axes):
-        ax = axes[0, 0]
-        styles, points = looks(board), list[tuple[str, str, float, float]]()
-        for row in board.rows:
-            look, x, y = styles[row.key], row.estimate("ID"), row.estimate("mean OOD")
-            colour = SERIES[look.colour]
-            if row.curve:
-                xs, ys = ([100 * point[c]["value"] for point in row.curve] for c in ("ID", "mean OOD"))
-                svg.mark(row.key, *ax.plot(xs, ys, "-", color=colour, linewidth=1.2, marker="o", markersize=2.2))
-            bars = ax.errorbar(
-                100 * x.value, 100 * y.value, _arms(y), _arms(x), fmt="none", ecolor=colour,
-                elinewidth=0.9, alpha=0.75,
-            )  # fmt: skip
-            svg.mark(row.key, *bars[2])
-            dot = ax.plot(
-                100 * x.value, 100 * y.value, look.marker, color=colour, markersize=6,
-                markerfacecolor=PAPER if look.hollow else colour, markeredgewidth=1.2, zorder=3,
-            )  # fmt: skip
-            svg.mark(row.key, *dot)
-            points.append((row.key, row.name, 100 * x.value, 100 * y.value))
-        what = "accuracy" if board.arena.only_accuracy else "official metric"
-        ax.set_xlabel(f"ID {what}, %")
-        ax.set_ylabel(f"mean OOD {what}, %")
-        ax.tick_params(axis="y", labelcolor=MUTED)
-        ax.grid(True)
-        ax.margins(0.12)
-        bends = [(100 * p["ID"]["value"], 100 * p["mean OOD"]["value"]) for row in board.rows for p in row.curve]
-        _label(drawn, ax, points, bends)
-        return svg.text(drawn, name, f"ID accuracy against mean OOD accuracy, {board.title}")
+    styles = looks(board)
+    points = {row.key: (100 * row.estimate("ID").value, 100 * row.estimate("mean OOD").value) for row in board.rows}
+    curves = {row.key: [(100 * p.id.value, 100 * p.mean_ood.value) for p in row.curve] for row in board.rows}
+    bends = [point for curve in curves.values() for point in curve]
+    frame = (37.0, 4.0, WIDTH - 4, 268.0)
+    panel = _panel(frame, _ends(board, "ID", [x for x, _ in bends]), _ends(board, "mean OOD", [y for _, y in bends]))
+    parts = [*panel.grid_x(panel.x.ticks()), *panel.grid_y(panel.y.ticks())]
+    for row in board.rows:
+        colour, curve = SERIES[styles[row.key].colour], [(panel.x(x), panel.y(y)) for x, y in curves[row.key]]
+        if curve:
+            dots = [svg.marker("circle", x, y, 1.2, colour) for x, y in curve]
+            parts.append(svg.series(row.key, [svg.line(curve, colour, 1.2), *dots], "curve"))
+        parts.append(svg.series(row.key, _crossed(panel, points[row.key], row, colour), "intervals"))
+    for row in board.rows:  # above all lines
+        look, (x, y) = styles[row.key], points[row.key]
+        dot = svg.marker(look.marker, panel.x(x), panel.y(y), 3, SERIES[look.colour], look.hollow)
+        parts.append(svg.series(row.key, [dot], "mark"))
+    parts += _labels(panel, [(row.key, row.name, *points[row.key]) for row in board.rows], bends)
+    what = "accuracy" if board.arena.only_accuracy else "official metric"
+    parts += [panel.below(f"ID {what}, %"), panel.beside(f"mean OOD {what}, %")]
+    return svg.drawing(WIDTH, 300, name, f"ID accuracy against mean OOD accuracy, {board.title}", parts)
+
+
+def _panel(frame: tuple[float, float, float, float], x: tuple[float, float], y: tuple[float, float]) -> Panel:
+    left, top, right, bottom = frame
+    return Panel(Scale(*x, left, right), Scale(*y, bottom, top))
+
+
+def _ends(board: Board, column: str, more: Sequence[float]) -> tuple[float, float]:
+    """The range of a column's intervals and of further numbers, in percent, with a margin."""
+    found = [row.estimate(column) for row in board.rows]
+    return svg.around([100 * end for e in found for end in (e.low, e.high, e.value)] + list(more), 0.12)
+
+
+def _crossed(panel: Panel, point: svg.Point, row: Row, colour: str) -> list[str]:
+    """The intervals of a row on both axes."""
+    (x, y), identity, ood = point, row.estimate("ID"), row.estimate("mean OOD")
+    across = [(panel.x(100 * end), panel.y(y)) for end in (identity.low, identity.high)]
+    along = [(panel.x(x), panel.y(100 * end)) for end in (ood.low, ood.high)]
+    return [svg.line(ends, colour, 0.9, faint=True) for ends in (across, along)]
 
 
 def shifts(board: Board, name: str) -> str:
     """Accuracy on ID and on each shift with 95 % intervals, rows in board order."""
-    panels = ("ID", *board.shifts)
-    across = 3
-    down = -(-len(panels) // across)
-    height = down * (28 + 12.5 * len(board.rows)) + 20
-    with svg.figure(WIDTH, height, nrows=down, ncols=across, sharex=True, sharey=True) as (drawn, axes):
-        styles = looks(board)
-        for k, column in enumerate(panels):
-            ax = axes[k // across, k % across]
-            for place, row in enumerate(board.rows):
-                found, look = row.estimate(column), styles[row.key]
-                colour = SERIES[look.colour]
-                bar = ax.barh(
-                    place, 100 * found.value, 0.66, color=PAPER if look.hollow else colour, edgecolor=colour,
-                    linewidth=0.9,
-                )  # fmt: skip
-                line = ax.plot(
-                    [100 * found.low, 100 * found.high], [place, place], color=INK, linewidth=0.9,
-                    solid_capstyle="butt",
-                )  # fmt: skip
-                svg.mark(row.key, *bar, *line)
-            ax.set_title(board.title_of(column))
-            ax.grid(True, axis="x")
-            ax.set_xlim(0, min(100.0, 100 * max(row.estimate(c).high for row in board.rows for c in panels) + 2))
-        for ax in axes.flat[len(panels) :]:
-            ax.set_visible(False)
-        axes[0, 0].set_yticks(range(len(board.rows)), [_short(row.name) for row in board.rows])
-        axes[0, 0].invert_yaxis()
-        drawn.supxlabel(
-            "accuracy, %" if board.arena.only_accuracy else "official metric, %", fontsize=svg.SIZE, color=MUTED
-        )
-        return svg.text(drawn, name, f"Accuracy on each shift, {board.title}")
+    columns, across, rows = ("ID", *board.shifts), 3, board.rows
+    names = [_short(row.name) for row in rows]
+    left = 8 + max(svg.width_of(words, svg.SMALL) for words in names)
+    step, tall = (WIDTH + 8 - left) / across, 12.5 * len(rows)
+    most = min(100.0, 100 * max(row.estimate(column).high for row in rows for column in columns) + 2)
+    down = -(-len(columns) // across)
+    parts: list[str] = []
+    for k, column in enumerate(columns):
+        top, x = 16 + (k // across) * (tall + 22), left + (k % across) * step
+        panel = _panel((x, top, x + step - 16, top + tall), (0.0, most), (len(rows) - 0.5, -0.5))
+        lowest = k + across >= len(columns)
+        parts += [*panel.grid_x(panel.x.ticks(3), lowest), panel.title(board.title_of(column))]
+        parts += panel.names_y(names) if k % across == 0 else []
+        parts += [_bar(panel, place, row, column, looks(board)[row.key]) for place, row in enumerate(rows)]
+    height = 16 + down * (tall + 22) + 8
+    what = "accuracy, %" if board.arena.only_accuracy else "official metric, %"
+    parts.append(svg.text(what, (left + WIDTH) / 2, height - 4, MUTED, "middle"))
+    return svg.drawing(WIDTH, height, name, f"Accuracy on each shift, {board.title}", parts)
+
+
+def _bar(panel: Panel, place: int, row: Row, column: str, look: Look) -> str:
+    found, middle = row.estimate(column), panel.y(place)
+    half = 0.33 * abs(panel.y(1) - panel.y(0))
+    corners = panel.x(0), middle - half, panel.x(100 * found.value), middle + half
+    bar = svg.box(*corners, SERIES[look.colour], look.hollow)
+    ends = [(panel.x(100 * end), middle) for end in (found.low, found.high)]
+    return svg.series(row.key, [bar, svg.line(ends, INK, 0.9)], "bar")
 
 
 def ranks(board: Board, name: str) -> str:
     """95 % rank intervals of the ranked rows; the chance of being best at the right."""
-    rows = board.ranked
-    with svg.figure(WIDTH, 44 + 16 * len(rows)) as (drawn, axes):
-        ax = axes[0, 0]
-        styles = looks(board)
-        for place, row in enumerate(rows):
-            if row.rank is None:
-                continue
-            colour = SERIES[styles[row.key].colour]
-            bar = ax.plot(
-                [row.rank.low - 0.28, row.rank.high + 0.28], [place, place], color=colour, linewidth=6,
-                solid_capstyle="round",
-            )  # fmt: skip
-            told = ax.text(
-                len(rows) + 1.25, place, f"{100 * row.rank.p_best:.0f} %", va="center", ha="right", color=INK
-            )
-            svg.mark(row.key, *bar, told)
-        ax.set_yticks(range(len(rows)), [_short(row.name) for row in rows])
-        ax.set_xticks(range(1, len(rows) + 1))
-        ax.set_xlim(0.4, len(rows) + 1.3)
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.grid(True, axis="x")
-        ax.set_xlabel("rank by mean OOD (1 is best)")
-        ax.set_title("chance of being best", loc="right", color=MUTED)
-        return svg.text(drawn, name, f"Rank intervals, {board.title}")
+    rows, styles = board.ranked, looks(board)
+    names, height = [_short(row.name) for row in rows], 44.0 + 16 * len(rows)
+    left = 8 + max(svg.width_of(words, svg.SMALL) for words in names)
+    panel = _panel((left, 16.0, WIDTH - 4, height - 32), (0.4, len(rows) + 1.3), (len(rows) - 0.4, -0.6))
+    parts = [*panel.grid_x(range(1, len(rows) + 1)), *panel.names_y(names)]
+    for place, row in enumerate(rows):
+        if row.rank is None:
+            continue
+        ends = [(panel.x(end), panel.y(place)) for end in (row.rank.low - 0.2, row.rank.high + 0.2)]
+        bar = svg.line(ends, SERIES[styles[row.key].colour], 6, round_ends=True)
+        chance = f"{100 * row.rank.p_best:.0f} %"
+        told = svg.text(chance, panel.x(len(rows) + 1.25), panel.y(place) + 0.35 * svg.SIZE, INK, "end")
+        parts.append(svg.series(row.key, [bar, told], "rank"))
+    parts.append(svg.text("chance of being best", WIDTH - 4, 11, MUTED, "end"))
+    parts.append(panel.below("rank by mean OOD (1 is best)"))
+    return svg.drawing(WIDTH, height, name, f"Rank intervals, {board.title}", parts)
 
 
 def reliability(board: Board, name: str) -> str:
     """Accuracy against confidence in 15 bins, on ID and on all shifts together; above the diagonal is too modest."""
-    with svg.figure(WIDTH, 225, ncols=2, sharey=True) as (drawn, axes):
-        styles = looks(board)
-        for ax, title, splits in zip(axes[0], ("ID", "all shifts"), (board.columns["ID"], board.shifts), strict=True):
-            ax.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, dashes=(3, 3))
-            for row in board.rows:
-                look = styles[row.key]
-                n, confidence, right = row.reliability(splits)
-                kept = n >= max(1.0, 0.002 * n.sum())  # a bin of a few images is noise
-                line = ax.plot(
-                    confidence[kept], right[kept], color=SERIES[look.colour], linewidth=1.2,
-                    dashes=(4, 2) if look.hollow else (None, None), marker=look.marker, markersize=2.6,
-                )  # fmt: skip
-                svg.mark(row.key, *line)
-            ax.set_title(title)
-            ax.set_xlim(0, 1)
-            ax.set_ylim(0, 1)
-            ax.set_aspect("equal")
-            ax.grid(True)
-            ax.set_xlabel("confidence")
-            ax.tick_params(axis="y", labelcolor=MUTED)
-        axes[0, 0].set_ylabel("accuracy")
-        return svg.text(drawn, name, f"Reliability: accuracy against confidence, {board.title}")
+    styles, side, ticks = looks(board), 165.0, [k / 5 for k in range(6)]
+    parts: list[str] = []
+    for k, (title, splits) in enumerate({"ID": board.columns["ID"], "all shifts": board.shifts}.items()):
+        left = 37 + k * (side + 24)
+        panel = _panel((left, 18.0, left + side, 18 + side), (0.0, 1.0), (0.0, 1.0))
+        parts += [*panel.grid_x(ticks), *panel.grid_y(ticks, labels=k == 0), panel.title(title)]
+        parts.append(svg.line([(panel.x(0), panel.y(0)), (panel.x(1), panel.y(1))], MUTED, 0.8, "2.4 2.4"))
+        for row in board.rows:
+            n, confidence, right = row.reliability(splits)
+            kept = n >= max(1.0, 0.002 * n.sum())  # a bin of a few images is noise
+            bins = zip(confidence[kept].tolist(), right[kept].tolist(), strict=True)
+            points = [(panel.x(x), panel.y(y)) for x, y in bins]
+            look = styles[row.key]
+            dots = [svg.marker(look.marker, x, y, 1.3, SERIES[look.colour]) for x, y in points]
+            curve = svg.line(points, SERIES[look.colour], 1.2, "4.8 2.4" if look.hollow else "")
+            parts.append(svg.series(row.key, [curve, *dots], "reliability"))
+        parts.append(panel.below("confidence"))
+        parts += [panel.beside("accuracy")] if k == 0 else []
+    return svg.drawing(WIDTH, 18 + side + 32, name, f"Reliability: accuracy against confidence, {board.title}", parts)
 
 
 def published(rows: Sequence[paper.Row], suite: str, shift: str, name: str) -> str:
     """Papers' rows on one shift against ID, and the line of standard models they are held against."""
     line = stats_lines.axes(suite, (shift,))[shift].lines[0]
-    found = [row for row in rows if shift in row.cells]
-    models = list(dict.fromkeys(row.model for row in found))
-    with svg.figure(WIDTH, 260) as (drawn, axes):
-        ax = axes[0, 0]
-        lowest = min(row.cells["ID"].value for row in found)
-        highest = max(row.cells["ID"].value for row in found)
-        xs = np.linspace(min(lowest, 100 * line.line.id_range[0]) - 1, highest + 1, 80)
-        logits = np.log(xs / (100 - xs))
-        ys = 100 * sigmoid(line.line.intercept + line.line.slope * logits)
-        inside = xs <= 100 * line.line.id_range[1]
-        ax.plot(xs[inside], ys[inside], color=INK, linewidth=1)
-        ax.plot(xs[~inside], ys[~inside], color=INK, linewidth=1, dashes=(2, 2))
-        for k, model in enumerate(models):
-            mine = [row for row in found if row.model == model]
-            ax.plot(
-                [row.cells["ID"].value for row in mine], [row.cells[shift].value for row in mine],
-                MARKERS[k % len(MARKERS)], color=SERIES[k % len(SERIES)], markersize=4, alpha=0.8, label=model,
-            )  # fmt: skip
-        ax.set_xlabel("ID accuracy as printed, %")
-        ax.set_ylabel(f"{shift} accuracy as printed, %")
-        ax.tick_params(axis="y", labelcolor=MUTED)
-        ax.grid(True)
-        ax.legend(frameon=False, loc="upper left", fontsize=svg.SIZE - 0.5)
-        return svg.text(
-            drawn, name, f"Published rows on {shift} against ID, with the line of {line.line.n} standard models"
-        )
-
-
-def _arms(found: Estimate) -> list[list[float]]:
-    """Lengths of an error bar below and above its point, in points of percent."""
-    return [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
+    points: dict[str, list[svg.Point]] = {}
+    for row in rows:
+        if shift in row.cells:
+            points.setdefault(row.model, []).append((row.cells["ID"].value, row.cells[shift].value))
+    xs = [x for found in points.values() for x, _ in found]
+    seen, most = (100 * end for end in line.line.id_range)
+    ends = np.linspace(min(*xs, seen) - 1, max(xs) + 1, 80)
+    fitted = 100 * sigmoid(line.line.intercept + line.line.slope * np.log(ends / (100 - ends)))
+    curve = list(zip(ends.tolist(), fitted.tolist(), strict=True))
+    ys = [y for found in points.values() for _, y in found] + [y for _, y in curve]
+    panel = _panel((37.0, 4.0, WIDTH - 4, 228.0), svg.around([x for x, _ in curve], 0.05), svg.around(ys, 0.05))
+    parts = [*panel.grid_x(panel.x.ticks()), *panel.grid_y(panel.y.ticks())]
+    for inside, dashes in ((True, ""), (False, "2 2")):
+        part = [(panel.x(x), panel.y(y)) for x, y in curve if (x <= most) == inside]
+        parts += [svg.line(part, INK, 1, dashes)] if part else []
+    for k, (model, found) in enumerate(points.items()):
+        kind, colour = MARKERS[k % len(MARKERS)], SERIES[k % len(SERIES)]
+        parts += [svg.marker(kind, panel.x(x), panel.y(y), 2, colour, faint=True) for x, y in found]
+        parts += [svg.marker(kind, 48, 14 + 12.5 * k, 2.2, colour, faint=True)]
+        parts += [svg.text(model, 58, 17 + 12.5 * k, size=svg.SMALL)]
+    parts += [panel.below("ID accuracy as printed, %"), panel.beside(f"{shift} accuracy as printed, %")]
+    title = f"Published rows on {shift} against ID, with the line of {line.line.n} standard models"
+    return svg.drawing(WIDTH, 260, name, title, parts)
 
 
 def _short(text: str, most: int = 30) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _label(
-    drawn: Any, ax: Any, points: Sequence[tuple[str, str, float, float]], bends: Sequence[tuple[float, float]]
-) -> None:
+def _labels(panel: Panel, points: Sequence[tuple[str, str, float, float]], bends: Sequence[svg.Point]) -> list[str]:
     """Names beside their points, where they hide least: the first free place of eight, in board order."""
     if len(points) > MANY:
-        return
-    drawn.canvas.draw()
-    to_points = 72 / drawn.dpi
-    dots = [tuple(ax.transData.transform((x, y)) * to_points) for _, _, x, y in points]
-    small = [tuple(ax.transData.transform(place) * to_points) for place in bends]
-    frame = ax.get_window_extent().extents * to_points
+        return []
+    dots = [(panel.x(x), panel.y(y)) for _, _, x, y in points]
+    small = [(panel.x(x), panel.y(y)) for x, y in bends]
     taken: list[_Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in (*dots, *small)]
-    for (key, name, x, y), (px, py) in zip(points, dots, strict=True):
+    found: list[str] = []
+    for (key, name, _, _), (px, py) in zip(points, dots, strict=True):
         text = _short(name)
-        width, height = 0.54 * svg.SIZE * len(text), svg.SIZE
-        boxes = [_box(px, py, width, height, *place) for place in _PLACES]
-        free = min(range(len(boxes)), key=lambda k: (_cost(boxes[k], taken, frame) + _PLACES[k][2], k))
+        boxes = [_box(px, py, svg.width_of(text), svg.SIZE, *place) for place in _PLACES]
+        free = min(range(len(boxes)), key=lambda k: (_cost(boxes[k], taken, panel.box) + _PLACES[k][2], k))
         taken.append(boxes[free])
         dx, dy, far = _PLACES[free]
-        told = ax.annotate(
-            text, (x, y), (far * dx, far * dy), textcoords="offset points",
-            ha={1: "left", 0: "center", -1: "right"}[dx], va={1: "bottom", 0: "center", -1: "top"}[dy], color=INK,
-        )  # fmt: skip
-        svg.mark(key, told)
+        foot = py - dy * far + {1: 0.0, 0: 0.35, -1: 0.75}[dy] * svg.SIZE
+        anchor = {1: "start", 0: "middle", -1: "end"}[dx]
+        found.append(svg.series(key, [svg.text(text, px + far * dx, foot, anchor=anchor)], "label"))
+    return found
 
 
-# diagonal ones first: intervals run along the axes; near ones before those a line away
+# diagonal ones first: intervals run along the axes; near ones before those a line away; up is 1
 _AROUND = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 _PLACES = tuple((dx, dy, far) for far in (4.0, 14.0, 25.0) for dx, dy in _AROUND)
 _Box = tuple[float, float, float, float]
@@ -236,20 +215,21 @@ _Box = tuple[float, float, float, float]
 
 def _box(x: float, y: float, width: float, height: float, dx: int, dy: int, far: float) -> _Box:
     left = {1: x + far, 0: x - width / 2, -1: x - far - width}[dx]
-    bottom = {1: y + far, 0: y - height / 2, -1: y - far - height}[dy]
-    return left, bottom, left + width, bottom + height
+    top = {1: y - far - height, 0: y - height / 2, -1: y + far}[dy]
+    return left, top, left + width, top + height
 
 
-def _cost(box: _Box, taken: Iterable[_Box], frame: Any) -> float:
+def _cost(box: _Box, taken: Iterable[_Box], frame: _Box) -> float:
     """Area shared with what is there, and much for leaving the frame."""
     shared = sum(
         max(0.0, min(box[2], t[2]) - max(box[0], t[0])) * max(0.0, min(box[3], t[3]) - max(box[1], t[1])) for t in taken
     )
     outside = max(0.0, frame[0] - box[0]) + max(0.0, box[2] - frame[2])
+    outside += max(0.0, frame[1] - box[1]) + max(0.0, box[3] - frame[3])
     return shared + 100 * outside
 
 
-FIGURES: Mapping[str, tuple[str, Any]] = {
+FIGURES: Mapping[str, tuple[str, Callable[[Board, str], str]]] = {
     "scatter": ("ID against OOD", scatter),
     "shifts": ("Each shift", shifts),
     "ranks": ("Rank intervals", ranks),

@@ -10,9 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from robustbench_ft.claims import claim
-from robustbench_ft.claims.claim import BY_REPORTED, BY_VALIDATION, ORACLE
+from robustbench_ft.claims.schema import BY_REPORTED, BY_VALIDATION, ORACLE, Machine, Trust
 from robustbench_ft.compare.tables import metric_title
-from robustbench_ft.record.store import Json
 from robustbench_ft.stats import lines as stats_lines
 from robustbench_ft.suite import Card
 
@@ -77,7 +76,7 @@ def render(page: Page, footer: Sequence[str]) -> str:
             (title, Markup(draw(board, f"b{k}-{kind}")))
             for kind, (title, draw) in figures.FIGURES.items()
             if figures.drawable(board, kind)
-        ]  # the only markup that is not escaped: matplotlib escapes what it is given
+        ]  # the only markup that is not escaped: `svg.text` escapes what it is given
         sections.append({
             "key": f"b{k}", "board": board, "caption": caption(board), "meaning": text.meaning(board),
             "looks": styles, "figures": drawn, "main": _main(board, f"b{k}"),
@@ -214,29 +213,25 @@ def _costs(board: Board, key: str) -> Table:
     lines: list[Line] = []
     for row in board.rows:
         cells = [_named(row)]
-        for _, name, digits in text.COSTS:
-            cells.append(Cell(text.number(row.cost(name), digits), row.cost(name)))
+        cells += [Cell(text.number(value, digits), value) for value, digits in text.costs(row)]
         lines.append(Line(row.key, (*cells, Cell(text.machine(row), text.machine(row))), row.ranked))
-    head = ("method", *(title for title, _, _ in text.COSTS), "on")
+    head = ("method", *text.COSTS, "on")
     return Table(f"{key}-costs", "Cost, means over seeds", head, tuple(lines), words=("on",))
 
 
 def _origin(board: Board, key: str) -> Table:
     lines: list[Line] = []
     for row in board.rows:
-        run, trust, identity = row.claim["runs"][0], row.claim["trust"], row.claim["identity"]
-        git = run["environment"]["git"]
-        code = "installed copy" if git is None else f"{git['commit'][:10]}{' (changed)' if git['dirty'] else ''}"
-        packages = run["environment"]["packages"]
+        found, identity = row.claim.runs[0].environment, row.claim.identity
         seeds = ", ".join(map(str, row.seeds))
         cells = [
             _named(row),
-            Cell(claim.digest(row.claim)[:12], link=f"../{row.source.place.claim.as_posix()}"),
-            Cell(row.claim["training"]["config_sha256"][:12]), Cell(identity["weights"][:12]), Cell(seeds),
+            Cell(claim.digest(row.source.raw)[:12], link=f"../{row.source.place.file.as_posix()}"),
+            Cell(row.claim.training.config_sha256[:12]), Cell(identity.weights[:12]), Cell(seeds),
             Cell(_selection_text(row)),
-            Cell(f"rbft {run['environment']['rbft']} {code}"),
-            Cell(", ".join(f"{name} {packages[name]}" for name in ("torch", "open_clip_torch") if packages.get(name))),
-            Cell(_origin_text(trust)),
+            Cell(_code_text(found)),
+            Cell(_packages_text(found)),
+            Cell(_origin_text(row.claim.trust)),
         ]  # fmt: skip
         lines.append(Line(row.key, tuple(cells), row.ranked))
     head = ("method", "claim", "configuration", "weights", "seeds", "selection", "code", "versions", "origin")
@@ -249,15 +244,25 @@ SELECTIONS = {BY_VALIDATION: "alpha by ID validation", BY_REPORTED: "alpha by th
 
 def _selection_text(row: Row) -> str:
     """How its checkpoint and its candidate were chosen."""
-    found = [row.claim["training"]["selection"], SELECTIONS.get(row.result["selection"], "")]
+    found = [row.claim.training.selection, SELECTIONS.get(row.result.selection, "")]
     return ", ".join(part for part in found if part)
 
 
-def _origin_text(trust: Json) -> str:
-    by = f" by {trust['by']}" if trust.get("by") else ""
-    verified = trust.get("verified", "none")
-    level = f"; verified: {verified}, {trust['verified_by']}" if verified != "none" else ""
-    return f"{trust['origin']}{by}{level}"
+def _code_text(found: Machine) -> str:
+    git = found.git
+    code = "installed copy" if git is None else f"{git.commit[:10]}{' (changed)' if git.dirty else ''}"
+    return f"rbft {found.rbft} {code}"
+
+
+def _packages_text(found: Machine) -> str:
+    packages = found.packages or {}
+    return ", ".join(f"{name} {packages[name]}" for name in ("torch", "open_clip_torch") if packages.get(name))
+
+
+def _origin_text(trust: Trust) -> str:
+    by = f" by {trust.by}" if trust.by else ""
+    level = f"; verified: {trust.verified}, {trust.verified_by}" if trust.verified != "none" else ""
+    return f"{trust.origin}{by}{level}"
 
 
 def _paper(page: Page) -> Table:

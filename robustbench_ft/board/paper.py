@@ -4,9 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from pydantic import Field, FiniteFloat
+
+from robustbench_ft.claims.schema import Identity
 from robustbench_ft.errors import RbftError
+from robustbench_ft.record.summary import RESTORE, read_as
 
 FILE = "published_results.json"  # beside the boards
 METRIC = "top1_acc_pct"
@@ -22,6 +26,26 @@ SUITES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
 }
 METHODS = {"FT": "ft", "LP-FT": "lp-ft", "FLYP": "flyp", "Lipsum-FT": "lipsum", "zero-shot": "zero-shot"}
+
+
+@dataclass(frozen=True)
+class Printed:
+    """One entry of the file: one number of one method on one data set, as its source prints it."""
+
+    method: str
+    paper: str
+    model: str
+    pretrained: str
+    suite: str  # as the paper calls it
+    dataset: str
+    metric: str
+    value: FiniteFloat
+    std: FiniteFloat | None
+    seeds: Annotated[list[int], Field(min_length=1)] | str | None
+    source: str
+    source_kind: str  # 'primary' where it was read in the paper or its code
+    note: str | None = None
+    year: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,31 +92,31 @@ def load(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for entry in entries:
-            if entry["metric"] == METRIC and entry["dataset"] in SUITES.get(entry["suite"], ("", {}))[1]:
-                key = tuple(entry[name] for name in ("suite", "model", "pretrained", "source", "method"))
-                rows.setdefault(key, []).append(entry)
-        found = [_row(group) for group in rows.values()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise RbftError(f"cannot read published results {path}: {type(error).__name__}: {error}") from error
+    rows: dict[tuple[str, ...], list[Printed]] = {}
+    for entry in read_as(list[Printed], content, path, RESTORE):
+        if entry.metric == METRIC and entry.dataset in SUITES.get(entry.suite, ("", {}))[1]:
+            key = entry.suite, entry.model, entry.pretrained, entry.source, entry.method
+            rows.setdefault(key, []).append(entry)
+    found = [_row(group) for group in rows.values()]
     complete = [row for row in found if "ID" in row.cells and len(row.cells) > 1]
     return sorted(complete, key=lambda row: (row.suite, row.model, row.pretrained, row.source))
 
 
-def _row(group: Sequence[Mapping[str, Any]]) -> Row:
+def _row(group: Sequence[Printed]) -> Row:
     first = group[0]
-    suite, names = SUITES[first["suite"]]
-    printed = [number for entry in group for number in (entry["value"], entry["std"]) if number is not None]
+    suite, names = SUITES[first.suite]
+    printed = [number for entry in group for number in (entry.value, entry.std) if number is not None]
     digits = max(1, *(len(f"{number:g}".partition(".")[2]) for number in printed))
-    seeds = first["seeds"]
+    seeds = first.seeds
     return Row(
-        suite=suite, model=first["model"], pretrained=first["pretrained"], method=first["method"],
-        paper=first["paper"], source=first["source"], secondary=first["source_kind"] != "primary",
+        suite=suite, model=first.model, pretrained=first.pretrained, method=first.method, paper=first.paper,
+        source=first.source, secondary=first.source_kind != "primary",
         seeds="not said" if seeds is None else f"seed {seeds[0]}" if isinstance(seeds, list) else str(seeds),
-        note=first.get("note") or "",
-        cells={names[e["dataset"]]: Cell(float(e["value"]), e["std"], digits) for e in group},
+        note=first.note or "",
+        cells={names[entry.dataset]: Cell(entry.value, entry.std, digits) for entry in group},
     )  # fmt: skip
 
 
@@ -115,12 +139,12 @@ def delta(value: float, half_width: float, cell: Cell) -> Delta:
     return Delta(gap, half, abs(gap) > half + (cell.spread or 0.0))
 
 
-def comparable(row: Row, identity: Mapping[str, Any], method: str) -> bool:
+def comparable(row: Row, identity: Identity) -> bool:
     """Same suite, backbone and weights tag, the papers' own protocol, and the same method as far as names tell."""
     return (
-        row.suite == identity["suite"]
-        and row.open_clip_name == identity["model"]
-        and row.pretrained == identity["pretrained"]
-        and identity["protocol"] == "as-published"
-        and METHODS.get(row.method) == method
+        row.suite == identity.suite
+        and row.open_clip_name == identity.model
+        and row.pretrained == identity.pretrained
+        and identity.protocol == "as-published"
+        and METHODS.get(row.method) == identity.method
     )

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from robustbench_ft import registry
-from robustbench_ft.claims.claim import BY_REPORTED, BY_VALIDATION, FIXED, ORACLE
-from robustbench_ft.claims.shelf import Stored
+from robustbench_ft.claims.schema import BY_REPORTED, BY_VALIDATION, FIXED, ORACLE, RowResult
+from robustbench_ft.claims.shelf import StoredClaim
 from robustbench_ft.compare import Comparison, Line, compare, find_row
 from robustbench_ft.compare.load import Arena, arena_of
 from robustbench_ft.compare.rows import Row as ComparedRow
 from robustbench_ft.compare.tradeoffs import Beyond, beyond
 from robustbench_ft.errors import RbftError
-from robustbench_ft.record.store import Json
 from robustbench_ft.suite import Card, Suite
 
 from . import paper
@@ -23,15 +22,17 @@ from .table import Board, Row, recipe_groups
 METHOD = "ft"  # its claim is the baseline where `board.toml` names none
 
 
-def boards(claims: Sequence[Stored], published: Sequence[paper.Row] = (), baseline: str | None = None) -> list[Board]:
+def boards(
+    claims: Sequence[StoredClaim], published: Sequence[paper.Row] = (), baseline: str | None = None
+) -> list[Board]:
     """One board per suite version, model and protocol. Claims are taken as they are: audit them first.
 
     `baseline` names a row of every board; without it `board.toml` of the suite does.
     """
-    groups: dict[tuple[str, str, str, str], list[Stored]] = {}
+    groups: dict[tuple[str, str, str, str], list[StoredClaim]] = {}
     for one in claims:
-        identity = one.content["identity"]
-        key = one.place.suite, one.place.model, identity["weights"], identity["protocol"]
+        identity = one.claim.identity
+        key = one.place.suite, one.place.model, identity.weights, identity.protocol
         groups.setdefault(key, []).append(one)
     return [_board(group, published, baseline) for _, group in sorted(groups.items())]
 
@@ -44,28 +45,28 @@ def card_of(suite: str) -> Card | None:
         return None
 
 
-def _board(group: Sequence[Stored], published: Sequence[paper.Row], baseline: str | None) -> Board:
-    identity = group[0].content["identity"]
+def _board(group: Sequence[StoredClaim], published: Sequence[paper.Row], baseline: str | None) -> Board:
+    identity = group[0].claim.identity
     arena = arena_of([record for one in group for record in one.records], grids=False)
-    named = group[0].named
-    base, why = _baseline(arena, group, baseline, named.baseline)
-    found = compare(arena, base)
-    curve = next((one.content["training"]["config_sha256"] for one in group if one.place.name in named.curve), "")
+    notes = group[0].board
+    base, why = _baseline(arena, group, baseline, notes.baseline)
+    found = compare(arena, base, explore=False)
+    curve = next((one.claim.training.config_sha256 for one in group if one.place.name in notes.curve), "")
     rows = _rows(group, found, beyond(found, curve))
     return Board(
-        suite=identity["suite"], version=identity["suite_version"], model=arena.model, weights=identity["weights"],
-        protocol=identity["protocol"], columns=_columns(group[0]), rows=tuple(rows), arena=arena,
-        baseline=base.name if base else None, no_baseline=why, card=card_of(identity["suite"]),
-        paper=tuple(row for row in published if row.suite == identity["suite"]), notes=named.notes,
+        suite=identity.suite, version=identity.suite_version, model=arena.model, weights=identity.weights,
+        protocol=identity.protocol, columns=_columns(group[0]), rows=tuple(rows), arena=arena,
+        baseline=base.name if base else None, no_baseline=why, card=card_of(identity.suite),
+        paper=tuple(row for row in published if row.suite == identity.suite), notes=notes.notes,
     )  # fmt: skip
 
 
-def _columns(one: Stored) -> Mapping[str, tuple[str, ...]]:
-    return {name: tuple(splits) for name, splits in one.content["results"]["columns"].items()}
+def _columns(one: StoredClaim) -> Mapping[str, tuple[str, ...]]:
+    return {name: tuple(splits) for name, splits in one.claim.results.columns.items()}
 
 
 def _baseline(
-    arena: Arena, group: Sequence[Stored], asked: str | None, named: Sequence[str]
+    arena: Arena, group: Sequence[StoredClaim], asked: str | None, named: Sequence[str]
 ) -> tuple[ComparedRow | None, str]:
     """The row that others are compared with, or why there is none. A row's rank never decides."""
     if asked is not None:
@@ -74,22 +75,17 @@ def _baseline(
     if named and not claims:
         return None, f"board.toml names the baseline {', '.join(named)}, which has no claim here"
     if not claims:
-        claims = [one for one in group if one.content["identity"]["method"] == METHOD and not _is_changed(one)]
+        claims = [one for one in group if one.claim.identity.method == METHOD and not one.claim.training.is_changed]
     if len(claims) != 1:
         return None, f"{len(claims)} claims of {METHOD}, and board.toml names none of them the baseline"
-    digest = claims[0].content["training"]["config_sha256"]
+    digest = claims[0].claim.training.config_sha256
     row = next(row for row in arena.rows if row.config.digest == digest and row.selection == "fixed")
     return (row, "") if arena.complete(row) else (None, f"the baseline {row.name} lacks a test set")
 
 
-def _is_changed(one: Stored) -> bool:
-    """True if settings were changed by hand, or the recipe was another method's."""
-    return "--" in str(one.content["training"]["recipe_source"])
-
-
-def _rows(group: Sequence[Stored], found: Comparison, more: Beyond) -> list[Row]:
+def _rows(group: Sequence[StoredClaim], found: Comparison, more: Beyond) -> list[Row]:
     """Rows of a board by recipe; inside a recipe the ranked ones by mean OOD, then those without a claim."""
-    sources = {one.content["training"]["config_sha256"]: one for one in group}
+    sources = {one.claim.training.config_sha256: one for one in group}
     against = {c.row: c for c in found.claims if c.tested}
     gains = {gain.row: gain.estimate for gain in more.gains}
     made: list[Row] = []
@@ -109,7 +105,7 @@ def _rows(group: Sequence[Stored], found: Comparison, more: Beyond) -> list[Row]
     return [replace(row, key=f"r{k}") for k, row in enumerate(made)]
 
 
-def _result(source: Stored, line: Line) -> Json:
+def _result(source: StoredClaim, line: Line) -> RowResult:
     """The entry of a claim's results that this row stands for."""
     kinds = {"fixed": (FIXED,), "id_val": (BY_VALIDATION, BY_REPORTED), "oracle": (ORACLE,)}[line.row.selection]
-    return next(result for result in source.content["results"]["rows"] if result["selection"] in kinds)
+    return next(result for result in source.claim.results.rows if result.selection in kinds)

@@ -1,68 +1,186 @@
-"""Turn a matplotlib figure into an inline SVG that takes fonts, colours and switches from the page.
+"""Draw charts as inline SVG that takes fonts, colours and switches from the page.
 
-Colours are drawn as placeholders and become CSS variables, so one drawing serves both schemes. Parts that belong to a
-row carry its key and can be switched off. Equal figures give equal bytes: no date, a fixed salt for generated ids.
+Everything is a piece of text: equal numbers give equal bytes, whatever libraries are installed. Colours are names of
+CSS variables, so one drawing serves both schemes. Parts that belong to a row carry its key and can be switched off.
+Lengths are points (the width of a figure's own drawing), x to the right and y down.
 """
 
 import html
-import io
-import re
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-INK, MUTED, RULE, PAPER = "#101112", "#707172", "#d0d1d2", "#fdfcfb"
-SERIES = tuple(f"#a0b0{k:02x}" for k in range(10))
-ROLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper"} | {c: f"s{k}" for k, c in enumerate(SERIES)}
-SIZE = 9.5  # points, at the figure's own width
-STYLE: dict[str, Any] = {
-    "svg.hashsalt": "rbft", "svg.fonttype": "none", "font.size": SIZE, "axes.titlesize": SIZE, "axes.labelsize": SIZE,
-    "xtick.labelsize": SIZE - 0.5, "ytick.labelsize": SIZE - 0.5, "text.color": INK, "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK, "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK, "axes.edgecolor": RULE, "axes.facecolor": "none", "figure.facecolor": "none",
-    "grid.color": RULE, "grid.linewidth": 0.5, "axes.linewidth": 0.6, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.axisbelow": True, "xtick.major.size": 2.5, "ytick.major.size": 0,
-    "xtick.major.width": 0.6, "axes.titlelocation": "left", "axes.titlepad": 4.0, "path.simplify": False,
+INK, MUTED, RULE, PAPER = "ink", "muted", "rule", "paper"
+SERIES = tuple(f"s{k}" for k in range(10))
+SIZE = 9.5  # of letters
+SMALL = SIZE - 0.5  # of tick labels
+Point = tuple[float, float]
+
+# outlines around (0, 0) for a marker of diameter 2
+_OUTLINES: dict[str, Sequence[Point]] = {
+    "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
+    "up": ((0, -1.1), (1.1, 0.9), (-1.1, 0.9)),
+    "down": ((0, 1.1), (1.1, -0.9), (-1.1, -0.9)),
+    "left": ((-1.1, 0), (0.9, -1.1), (0.9, 1.1)),
+    "right": ((1.1, 0), (-0.9, -1.1), (-0.9, 1.1)),
+    "plus": tuple(
+        (a, b)
+        for a, b in ((-0.4, -1.1), (0.4, -1.1), (0.4, -0.4), (1.1, -0.4), (1.1, 0.4), (0.4, 0.4), (0.4, 1.1),
+                     (-0.4, 1.1), (-0.4, 0.4), (-1.1, 0.4), (-1.1, -0.4), (-0.4, -0.4))
+    ),
+    "star": tuple(
+        (r * math.sin(k * math.pi / 5), -r * math.cos(k * math.pi / 5)) for k in range(10) for r in ((1.3, 0.6)[k % 2],)
+    ),
 }  # fmt: skip
-_PREFIX = "row--"
+_OUTLINES["cross"] = tuple(((a - b) * 0.5**0.5, (a + b) * 0.5**0.5) for a, b in _OUTLINES["plus"])
+MARKERS = ("circle", "square", "diamond", "up", "down", "plus", "cross", "star", "left", "right")
 
 
-@contextmanager
-def figure(width: float, height: float, **layout: Any) -> Generator[tuple[Any, Any], None, None]:
-    """(figure, axes) of this size in points, drawn in the page's manner and closed afterwards."""
-    import matplotlib as mpl
+@dataclass(frozen=True)
+class Scale:
+    """A straight map from numbers to places in a drawing."""
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    low: float  # the number at `start`
+    high: float
+    start: float
+    end: float
 
-    settings: Any = {**mpl.rcParamsDefault, **STYLE, "backend": "Agg"}
-    with mpl.rc_context(settings):
-        drawn, axes = plt.subplots(figsize=(width / 72, height / 72), layout="constrained", squeeze=False, **layout)
-        try:
-            yield drawn, axes
-        finally:
-            plt.close(drawn)
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def ticks(self, most: int = 8) -> list[float]:
+        """Up to `most` multiples of 1, 2 or 5 times a power of ten inside the range."""
+        least = abs(self.high - self.low) / most
+        power = 10.0 ** math.floor(math.log10(least))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+        low, high = sorted((self.low, self.high))
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        return [round(k * step, 10) for k in range(first, last + 1)]
 
 
-def mark(row: str, *artists: Any) -> None:
-    """These parts belong to a row."""
-    for artist in artists:
-        artist.set_gid(f"{_PREFIX}{row}")
+def around(values: Iterable[float], margin: float) -> tuple[float, float]:
+    """(low, high) of these numbers with `margin` times their range on either side; of a single number, 1 around it."""
+    found = list(values)
+    low, high = min(found), max(found)
+    more = margin * (high - low) or 1.0
+    return low - more, high + more
 
 
-def text(drawn: Any, name: str, title: str) -> str:
+@dataclass(frozen=True)
+class Panel:
+    """A frame with a scale along each side."""
+
+    x: Scale
+    y: Scale
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom)."""
+        return self.x.start, min(self.y.start, self.y.end), self.x.end, max(self.y.start, self.y.end)
+
+    def grid_x(self, ticks: Iterable[float], labels: bool = True) -> list[str]:
+        """Vertical rules with numbers below."""
+        left, top, right, bottom = self.box
+        found: list[str] = []
+        for value in ticks:
+            at = self.x(value)
+            found.append(line([(at, top), (at, bottom)], RULE, 0.5))
+            if labels:
+                found += [line([(at, bottom), (at, bottom + 2.5)], RULE, 0.6)]
+                found += [text(f"{value:g}", at, bottom + 4 + SMALL, MUTED, "middle", SMALL)]
+        return [*found, line([(left, top), (left, bottom), (right, bottom)], RULE, 0.6)]
+
+    def grid_y(self, ticks: Iterable[float], labels: bool = True) -> list[str]:
+        """Horizontal rules with numbers at the left."""
+        left, _, right, _ = self.box
+        found: list[str] = []
+        for value in ticks:
+            at = self.y(value)
+            found.append(line([(left, at), (right, at)], RULE, 0.5))
+            if labels:
+                found.append(text(f"{value:g}", left - 4, at + 0.35 * SMALL, MUTED, "end", SMALL))
+        return found
+
+    def names_y(self, names: Sequence[str]) -> list[str]:
+        """Names at the left, at 0, 1, 2 ..."""
+        left = self.box[0]
+        return [text(name, left - 4, self.y(k) + 0.35 * SMALL, INK, "end", SMALL) for k, name in enumerate(names)]
+
+    def title(self, words: str) -> str:
+        """Above the frame, at its left."""
+        left, top, _, _ = self.box
+        return text(words, left, top - 5)
+
+    def below(self, words: str, far: float = 26.0) -> str:
+        """The name of the x axis."""
+        left, _, right, bottom = self.box
+        return text(words, (left + right) / 2, bottom + far, MUTED, "middle")
+
+    def beside(self, words: str, at: float = SIZE) -> str:
+        """The name of the y axis, upright at x = `at`."""
+        _, top, _, bottom = self.box
+        return text(words, at, (top + bottom) / 2, MUTED, "middle", turned=True)
+
+
+def width_of(words: str, size: float = SIZE) -> float:
+    """About how wide a text is drawn: fonts are the reader's."""
+    return 0.54 * size * len(words)
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 2) + 0.0:g}"  # + 0.0: no '-0'
+
+
+def _path(points: Iterable[Point]) -> str:
+    return "M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points)
+
+
+def line(
+    points: Iterable[Point], colour: str, width: float, dashes: str = "", faint: bool = False, round_ends: bool = False
+) -> str:
+    """A line through points."""
+    more = f";stroke-dasharray:{dashes}" if dashes else ""
+    more += ";opacity:.75" if faint else ""
+    more += ";stroke-linecap:round" if round_ends else ""
+    return f'<path d="{_path(points)}" style="fill:none;stroke:var(--{colour});stroke-width:{_number(width)}{more}"/>'
+
+
+def box(left: float, top: float, right: float, bottom: float, colour: str, hollow: bool = False) -> str:
+    """A filled rectangle, or its outline on the colour of the paper."""
+    fill = PAPER if hollow else colour
+    corner = f'x="{_number(left)}" y="{_number(top)}"'
+    size = f'width="{_number(right - left)}" height="{_number(bottom - top)}"'
+    return f'<rect {corner} {size} style="fill:var(--{fill});stroke:var(--{colour});stroke-width:.9"/>'
+
+
+def marker(kind: str, x: float, y: float, radius: float, colour: str, hollow: bool = False, faint: bool = False) -> str:
+    """One of MARKERS at a point."""
+    style = f"fill:var(--{PAPER if hollow else colour});stroke:var(--{colour});stroke-width:{_number(0.4 * radius)}"
+    style += ";opacity:.8" if faint else ""
+    place = f'transform="translate({_number(x)} {_number(y)})"'
+    if kind == "circle":
+        return f'<circle {place} r="{_number(radius)}" style="{style}"/>'
+    outline = _path((radius * dx, radius * dy) for dx, dy in _OUTLINES[kind])
+    return f'<path {place} d="{outline}Z" style="{style};stroke-linejoin:round"/>'
+
+
+def text(
+    words: str, x: float, y: float, colour: str = INK, anchor: str = "start", size: float = SIZE, turned: bool = False
+) -> str:
+    """Words on a line whose foot is at y."""
+    place = f'x="{_number(x)}" y="{_number(y)}"'
+    place += f' transform="rotate(-90 {_number(x)} {_number(y)})"' if turned else ""
+    style = f"font-size:{_number(size)}px;text-anchor:{anchor};fill:var(--{colour})"
+    return f'<text {place} style="{style}">{html.escape(words)}</text>'
+
+
+def series(row: str, parts: Sequence[str], kind: str = "") -> str:
+    """Parts that belong to a row; `kind` is a further class, for those who look for one sort of part."""
+    return f'<g class="series{" " if kind else ""}{kind}" data-row="{row}">{"".join(parts)}</g>'
+
+
+def drawing(width: float, height: float, name: str, title: str, parts: Sequence[str]) -> str:
     """The SVG element; `name` is unique on its page, `title` is what a screen reader says."""
-    sink = io.StringIO()
-    drawn.savefig(sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    found = sink.getvalue()
-    found = found[found.index("<svg") :]
-    found = re.sub(r"<metadata>.*?</metadata>\s*", "", found, flags=re.DOTALL)
-    found = re.sub(rf'<g id="{_PREFIX}([\w-]+)">', r'<g class="series" data-row="\1">', found)
-    found = re.sub(r'<g id="[a-z]+[_\d.a-z]*">', "<g>", found)  # matplotlib's names: the same in every figure
-    found = re.sub(r'id="([^"]+)"', rf'id="{name}-\1"', found)
-    found = re.sub(r"(href=\"#|url\(#)", rf"\1{name}-", found)
-    found = re.sub(r"font: ([\d.]+)px[^;\"]*", r"font-size: \1px", found)
-    found = re.sub(r"#[0-9a-f]{6}", lambda m: f"var(--{ROLES[m[0]]})" if m[0] in ROLES else m[0], found)
-    found = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-labelledby="{name}-t">'
-                   rf'<title id="{name}-t">{html.escape(title)}</title>', found, count=1)  # fmt: skip
-    return "\n".join(line.strip() for line in found.strip().splitlines() if line.strip())
+    head = f'<svg viewBox="0 0 {_number(width)} {_number(height)}" role="img" aria-labelledby="{name}-t">'
+    return "\n".join([f'{head}<title id="{name}-t">{html.escape(title)}</title>', *parts, "</svg>"])

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 
 from robustbench_ft.claims import claim
-from robustbench_ft.claims.claim import FIXED, ORACLE
-from robustbench_ft.claims.shelf import Stored
+from robustbench_ft.claims.schema import FIXED, ORACLE, Claim, CurvePoint, RowResult
+from robustbench_ft.claims.shelf import StoredClaim
 from robustbench_ft.compare.load import OFFICIAL, Arena
 from robustbench_ft.compare.tables import REPORTED, metric_title
 from robustbench_ft.compare.text import recipes_line, sizes_line, span
-from robustbench_ft.data import Predictions
 from robustbench_ft.metrics import ACCURACY, Column, further_columns
-from robustbench_ft.metrics.calibration import Bins, reliability
-from robustbench_ft.record.store import Json
+from robustbench_ft.metrics.calibration import Bins, equal_width
 from robustbench_ft.stats import Estimate, Examples
 from robustbench_ft.stats.multiplicity import ALPHA
 from robustbench_ft.stats.ranks import RankInterval
@@ -25,14 +23,31 @@ from robustbench_ft.suite import Card
 from . import paper
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a row cost, means over seeds; rates are images per second."""
+
+    fit: float | None  # seconds
+    fit_rate: float | None
+    evaluation_rate: float | None
+    memory: float | None  # peak, MiB
+    parameters: float | None  # trained
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None if one of them is not known."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Row:
     """One line of a board."""
 
     key: str  # joins tables, figures and switches
     name: str
-    source: Stored
-    result: Json  # one entry of the claim's results.rows
+    source: StoredClaim
+    result: RowResult  # one entry of the claim's results.rows
     status: str  # 'ranked', or why it is not
     also: tuple[str, ...] = ()  # other selection rules that end in the same runs
     transductive: bool = False
@@ -49,12 +64,12 @@ class Row:
         return self.status == "ranked"
 
     @property
-    def claim(self) -> Json:
-        return self.source.content
+    def claim(self) -> Claim:
+        return self.source.claim
 
     @property
     def method(self) -> str:
-        return str(self.claim["identity"]["method"])
+        return self.claim.identity.method
 
     @property
     def seeds(self) -> list[int]:
@@ -62,15 +77,15 @@ class Row:
 
     @property
     def deterministic(self) -> bool:
-        return bool(self.claim["identity"]["deterministic"])
+        return self.claim.identity.deterministic
 
     @property
     def oracle(self) -> bool:
-        return self.result["selection"] == ORACLE
+        return self.result.selection == ORACLE
 
     @property
     def diverged(self) -> bool:
-        return any(run["diverged"] for run in self.claim["runs"])
+        return any(run.diverged for run in self.claim.runs)
 
     @property
     def note(self) -> str:
@@ -86,41 +101,48 @@ class Row:
 
     def estimate(self, column: str, metric: str = OFFICIAL) -> Estimate:
         """A column's number by its official metric, or by another one."""
-        found = self.result["estimates"]
-        return Estimate.read(found.get(metric, found[ACCURACY])[column])
+        found = self.result.estimates
+        return found.get(metric, found[ACCURACY])[column]
 
     def mean(self, metric: str, column: str) -> float | None:
-        return self.result["mean"].get(metric, {}).get(column)
+        return self.result.mean.get(metric, {}).get(column)
 
     @property
     def known_splits(self) -> set[str]:
         """Splits that the row was evaluated on, with views in other label spaces."""
-        return set(self.claim["data"]["splits"])
+        return set(self.claim.data.splits)
 
     def further(self, column: Column) -> tuple[float, float | None]:
         """Mean over seeds and sd of a number beside accuracy."""
-        columns = self.claim["results"]["columns"]  # ID splits go by other names there
+        columns = self.claim.results.columns  # ID splits go by other names there
         name = next(name for name, splits in columns.items() if splits == [column.split])
-        return self.result["mean"][column.metric][name], self.result["sd"][column.metric][name]
-
-    def cost(self, name: str) -> float | None:
-        """Mean over seeds; None where a run did not measure it."""
-        values = [run["cost"].get(name) for run in self.claim["runs"]]
-        return None if None in values else float(np.mean(values))
+        return self.result.mean[column.metric][name], self.result.sd[column.metric][name]
 
     @property
-    def curve(self) -> list[Json]:
+    def cost(self) -> Cost:
+        """Means over seeds; None where a run did not measure it."""
+        runs = [run.cost for run in self.claim.runs]
+        return Cost(
+            fit=_mean([cost.fit_seconds for cost in runs]),
+            fit_rate=_mean([cost.fit_images_per_second for cost in runs]),
+            evaluation_rate=_mean([cost.evaluate_images_per_second for cost in runs]),
+            memory=_mean([cost.peak_memory_mib for cost in runs]),
+            parameters=_mean([cost.trained_parameters for cost in runs]),
+        )
+
+    @property
+    def curve(self) -> list[CurvePoint]:
         """Points along the family's alpha: on its first row only."""
-        return self.claim["results"]["curve"] if self.result["selection"] == FIXED else []
+        return self.claim.results.curve if self.result.selection == FIXED else []
 
     def correct(self, split: str) -> Examples:
-        return claim.correct(self.source.runs, self.result["candidates"], split)
+        return claim.correct(self.source.runs, self.result.candidates, split)
 
     def reliability(self, splits: Sequence[str]) -> Bins:
         """Confidence against accuracy, seeds and splits pooled."""
-        chosen = zip(self.source.runs, self.result["candidates"], strict=True)
+        chosen = zip(self.source.runs, self.result.candidates, strict=True)
         found = [run.scored[split][name] for run, name in chosen for split in splits]
-        return reliability(_pooled(found))
+        return equal_width(np.concatenate([p.confidence for p in found]), np.concatenate([p.correct for p in found]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,13 +191,13 @@ class Board:
         found: dict[int, Mapping[str, Any]] = {}
         for row in self.rows:
             if row.recipe:
-                found.setdefault(row.recipe, row.claim["training"]["recipe"])
+                found.setdefault(row.recipe, row.claim.training.recipe or {})
         return dict(sorted(found.items()))
 
     @property
     def further(self) -> tuple[Column, ...]:
         """Numbers beside the official metrics."""
-        return further_columns(self.rows[0].source.runs[0].summary) if self.rows else ()
+        return further_columns(self.rows[0].source.runs[0].record["summary"]) if self.rows else ()
 
     @property
     def ranked(self) -> tuple[Row, ...]:
@@ -192,19 +214,11 @@ class Board:
         return next((row.key for row in self.ranked if row.key not in self.bold), None)
 
 
-def _pooled(found: Sequence[Predictions]) -> Predictions:
-    def join(name: str) -> Any:
-        return np.concatenate([getattr(p, name) for p in found])
-
-    names = ("label", "prediction", "confidence", "log_prob", "sum_sq", "top_classes", "top_probs")
-    return Predictions(ids=tuple(i for p in found for i in p.ids), **{name: join(name) for name in names})
-
-
 def recipe_groups(rows: Sequence[Row], baseline: str) -> dict[str, int]:
     """Row name -> number of its recipe, the learning rate apart: 1 is the baseline's, then as rows come; 0: none."""
 
     def key(row: Row) -> str:
-        recipe: Mapping[str, Any] | None = row.claim["training"]["recipe"]
+        recipe: Mapping[str, Any] | None = row.claim.training.recipe
         return "" if recipe is None else repr(sorted((k, v) for k, v in recipe.items() if k != "lr"))
 
     order = [""] + [key(row) for row in sorted(rows, key=lambda row: row.name != baseline)]
@@ -216,8 +230,8 @@ def caption(board: Board) -> str:
     """Sentences that say what the numbers are."""
     seeds = span([len(row.seeds) for row in board.rows if not row.deterministic])
     pairs = len(board.ranked) * (len(board.ranked) - 1) // 2
-    splits = board.rows[0].claim["data"]["splits"]
-    sizes = ", ".join(f"{name} {splits[s]['n']:,}" for name, s in (("ID", board.columns["ID"][0]),
+    splits = board.rows[0].claim.data.splits
+    sizes = ", ".join(f"{name} {splits[s].n:,}" for name, s in (("ID", board.columns["ID"][0]),
                                                                    *((s, s) for s in board.shifts)))  # fmt: skip
     title = metric_title(board.arena)
     notes = [recipes_line(board.arena.rows), REPORTED if board.arena.selects_on_reported else "",

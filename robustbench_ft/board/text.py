@@ -141,24 +141,26 @@ def further_markdown(board: Board) -> str:
     return f"{FURTHER}\n\n{tabulate(body, head, tablefmt='github', disable_numparse=True, colalign=align)}"
 
 
-COSTS = (
-    ("fit, s", "fit_seconds", 1), ("fit, images/s", "fit_images_per_second", 0),
-    ("evaluate, images/s", "evaluate_images_per_second", 0), ("peak memory, MiB", "peak_memory_mib", 0),
-    ("trained parameters", "trained_parameters", 0),
-)  # fmt: skip
+COSTS = ("fit, s", "fit, images/s", "evaluate, images/s", "peak memory, MiB", "trained parameters")
+
+
+def costs(row: Row) -> tuple[tuple[float | None, int], ...]:
+    """(value, decimals) under COSTS."""
+    cost = row.cost
+    return (cost.fit, 1), (cost.fit_rate, 0), (cost.evaluation_rate, 0), (cost.memory, 0), (cost.parameters, 0)
 
 
 def cost_markdown(board: Board) -> str:
-    body = [[_escape(row.name), *(number(row.cost(key), d) for _, key, d in COSTS), machine(row)] for row in board.rows]
-    head = ["cost", *(title for title, _, _ in COSTS), "on"]
+    body = [[_escape(row.name), *(number(value, d) for value, d in costs(row)), machine(row)] for row in board.rows]
+    head = ["cost", *COSTS, "on"]
     align = ("left", *("right" for _ in COSTS), "left")
     return tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
 
 
 def machine(row: Row) -> str:
     """Device of the first run."""
-    env = row.claim["runs"][0]["environment"]
-    return str(env["gpu"] or f"{env['cpu']}, {env['threads']} thread{'s' * (env['threads'] != 1)}")
+    found = row.claim.runs[0].environment
+    return found.gpu or f"{found.cpu}, {found.threads} thread{'s' * (found.threads != 1)}"
 
 
 def paper_header(shifts: Sequence[str]) -> list[str]:
@@ -176,7 +178,7 @@ def deltas(board: Board | None, row: paper.Row, shifts: Sequence[str]) -> list[t
     """(rerun's name, `rerun - paper` under mean OOD, ID and each shift) for each comparable rerun."""
     found: list[tuple[str, list[str]]] = []
     for rerun in board.rows if board else ():
-        if paper.comparable(row, rerun.claim["identity"], rerun.method):
+        if paper.comparable(row, rerun.claim.identity):
             texts = [NONE]
             for name in ("ID", *shifts):
                 if name in row.cells:

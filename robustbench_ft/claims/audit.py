@@ -7,25 +7,23 @@ predictions, and with `data` the suite's own ids and labels on this machine. Ste
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustbench_ft import suite_ref
 from robustbench_ft.errors import RbftError
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.suite import Suite
 
 from . import bundle, claim, shelf
 from .bundle import Bundle
-from .shelf import Stored
+from .shelf import StoredClaim
 
-SHOWN = 6  # numbers that follow from one edit are many: the first few name it
+MOST_FIELDS = 6  # that are named: numbers that follow from one edit are many: the first few name it
 
 
-def audit(one: Stored) -> list[str]:
+def audit(one: StoredClaim) -> list[str]:
     """Problems of one claim, a line each; an empty list is a pass."""
     try:
-        content = one.content
         problems = _place(one) + _seeds(one)
-    except (RbftError, KeyError, TypeError) as error:
-        return [_text(error)]
+    except RbftError as error:
+        return [str(error)]
     listed = [seed for seed in one.seeds if seed in one.stored_seeds]
     runs: list[Bundle] = []
     for seed in listed:
@@ -36,15 +34,15 @@ def audit(one: Stored) -> list[str]:
     try:
         problems += [line for run in runs for line in _content(one, run, runs)]
         if len(runs) == len(one.seeds):
-            fresh = claim.make(runs, one.files(), content["trust"])
-            told = claim.differing(content, fresh)
+            fresh = claim.make(runs, one.files(), one.claim.trust).written()
+            told = claim.differing(one.raw, fresh)
             # digests were explained above in words
             told = [line for line in told if "_sha256" not in line or not problems]
-            problems += told[:SHOWN]
-            if len(told) > SHOWN:
-                problems.append(f"and {len(told) - SHOWN} more fields differ")
-    except (RbftError, KeyError, TypeError, IndexError) as error:
-        problems.append(_text(error))
+            problems += told[:MOST_FIELDS]
+            if len(told) > MOST_FIELDS:
+                problems.append(f"and {len(told) - MOST_FIELDS} more fields differ")
+    except RbftError as error:
+        problems.append(str(error))
     return problems
 
 
@@ -53,37 +51,39 @@ def audit_all(root: Path, suite: str | None = None, data: Roots | None = None) -
     found = shelf.find(root, suite)
     if not found:
         raise RbftError(f"no claim under {root}; make one with `rbft leaderboard add RUNS...`")
-    report = {one.place.claim.as_posix(): audit(one) for one in found}
-    sound = [one for one in found if not report[one.place.claim.as_posix()]]
+    report = {one.place.file.as_posix(): audit(one) for one in found}
+    sound = [one for one in found if not report[one.place.file.as_posix()]]
     for problem in shelf.conflicts(sound):
         report[problem.partition(" and ")[0]].append(problem)
     if data is not None:
         suites: dict[str, Suite] = {}
         for one in sound:
-            report[one.place.claim.as_posix()] += against_data(one, data, suites)
+            report[one.place.file.as_posix()] += against_data(one, data, suites)
     return report
 
 
-def against_data(one: Stored, root: Roots | None, suites: dict[str, Suite]) -> list[str]:
+def against_data(one: StoredClaim, root: Roots | None, suites: dict[str, Suite]) -> list[str]:
     """Ids, labels and pixels of the suite as this machine has it."""
-    identity = one.content["identity"]
-    called = identity["suite"]
+    from robustbench_ft import suite_ref  # which reads custom suites too: not needed for an audit of the files alone
+
+    identity = one.claim.identity
+    called = identity.suite
     if called not in suites:
         suites[called] = suite_ref.load(called, root)
     suite = suites[called]
-    if suite.version != identity["suite_version"]:
-        return [f"the claim is about {called} v{identity['suite_version']}, this version of rbft has v{suite.version}"]
+    if suite.version != identity.suite_version:
+        return [f"the claim is about {called} v{identity.suite_version}, this version of rbft has v{suite.version}"]
     differing: dict[str, list[str]] = {}
-    for split, entry in one.content["data"]["splits"].items():
+    for split, entry in one.claim.data.splits.items():
         name, _, space = split.partition("@")
         whole = suite.split(name)
         labels = whole.also[space].labels if space else whole.labels
         kept = labels >= 0
         ids = tuple(example for example, own in zip(whole.ids, kept, strict=True) if own)
         pairs = {
-            "example ids": (entry["ids_sha256"], bundle.ids_digest(ids)),
-            "labels": (entry["labels_sha256"], bundle.labels_digest(labels[kept])),
-            "images": (entry["content_sha256"], whole.digest),
+            "example ids": (entry.ids_sha256, bundle.ids_digest(ids)),
+            "labels": (entry.labels_sha256, bundle.labels_digest(labels[kept])),
+            "images": (entry.content_sha256, whole.digest),
         }
         for word, (told, found) in pairs.items():
             if told != found:
@@ -94,10 +94,10 @@ def against_data(one: Stored, root: Roots | None, suites: dict[str, Suite]) -> l
     ]
 
 
-def _place(one: Stored) -> list[str]:
-    identity, training = one.content["identity"], one.content["training"]
-    suite, name = f"{identity['suite']}-v{identity['suite_version']}", identity["method"]
-    name = f"{name}-{training['config_sha256'][:8]}"
+def _place(one: StoredClaim) -> list[str]:
+    identity = one.claim.identity
+    suite = f"{identity.suite}-v{identity.suite_version}"
+    name = f"{identity.method}-{one.claim.training.config_sha256[:8]}"
     problems: list[str] = []
     if suite != one.place.suite:
         problems.append(f"the claim is about {suite} and lies in {one.place.suite}: suite versions never mix")
@@ -106,7 +106,7 @@ def _place(one: Stored) -> list[str]:
     return problems
 
 
-def _seeds(one: Stored) -> list[str]:
+def _seeds(one: StoredClaim) -> list[str]:
     listed, stored = one.seeds, one.stored_seeds
     problems = [f"seed {seed} is listed and not stored" for seed in listed if seed not in stored]
     problems += [f"seed {seed} is stored and not listed" for seed in stored if seed not in listed]
@@ -114,42 +114,42 @@ def _seeds(one: Stored) -> list[str]:
     return problems
 
 
-def _content(one: Stored, run: Bundle, runs: Sequence[Bundle]) -> list[str]:
+def _content(one: StoredClaim, run: Bundle, runs: Sequence[Bundle]) -> list[str]:
     """Which part of a run's files is not what the claim was made from."""
-    told = next((entry for entry in one.content["runs"] if entry["seed"] == run.seed), None)
+    told = one.claim.run(run.seed)
     if told is None:
         return [f"seed {run.seed} has no entry under 'runs'"]
     problems: list[str] = []
-    digest = claim.config_digest(run.cell)
-    if digest is not None and digest != run.cell["digest"]:
+    digest = claim.config_digest(run.record["cell"])
+    if digest is not None and digest != run.config.digest:
         problems.append(f"seed {run.seed}: {bundle.RECORD}: the configuration does not match its digest")
-    for split, entry in one.content["data"]["splits"].items():
+    for split, entry in one.claim.data.splits.items():
         where = f"seed {run.seed}, split '{split}'"
         shown = run.any(split)
-        if bundle.ids_digest(shown.ids) != entry["ids_sha256"]:
+        if bundle.ids_digest(shown.ids) != entry.ids_sha256:
             problems.append(f"{where}: example ids changed{_first(one, split, run, runs, 'ids')}")
-        if bundle.labels_digest(shown.label) != entry["labels_sha256"]:
+        if bundle.labels_digest(shown.label) != entry.labels_sha256:
             problems.append(f"{where}: labels changed{_first(one, split, run, runs, 'label')}")
-        sums = told["content"].get(split, {})
+        sums = told.content.get(split)
         if problems and problems[-1].startswith(f"{where}: example ids"):
             continue  # the other digests are keyed by id
-        if bundle.predictions_digest(run, split) != sums.get("predictions_sha256"):
+        if bundle.predictions_digest(run, split) != (sums and sums.predictions_sha256):
             problems.append(f"{where}: predictions changed")
-        if bundle.probabilities_digest(run, split) != sums.get("probabilities_sha256"):
+        if bundle.probabilities_digest(run, split) != (sums and sums.probabilities_sha256):
             problems.append(f"{where}: probabilities changed")
-    for name, told_digest in told["files"].items():
+    for name, told_digest in told.files.items():
         if bundle.file_digest(one.root / one.place.run(run.seed) / name) != told_digest:
             problems.append(f"seed {run.seed}: file {name} is not the one the claim was made from")
     return problems
 
 
-def _first(one: Stored, split: str, run: Bundle, runs: Sequence[Bundle], field: str) -> str:
+def _first(one: StoredClaim, split: str, run: Bundle, runs: Sequence[Bundle], field: str) -> str:
     """The first example that changed, where another seed still has the right ones."""
-    entry = one.content["data"]["splits"][split]
+    entry = one.claim.data.splits[split]
     for other in runs:
         good = other.any(split)
-        if bundle.ids_digest(good.ids) == entry["ids_sha256"] and (
-            bundle.labels_digest(good.label) == entry["labels_sha256"]
+        if bundle.ids_digest(good.ids) == entry.ids_sha256 and (
+            bundle.labels_digest(good.label) == entry.labels_sha256
         ):
             mine, theirs = getattr(run.any(split), field), getattr(good, field)
             row = next((k for k, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), None)
@@ -157,9 +157,3 @@ def _first(one: Stored, split: str, run: Bundle, runs: Sequence[Bundle], field: 
                 return f": {len(mine)} rows, seed {other.seed} has {len(theirs)}"
             return f": row {row} has {mine[row]}, seed {other.seed} has {theirs[row]}"
     return ""
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, RbftError):
-        return str(error)
-    return f"the claim is not complete: {type(error).__name__} at {error}"

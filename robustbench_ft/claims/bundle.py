@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,10 +22,11 @@ from robustbench_ft.data import Ints, Predictions
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY, further_columns, named
 from robustbench_ft.record.store import Json, Record, read_json, write_bytes, write_json
-from robustbench_ft.record.summary import RESTORE, Summary, read_cell, read_environment, read_part, read_summary
+from robustbench_ft.record.summary import RESTORE, CellRecord, Environment, Summary, read_summary
 from robustbench_ft.stats.intervals import cluster_codes
 
-pc: Any = import_module("pyarrow.compute")  # its functions are made at import, unseen by type checkers
+from .schema import RunRecord, read_run
+
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
 SCORES = ("confidence", "log_prob", "sum_sq")
 
@@ -34,34 +35,44 @@ SCORES = ("confidence", "log_prob", "sum_sq")
 class Bundle:
     """One run (seed) of a claim."""
 
-    record: Json  # cell, env, summary
+    record: Json  # record.json as it is stored: cell, env, summary
+    typed: RunRecord  # the same, checked
     scored: Mapping[str, Mapping[str, Predictions]]  # split -> candidate -> predictions
     choices: Mapping[str, Mapping[str, Ints]]  # split -> every candidate -> top-1 class [n]
     digests: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str], repr=False)
+    ids: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)  # by split, in Arrow
 
     @property
-    def cell(self) -> Json:
-        return self.record["cell"]
+    def config(self) -> CellRecord:
+        """The configuration of the run."""
+        return self.typed.cell
 
     @property
-    def env(self) -> Json:
-        return self.record["env"]
-
-    @property
-    def summary(self) -> Json:
-        return self.record["summary"]
+    def summary(self) -> Summary:
+        """Splits and candidates; the numbers are in `numbers`."""
+        return self.typed.summary
 
     @property
     def seed(self) -> int:
-        return int(self.cell["seed"])
+        return self.config.seed
 
     def any(self, split: str) -> Predictions:
         """Ids, labels and groups are the same for all candidates of a run."""
         return next(iter(self.scored[split].values()))
 
+    def arrow_ids(self, split: str) -> Any:
+        """[n] ids as Arrow has them: they are compared without making Python texts."""
+        if split not in self.ids:
+            self.ids[split] = pa.array(self.any(split).ids)
+        return self.ids[split]
+
+    def cluster_name(self, split: str) -> str | None:
+        """The group column of examples that come together on a split, or a view of it; None: they come alone."""
+        return self.summary.clusters.get(split.partition("@")[0])
+
     def codes(self, split: str) -> Ints | None:
         """[n] which cluster each example belongs to, 0..G-1, where the suite declares that examples come together."""
-        name = self.summary["clusters"].get(split.partition("@")[0])
+        name = self.cluster_name(split)
         return None if name is None else cluster_codes(self.any(split).groups[name])
 
     @cached_property
@@ -69,12 +80,7 @@ class Bundle:
         """The part of metrics.json that rows need: the official metric of every candidate."""
         candidates = next(iter(self.choices.values()))
         found = {name: {split: self._scores(name, split) for split in self.choices} for name in candidates}
-        return {**self.summary, "candidates": found}
-
-    @cached_property
-    def told(self) -> Summary:
-        """The summary, typed; its numbers are in `numbers`."""
-        return read_part(self.summary, Path(RECORD), RESTORE)
+        return {**self.record["summary"], "candidates": found}
 
     @cached_property
     def numbers(self) -> Summary:
@@ -84,19 +90,18 @@ class Bundle:
     def _scores(self, candidate: str, split: str) -> dict[str, float]:
         """Accuracy and the official metric, which need no probabilities."""
         answers = replace(self.any(split), prediction=self.choices[split][candidate])
-        return {metric: named(metric, answers) for metric in {ACCURACY, self.told.official_of(split)}}
+        return {metric: named(metric, answers) for metric in {ACCURACY, self.summary.official_of(split)}}
 
 
-def split_names(summary: Json) -> tuple[str, ...]:
+def split_names(summary: Summary) -> tuple[str, ...]:
     """Splits, and views of them in other label spaces."""
-    splits = summary["splits"]
-    every = (splits["val"], splits["test"], *splits["shifts"], *splits.get("extra", ()), *summary.get("views", ()))
-    return tuple(dict.fromkeys(every))
+    splits = summary.splits
+    return tuple(dict.fromkeys((splits.val, splits.test, *splits.shifts, *splits.extra, *summary.views)))
 
 
 def from_record(record: Record) -> Bundle:
     """The bundle of a finished cell. RbftError where a split or candidate has no predictions."""
-    metrics, told, cell = record.metrics, record.summary, record.cell
+    metrics, told = record.metrics, record.summary
     summary: Json = {key: metrics[key] for key in ("default", "axis", "splits", "shift_groups")}
     if selection_metric(told) != told.official_of(told.splits.val):
         summary |= {"selection_metric": selection_metric(told)}
@@ -105,13 +110,14 @@ def from_record(record: Record) -> Bundle:
     if further_columns(metrics):
         summary |= {"official": told.official, "views": told.views}
     names = sorted(told.candidates)
-    whole = {split: {name: record.predictions(name, split) for name in names} for split in split_names(summary)}
+    whole = {split: {name: record.predictions(name, split) for name in names} for split in split_names(told)}
     choices = {split: {name: p.prediction for name, p in found.items()} for split, found in whole.items()}
-    draft = Bundle({"cell": _portable(cell), "env": record.env, "summary": summary}, whole, choices)
+    content: Json = {"cell": _portable(record.cell), "env": record.env, "summary": summary}
+    draft = Bundle(content, read_run(content, record.folder), whole, choices)
     kept = {told.default, by_validation(draft.numbers)}
     kept |= {by_oracle(draft.numbers)} if told.axis else set()
     scored = {split: {name: p for name, p in found.items() if name in kept} for split, found in whole.items()}
-    return Bundle(draft.record, scored, choices)
+    return replace(draft, scored=scored, choices=choices)
 
 
 def write(folder: Path, bundle: Bundle) -> None:
@@ -148,22 +154,13 @@ def write(folder: Path, bundle: Bundle) -> None:
 
 def read(folder: Path) -> Bundle:
     """Read and check; a damaged file is an error that names it."""
-    record, path = _checked(read_json(folder / RECORD), folder / RECORD), folder / PREDICTIONS
+    content, path = read_json(folder / RECORD), folder / PREDICTIONS
+    typed = read_run(content, folder / RECORD)
     try:
-        table = pq.read_table(path)
-        parts = {split: table.filter(pc.equal(table["split"], split)) for split in split_names(record["summary"])}
-        if len(table) != sum(len(part) for part in parts.values()):
-            raise ValueError("it holds rows of other splits")
-        candidates = [name.partition(":")[2] for name in table.column_names if name.startswith("prediction:")]
-        scored = [name for name in candidates if f"confidence:{name}" in table.column_names]
-        bundle = Bundle(
-            record,
-            {split: {name: _predictions(part, name) for name in scored} for split, part in parts.items()},
-            {split: {name: _ints(part, f"prediction:{name}") for name in candidates} for split, part in parts.items()},
-        )
-        for split in parts:
-            _check(bundle.any(split), split)
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, StopIteration) as error:
+        with pq.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
+        bundle = _bundle(content, typed, table)
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise RbftError(f"cannot read {path}: {first}; restore the file") from error
     for found in bundle.scored.values():
@@ -172,16 +169,52 @@ def read(folder: Path) -> Bundle:
     return bundle
 
 
-def _checked(record: Any, path: Path) -> Json:
-    """The content of record.json. Raises `RbftError` with file and field where it is damaged."""
-    parts: Any = record if isinstance(record, dict) else {}
-    told = parts.get("summary")
-    read_cell(parts.get("cell"), path, RESTORE)
-    read_environment(parts.get("env"), path, RESTORE)
-    read_part(told, path, RESTORE)  # its numbers are computed from the predictions
-    if missing := sorted({"clusters", "resolution"} - told.keys()):
-        raise RbftError(f"{path} is damaged: summary: lacks '{missing[0]}'; {RESTORE}")
-    return cast(Json, record)
+def _bundle(record: Json, typed: RunRecord, table: Any) -> Bundle:
+    """Cut the table into splits. Raises `ValueError` with what is wrong with it."""
+    named = table["split"].combine_chunks().dictionary_encode()  # codes: texts are slow to compare, row by row
+    codes = dict(zip(named.dictionary.to_pylist(), range(len(named.dictionary)), strict=True))
+    code = np.from_dlpack(named.indices)
+    candidates = [name.partition(":")[2] for name in table.column_names if name.startswith("prediction:")]
+    kept = [name for name in candidates if f"confidence:{name}" in table.column_names]
+    scored: dict[str, dict[str, Predictions]] = {}
+    choices: dict[str, dict[str, Ints]] = {}
+    ids: dict[str, Any] = {}
+    for split in split_names(typed.summary):
+        part = _rows_of(table, code == codes.get(split, -1))
+        if not len(part) or not kept:
+            raise ValueError(f"split '{split}' has no {'candidate with probabilities' if len(part) else 'rows'}")
+        ids[split] = part["id"].combine_chunks()
+        choices[split] = {name: _ints(part, f"prediction:{name}") for name in candidates}
+        shared = _shared(part, split)
+        scored[split] = {name: _predictions(part, name, choices[split][name], **shared) for name in kept}
+    if len(table) != sum(map(len, ids.values())):
+        raise ValueError("it holds rows of other splits")
+    return Bundle(record, typed, scored, choices, ids=ids)
+
+
+def _rows_of(table: Any, chosen: NDArray[np.bool_]) -> Any:
+    """Rows of a table, which lie together in all files that `write` made."""
+    rows = np.flatnonzero(chosen)
+    if len(rows) and rows[-1] - rows[0] + 1 != len(rows):
+        return table.take(rows)
+    return table.slice(int(rows[0]) if len(rows) else 0, len(rows))
+
+
+def _shared(part: Any, split: str) -> dict[str, Any]:
+    """Ids, labels and groups of a split: the same for all candidates."""
+    ids = tuple(part["id"].to_pylist())
+    if None in ids or len(set(ids)) != len(ids):
+        raise ValueError(f"split '{split}' {'lacks an example id' if None in ids else 'names an example id twice'}")
+    groups = [name for name in part.column_names if name.startswith("group:") and part[name].null_count == 0]
+    return {"ids": ids, "label": _ints(part, "label"), "groups": {name[6:]: _ints(part, name) for name in groups}}
+
+
+def _predictions(part: Any, candidate: str, choice: Ints, **shared: Any) -> Predictions:
+    confidence, log_prob, sum_sq = (_values(part, f"{score}:{candidate}").astype(np.float32) for score in SCORES)
+    return Predictions(
+        prediction=choice, confidence=confidence, log_prob=log_prob, sum_sq=sum_sq, top_classes=choice[:, None],
+        top_probs=confidence[:, None], **shared,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -190,21 +223,22 @@ class PublishedRun(Record):
 
     bundle: Bundle = field(kw_only=True, compare=False, repr=False)
 
-    @property
-    def cell(self) -> Json:
-        return self.bundle.cell
+    @cached_property
+    def config(self) -> CellRecord:
+        return self.bundle.config
 
-    @property
-    def env(self) -> Json:
-        return self.bundle.env
+    @cached_property
+    def environment(self) -> Environment:
+        return self.bundle.typed.environment
 
-    @property
-    def metrics(self) -> Json:
-        return self.bundle.metrics
+    @cached_property
+    def summary(self) -> Summary:
+        return self.bundle.numbers
 
     def _read(self, name: str) -> Json:
-        """What is checked and typed as the files of an own record are."""
-        return {"cell.json": self.cell, "env.json": self.env, "metrics.json": self.metrics}[name]
+        """The content that an own record has in a file of this name."""
+        record = self.bundle.record
+        return self.bundle.metrics if name == "metrics.json" else record["cell" if name == "cell.json" else "env"]
 
     def path(self, candidate: str, split: str) -> Path:
         return self.folder / PREDICTIONS
@@ -213,16 +247,16 @@ class PublishedRun(Record):
         return candidate in self.bundle.choices.get(split, {})
 
     def columns(self, candidate: str, split: str, names: Sequence[str]) -> Mapping[str, Any]:
-        """Arrow columns [n]; an alpha that no row needs was stored without probabilities."""
+        """Columns [n], ids in Arrow; an alpha that no row needs was stored without probabilities."""
         shown, choice = self.bundle.any(split), self.bundle.choices[split][candidate]
         scored = self.bundle.scored[split].get(candidate)
-        found: dict[str, Any] = {"id": shown.ids, "label": shown.label, "prediction": choice}
+        found: dict[str, Any] = {"id": self.bundle.arrow_ids(split), "label": shown.label, "prediction": choice}
         found |= {"correct": choice == shown.label} | {f"group:{name}": v for name, v in shown.groups.items()}
         found |= {score: getattr(scored, score) for score in SCORES} if scored else {}
         absent = [name for name in names if name not in found and name != "confidence"]
         if absent:
             raise RbftError(f"{self.folder} keeps no {', '.join(absent)} of candidate '{candidate}' on '{split}'")
-        return {name: pa.array(found[name]) for name in names if name in found}
+        return {name: found[name] for name in names if name in found}
 
     def predictions(self, candidate: str, split: str) -> Predictions:
         found = self.bundle.scored.get(split, {}).get(candidate)
@@ -231,26 +265,15 @@ class PublishedRun(Record):
         return found
 
 
-def _check(predictions: Predictions, split: str) -> None:
-    if not len(predictions):
-        raise ValueError(f"split '{split}' has no rows")
-    if len(set(predictions.ids)) != len(predictions):
-        raise ValueError(f"split '{split}' names an example id twice")
-
-
-def _predictions(part: Any, candidate: str) -> Predictions:
-    choice = _ints(part, f"prediction:{candidate}")
-    confidence, log_prob, sum_sq = (part[f"{score}:{candidate}"].to_numpy().astype(np.float32) for score in SCORES)
-    groups = [name for name in part.column_names if name.startswith("group:") and part[name].null_count == 0]
-    return Predictions(
-        ids=tuple(part["id"].to_pylist()), label=_ints(part, "label"), prediction=choice, confidence=confidence,
-        log_prob=log_prob, sum_sq=sum_sq, top_classes=choice[:, None], top_probs=confidence[:, None],
-        groups={name[6:]: _ints(part, name) for name in groups},
-    )  # fmt: skip
-
-
 def _ints(part: Any, name: str) -> Ints:
-    return part[name].to_numpy().astype(np.int64)
+    return _values(part, name).astype(np.int64)
+
+
+def _values(part: Any, name: str) -> NDArray[Any]:
+    column = part[name].combine_chunks()
+    if column.null_count:
+        raise ValueError(f"column '{name}' has empty cells")
+    return np.from_dlpack(column)  # `to_numpy` would import pandas, which takes longer than reading a claim
 
 
 def _resolution(folder: Path) -> int | None:
@@ -309,8 +332,9 @@ def _rows_digest(bundle: Bundle, what: tuple[str, str], matrix: NDArray[np.int32
     """Computed once for each bundle: an audit and the claim made to compare with both ask for it."""
     if what not in bundle.digests:
         order, names = _in_order(bundle.any(what[1]).ids)
-        rows, size = matrix[order].tobytes(), matrix.shape[1] * matrix.itemsize
-        parts = (part for k, name in enumerate(names) for part in (name, rows[k * size : (k + 1) * size]))
+        size = matrix.shape[1] * matrix.itemsize
+        rows: list[bytes] = np.ascontiguousarray(matrix[order]).view(f"V{size}").ravel().tolist()
+        parts = chain.from_iterable(zip(names, rows, strict=True))
         bundle.digests[what] = hashlib.sha256(b"".join(parts)).hexdigest()
     return bundle.digests[what]
 

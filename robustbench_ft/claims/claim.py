@@ -14,24 +14,38 @@ from robustbench_ft.compare.load import OFFICIAL, RANGES, split_sample
 from robustbench_ft.compare.rows import by_oracle, by_validation, reported_selection
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError
-from robustbench_ft.metrics import ACCURACY, official_of
+from robustbench_ft.metrics import ACCURACY
 from robustbench_ft.model_ref import ModelRef
 from robustbench_ft.record.store import Json
-from robustbench_ft.stats import Examples, Sample
+from robustbench_ft.record.summary import CellRecord, Summary
+from robustbench_ft.stats import Estimate, Examples, Sample
 
 from . import bundle
 from .bundle import Bundle, PublishedRun, split_names
-
-SCHEMA = 2  # 2: official metrics, stored interval ends, how checkpoints were chosen, the code of the method
-INTERVAL = "two-way t over seeds and examples, 95 %"
-FIXED, BY_VALIDATION, BY_REPORTED, ORACLE = "fixed", "id_val", "reported_id", "oracle"
-ENVIRONMENT = (
-    "rbft", "git", "python", "platform", "packages", "device", "gpu", "cuda", "cpu", "threads",
+from .schema import (
+    BY_REPORTED,
+    BY_VALIDATION,
+    FIXED,
+    ORACLE,
+    Claim,
+    CurvePoint,
+    DataUsed,
+    Identity,
+    Results,
+    RowResult,
+    RunEntry,
+    SplitData,
+    SplitDigests,
+    TrainData,
+    Training,
+    Trust,
 )  # fmt: skip
+
+INTERVAL = "two-way t over seeds and examples, 95 %"
 
 
 @dataclass(frozen=True)
-class Place:
+class ClaimPath:
     """Paths of a claim below the leaderboards folder."""
 
     suite: str  # with its version: 'shapes-v1'
@@ -39,7 +53,7 @@ class Place:
     name: str  # method and the first eight characters of the configuration's digest
 
     @property
-    def claim(self) -> Path:
+    def file(self) -> Path:
         return Path(self.suite) / self.model / f"{self.name}.json"
 
     @property
@@ -50,73 +64,76 @@ class Place:
         return self.predictions / f"seed-{seed}"
 
 
-def place_of(cell: Json) -> Place:
-    return Place(
-        f"{cell['suite']}-v{cell['suite_version']}",
-        ModelRef(**cell["model"]).label,
-        f"{cell['method']}-{cell['digest'][:8]}",
+def place_of(config: CellRecord) -> ClaimPath:
+    """Where the claim of this configuration lies."""
+    model = config.model
+    return ClaimPath(
+        f"{config.suite}-v{config.suite_version}",
+        ModelRef(model.name, model.pretrained, model.weights).label,
+        f"{config.method}-{config.digest[:8]}",
     )
 
 
-def columns(summary: Json) -> dict[str, tuple[str, ...]]:
+def columns(summary: Summary) -> dict[str, tuple[str, ...]]:
     """Column -> the splits it is the equal-weight mean of. ID is in no mean."""
-    splits = summary["splits"]
-    shifts = tuple(splits["shifts"])
-    found = {"ID val": (splits["val"],), "ID": (splits["test"],), **{name: (name,) for name in shifts}}
-    found |= {f"mean {name}": tuple(members) for name, members in summary["shift_groups"].items()}
-    further = (*splits.get("extra", ()), *summary.get("views", ()))  # in no mean
+    splits, shifts = summary.splits, tuple(summary.splits.shifts)
+    found = {"ID val": (splits.val,), "ID": (splits.test,), **{name: (name,) for name in shifts}}
+    found |= {f"mean {name}": tuple(members) for name, members in summary.shift_groups.items()}
+    further = (*splits.extra, *summary.views)  # in no mean
     return found | {"mean OOD": shifts} | {name: (name,) for name in further}
 
 
-def make(runs: Sequence[Bundle], files: Mapping[str, Mapping[str, str]], trust: Json) -> Json:
+def make(runs: Sequence[Bundle], files: Mapping[int, Mapping[str, str]], trust: Trust) -> Claim:
     """The claim of these runs; `files` holds the digests of each seed's stored files."""
     runs = sorted(runs, key=lambda run: run.seed)
     _check_same(runs)
-    first = runs[0]
-    cell = first.cell
-    return {
-        "schema": SCHEMA,
-        "identity": {
-            "suite": cell["suite"], "suite_version": cell["suite_version"], "protocol": cell["protocol"],
-            "method": cell["method"], "method_version": cell["method_version"], "deterministic": cell["deterministic"],
-            "model": cell["model"]["name"], "pretrained": cell["model"]["pretrained"],
-            "weights": cell["model"]["weights"], "precision": cell["precision"],
-            **({"transductive": True} if first.summary.get("transductive") else {}),
-            "resolution": first.summary["resolution"], "head": (cell["recipe"] or {}).get("head"), "parent_runs": [],
-        },
-        "data": _data(runs),
-        "training": {
-            "config_sha256": cell["digest"], "settings": cell["settings"], "recipe": cell["recipe"],
-            "recipe_source": cell["recipe_source"], "seeds": [run.seed for run in runs], "extra_data": None,
-            "selection": _selection(first), **({"code": cell["code"]} if "code" in cell else {}),
-            "candidates": len(first.choices[first.summary["splits"]["test"]]),
-        },
-        "runs": [_run(run, files[str(run.seed)]) for run in runs],
-        "results": {
-            "metrics_version": metrics.VERSION,
-            "definitions": {name: metric.version for name, metric in metrics.METRICS.items()},
-            "interval": INTERVAL,
-            "complete": True,
-            "columns": {name: list(splits) for name, splits in columns(first.summary).items()},
-            "rows": _rows(runs),
-            "curve": _curve(runs),
-        },
-        "trust": trust,
-    }  # fmt: skip
+    first, config = runs[0], runs[0].config
+    return Claim(
+        identity=_identity(first),
+        data=_data(runs),
+        training=Training(
+            config_sha256=config.digest, settings=config.settings, recipe=config.recipe,
+            recipe_source=config.recipe_source, seeds=[run.seed for run in runs], extra_data=None,
+            selection=_selection(first), candidates=len(first.choices[first.summary.splits.test]), code=config.code,
+        ),
+        runs=[_entry(run, files[run.seed]) for run in runs],
+        results=Results(
+            metrics_version=metrics.VERSION,
+            definitions={name: metric.version for name, metric in metrics.METRICS.items()},
+            interval=INTERVAL, complete=True,
+            columns={name: list(splits) for name, splits in columns(first.summary).items()},
+            rows=_rows(runs), curve=_curve(runs),
+        ),
+        trust=trust,
+    )  # fmt: skip
+
+
+def _identity(run: Bundle) -> Identity:
+    config = run.config
+    return Identity(
+        suite=config.suite, suite_version=config.suite_version, protocol=config.protocol, method=config.method,
+        method_version=config.method_version, deterministic=config.deterministic, model=config.model.name,
+        pretrained=config.model.pretrained, weights=config.model.weights, precision=config.precision,
+        resolution=run.typed.resolution, head=(config.recipe or {}).get("head"), parent_runs=[],
+        transductive=run.summary.transductive,
+    )  # fmt: skip
 
 
 def _selection(run: Bundle) -> str:
     """How the recipe chooses a checkpoint; how a row chooses its candidate is said by the row."""
-    recipe = run.cell["recipe"]
+    recipe = run.config.recipe
     if recipe is None:
         return "none"
     if recipe.get("select", "best") == "last":
         return "last checkpoint"
-    return f"checkpoint by {'the reported ID set' if reported_selection(run.told) else 'ID validation'}"
+    return f"checkpoint by {'the reported ID set' if reported_selection(run.summary) else 'ID validation'}"
 
 
 def config_digest(cell: Json) -> str | None:
-    """Recompute `Cell.digest`. None for local-dir models, whose path was removed from the claim."""
+    """Recompute `Cell.digest` from cell.json as it is stored: fields that this version does not know count too.
+
+    None for local-dir models, whose path was removed from the claim.
+    """
     model = {"weights": cell["model"]["weights"], "name": cell["model"]["name"]}
     if model["name"].startswith("local-dir:"):
         return None
@@ -125,90 +142,97 @@ def config_digest(cell: Json) -> str | None:
     return hashlib.sha256(json.dumps({**content, "model": model}, sort_keys=True).encode()).hexdigest()
 
 
-def digest(claim: Json) -> str:
+def digest(content: Json) -> str:
     """SHA-256 of the whole claim as canonical JSON."""
-    return hashlib.sha256(json.dumps(claim, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _check_same(runs: Sequence[Bundle]) -> None:
     """Runs of one claim differ in their seed and in nothing else."""
     first = runs[0]
-    partial = [run.seed for run in runs if run.cell.get("partial")]
+    partial = [run.seed for run in runs if run.config.partial]
     if partial:
         raise RbftError(
-            f"seed {partial[0]} of {first.cell['method']} on {first.cell['suite']} was run with --allow-partial; a "
+            f"seed {partial[0]} of {first.config.method} on {first.config.suite} was run with --allow-partial; a "
             "claim needs the whole data set: run it again without"
         )
     for run in runs[1:]:
-        if _source(run) not in (None, _source(first)):
-            raise RbftError(
-                f"seeds {first.seed} and {run.seed} of one claim were run with two states of "
-                f"{first.cell['method']}'s code; run the older one again with `rbft run --rerun`"
-            )
-        for key in sorted({*first.cell, *run.cell} - {"seed", "code"}):
-            if run.cell.get(key) != first.cell.get(key):
-                raise RbftError(
-                    f"seeds {first.seed} and {run.seed} of one claim differ in '{key}': {first.cell.get(key)} and "
-                    f"{run.cell.get(key)}; a claim holds runs of one configuration"
-                )
-        if run.summary["splits"] != first.summary["splits"]:
-            raise RbftError(f"seeds {first.seed} and {run.seed} of one claim were evaluated on different splits")
-        for split, entry in first.env["data"].items():
-            if run.env["data"].get(split, {}).get("digest") != entry["digest"]:
-                raise RbftError(f"seeds {first.seed} and {run.seed} of one claim saw different data (split '{split}')")
+        _check_pair(first, run)
     seeds = [run.seed for run in runs]
     if len(set(seeds)) != len(seeds):
         raise RbftError(f"a seed is there twice: {seeds}; name each record once")
 
 
+def _check_pair(first: Bundle, run: Bundle) -> None:
+    both = f"seeds {first.seed} and {run.seed} of one claim"
+    if _source(run) not in (None, _source(first)):
+        raise RbftError(
+            f"{both} were run with two states of {first.config.method}'s code; run the older one again with "
+            "`rbft run --rerun`"
+        )
+    one: Json = first.record["cell"]  # as stored: fields that this version does not know count too
+    other: Json = run.record["cell"]
+    for key in sorted({*one, *other} - {"seed", "code"}):
+        if other.get(key) != one.get(key):
+            raise RbftError(
+                f"{both} differ in '{key}': {one.get(key)} and {other.get(key)}; a claim holds runs of one "
+                "configuration"
+            )
+    if run.summary.splits != first.summary.splits:
+        raise RbftError(f"{both} were evaluated on different splits")
+    found = run.typed.environment.data
+    for split, entry in first.typed.environment.data.items():
+        if split not in found or found[split].digest != entry.digest:
+            raise RbftError(f"{both} saw different data (split '{split}')")
+
+
 def _source(run: Bundle) -> str | None:
     """The digest of the method's source; None for a run of a version that did not note it."""
-    return run.cell.get("code", {}).get("sha256")
+    return run.config.code.sha256 if run.config.code else None
 
 
-def _data(runs: Sequence[Bundle]) -> Json:
-    first = runs[0]
-    found: Json = {}
+def _data(runs: Sequence[Bundle]) -> DataUsed:
+    first, known = runs[0], runs[0].typed.environment.data
+    found: dict[str, SplitData] = {}
     for split in split_names(first.summary):
-        shown = first.any(split)
-        found[split] = {
-            "n": len(shown), "ids_sha256": bundle.ids_digest(shown.ids),
-            "labels_sha256": bundle.labels_digest(shown.label), "classes": len(np.unique(shown.label)),
-            "content_sha256": first.env["data"][split.partition("@")[0]]["digest"], "groups": sorted(shown.groups),
-            "clusters": first.summary["clusters"].get(split.partition("@")[0]),
-        }  # fmt: skip
-    train = {name: entry for name, entry in first.env["data"].items() if name not in found}
-    return {"splits": found, "trained_on": train, "roles": first.summary["splits"]}
-
-
-def _run(run: Bundle, files: Mapping[str, str]) -> Json:
-    env, cost = run.env, run.env["cost"]
-    return {
-        "seed": run.seed,
-        "files": dict(files),
-        "content": {
-            split: {
-                "predictions_sha256": bundle.predictions_digest(run, split),
-                "probabilities_sha256": bundle.probabilities_digest(run, split),
-            }
-            for split in run.scored
-        },
-        "environment": {key: env.get(key) for key in ENVIRONMENT},
-        "cost": dict(cost),
-        "diverged": any(stage["diverged"] for stage in env["stages"]),
+        shown, name = first.any(split), split.partition("@")[0]
+        if name not in known:
+            raise RbftError(f"{bundle.RECORD} of seed {first.seed} does not say on which data '{name}' was evaluated")
+        found[split] = SplitData(
+            n=len(shown), ids_sha256=bundle.ids_digest(shown.ids), labels_sha256=bundle.labels_digest(shown.label),
+            classes=len(np.unique(shown.label)), content_sha256=known[name].digest, groups=sorted(shown.groups),
+            clusters=first.cluster_name(split),
+        )  # fmt: skip
+    trained = {
+        name: TrainData(entry.digest, entry.n if entry.n >= 0 else None)
+        for name, entry in known.items()
+        if name not in found
     }
+    return DataUsed(found, trained, first.summary.splits)
 
 
-def _rows(runs: Sequence[Bundle]) -> list[Json]:
-    fixed = [run.summary["default"] for run in runs]
-    if not runs[0].summary["axis"]:
+def _entry(run: Bundle, files: Mapping[str, str]) -> RunEntry:
+    environment = run.typed.environment
+    digests = {
+        split: SplitDigests(bundle.predictions_digest(run, split), bundle.probabilities_digest(run, split))
+        for split in run.scored
+    }
+    return RunEntry(
+        seed=run.seed, files=dict(files), content=digests, environment=run.typed.machine, cost=environment.cost,
+        diverged=any(stage.diverged for stage in environment.stages),
+    )  # fmt: skip
+
+
+def _rows(runs: Sequence[Bundle]) -> list[RowResult]:
+    fixed = [run.summary.default for run in runs]
+    if not runs[0].summary.axis:
         return [_row(runs, fixed, FIXED)]
-    rule = BY_REPORTED if reported_selection(runs[0].told) else BY_VALIDATION
+    rule = BY_REPORTED if reported_selection(runs[0].summary) else BY_VALIDATION
     chosen = {rule: [by_validation(run.numbers) for run in runs], ORACLE: [by_oracle(run.numbers) for run in runs]}
     return [_row(runs, fixed, FIXED), *(_row(runs, names, selection) for selection, names in chosen.items())]
 
 
-def _row(runs: Sequence[Bundle], candidates: Sequence[str], selection: str) -> Json:
+def _row(runs: Sequence[Bundle], candidates: Sequence[str], selection: str) -> RowResult:
     wanted = columns(runs[0].summary)
     found = {
         split: [run.scored[split][name] for run, name in zip(runs, candidates, strict=True)]
@@ -224,61 +248,62 @@ def _row(runs: Sequence[Bundle], candidates: Sequence[str], selection: str) -> J
         }
         for metric in every
     }
-    return {
-        "selection": selection,
-        "candidates": list(candidates),
-        "per_seed": per_seed,
-        "mean": {m: {c: float(np.mean(v)) for c, v in by.items()} for m, by in per_seed.items()},
-        "sd": {m: {c: _sd(v) for c, v in by.items()} for m, by in per_seed.items()},
-        "estimates": {name: _estimates(runs[0], found, wanted, name) for name in ("accuracy", "nll", "brier")}
+    return RowResult(
+        selection=selection,
+        candidates=list(candidates),
+        per_seed=per_seed,
+        mean={m: {c: float(np.mean(v)) for c, v in by.items()} for m, by in per_seed.items()},
+        sd={m: {c: _sd(v) for c, v in by.items()} for m, by in per_seed.items()},
+        estimates={name: _estimates(runs[0], found, wanted, name) for name in ("accuracy", "nll", "brier")}
         | _official(runs, candidates, wanted),
-    }
+    )
 
 
 def _estimates(
     run: Bundle, found: Mapping[str, Sequence[Predictions]], wanted: Mapping[str, Sequence[str]], name: str
-) -> Json:
+) -> dict[str, Estimate]:
     per_example = metrics.METRICS[name].per_example
     assert per_example is not None, name
     samples = {
         split: Examples(np.stack([per_example(p) for p in each]), run.codes(split), RANGES.get(name))
         for split, each in found.items()
     }
-    return {column: stats.mean([samples[split] for split in splits]).written() for column, splits in wanted.items()}
+    return {column: stats.mean([samples[split] for split in splits]) for column, splits in wanted.items()}
 
 
-def _official(runs: Sequence[Bundle], candidates: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> Json:
+def _official(
+    runs: Sequence[Bundle], candidates: Sequence[str], wanted: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, Estimate]]:
     """Estimates by the official metrics, where one of them is not accuracy."""
     summary = runs[0].summary
-    if all(official_of(summary, split) == ACCURACY for split in split_names(summary)):
+    if all(summary.official_of(split) == ACCURACY for split in split_names(summary)):
         return {}
     found = _by_official(runs, candidates, split_names(summary))
-    return {OFFICIAL: {c: stats.mean([found[split] for split in splits]).written() for c, splits in wanted.items()}}
+    return {OFFICIAL: {c: stats.mean([found[split] for split in splits]) for c, splits in wanted.items()}}
 
 
 def _by_official(runs: Sequence[Bundle], candidates: Sequence[str], splits: Sequence[str]) -> dict[str, Sample]:
     """Split -> sample by its official metric, of one candidate per run."""
-    cell, summary = runs[0].cell, runs[0].summary
+    first = runs[0]
     chosen = [
         (PublishedRun(Path(f"seed-{run.seed}"), bundle=run), name) for run, name in zip(runs, candidates, strict=True)
     ]
-    suite, clusters = f"{cell['suite']}-v{cell['suite_version']}", summary["clusters"]
+    suite = f"{first.config.suite}-v{first.config.suite_version}"
     samples = {
-        split: split_sample(official_of(summary, split), suite, split, chosen, clusters.get(split.partition("@")[0]))
+        split: split_sample(first.summary.official_of(split), suite, split, chosen, first.cluster_name(split))
         for split in splits
     }
     return {split: sample for split, sample in samples.items() if sample is not None}
 
 
-def _curve(runs: Sequence[Bundle]) -> list[Json]:
+def _curve(runs: Sequence[Bundle]) -> list[CurvePoint]:
     """ID and mean OOD along a family's axis by the official metrics, with their intervals."""
-    axis: Mapping[str, float] = runs[0].summary["axis"]
-    wanted = columns(runs[0].summary)
-    points: list[Json] = []
+    axis, wanted = runs[0].summary.axis, columns(runs[0].summary)
+    points: list[CurvePoint] = []
     for name, alpha in sorted(axis.items(), key=lambda item: item[1]):
         found = _by_official(runs, [name] * len(runs), [*wanted["ID"], *wanted["mean OOD"]])
-        shown = {column: stats.mean([found[s] for s in wanted[column]]).written() for column in ("ID", "mean OOD")}
-        points.append({"candidate": name, "alpha": alpha, **shown})
+        identity, ood = (stats.mean([found[split] for split in wanted[column]]) for column in ("ID", "mean OOD"))
+        points.append(CurvePoint(name, alpha, identity, ood))
     return points
 
 
@@ -294,11 +319,13 @@ def _sd(values: Sequence[float]) -> float | None:
 
 
 def differing(stored: Any, fresh: Any, path: str = "") -> list[str]:
-    """Leaves that differ, each named by its path; floats to a relative 1e-9."""
+    """Leaves that differ, each named by its path; floats to a relative 1e-9. A field left out equals an empty one."""
     if isinstance(stored, Mapping) and isinstance(fresh, Mapping):
         lines: list[str] = []
         for key in sorted({*stored, *fresh}, key=str):
             where = f"{path}.{key}" if path else str(key)
+            if not stored.get(key) and not fresh.get(key) and (key in stored) != (key in fresh):
+                continue
             if key not in stored or key not in fresh:
                 lines.append(f"{where} is {'missing' if key not in stored else 'not a field of a claim'}")
             else:

@@ -16,7 +16,7 @@ from robustbench_ft.record.store import Record, find_records
 from robustbench_ft.stats.pairs import flips
 from robustbench_ft.stats.streams import generator
 
-from .shelf import Stored
+from .shelf import StoredClaim
 
 if TYPE_CHECKING:
     from robustbench_ft.suite import Suite
@@ -47,47 +47,45 @@ class Verdict:
         )
 
 
-def rescore(one: Stored, runs: Path, k: int, data: Roots | None = None, device: str = "cpu") -> list[Verdict]:
+def rescore(one: StoredClaim, runs: Path, k: int, data: Roots | None = None, device: str = "cpu") -> list[Verdict]:
     """A verdict for each listed seed; weights come from the `model/` folders of records under `runs`."""
     from robustbench_ft import suite_ref
 
-    identity, digest = one.content["identity"], one.content["training"]["config_sha256"]
-    records = {record.seed: record for record in find_records([runs]) if record.cell["digest"] == digest}
+    identity, digest = one.claim.identity, one.claim.training.config_sha256
+    records = {record.seed: record for record in find_records([runs]) if record.config.digest == digest}
     missing = [seed for seed in one.seeds if seed not in records or not (records[seed].folder / "model").is_dir()]
     if missing:
         raise RbftError(
-            f"{one.place.claim}: no weights of seed {', '.join(map(str, missing))} under {runs}; re-scoring needs the "
+            f"{one.place.file}: no weights of seed {', '.join(map(str, missing))} under {runs}; re-scoring needs the "
             "records that the claim was made from, with their model/ folders"
         )
-    suite = suite_ref.load(identity["suite"], data)
+    suite = suite_ref.load(identity.suite, data)
     return [_verdict(one, records[seed], suite, k, device) for seed in one.seeds]
 
 
-def _verdict(one: Stored, record: Record, suite: "Suite", k: int, device: str) -> Verdict:
+def _verdict(one: StoredClaim, record: Record, suite: "Suite", k: int, device: str) -> Verdict:
     from robustbench_ft import clip as clips
     from robustbench_ft.environment import choose_device
     from robustbench_ft.predict import predict
 
     model = clips.load_saved(record.folder / "model").to(choose_device(device))
-    model.bf16 = record.cell["precision"] == "bf16"
+    model.bf16 = record.config.precision == "bf16"
     bundle = next(run for run in one.runs if run.seed == record.seed)
     before: list[Ints] = []
     after: list[Ints] = []
     labels: list[Ints] = []
-    for name in one.content["data"]["splits"]:
+    for name in one.claim.data.splits:
         if "@" in name:
             continue  # the same images in another label space
-        split, stored = suite.split(name), bundle.choices[name][bundle.summary["default"]]
+        split, stored = suite.split(name), bundle.choices[name][bundle.summary.default]
         place = {example: row for row, example in enumerate(bundle.any(name).ids)}
         size = min(k, len(split))
-        drawn = np.sort(
-            generator("rescore", one.place.claim, record.seed, name).choice(len(split), size, replace=False)
-        )
+        drawn = np.sort(generator("rescore", one.place.file, record.seed, name).choice(len(split), size, replace=False))
         ids = tuple(split.ids[i] for i in drawn)
         unknown = [example for example in ids if example not in place]
         if unknown:
             raise RbftError(
-                f"{one.place.claim}: split '{name}' on this machine contains example {unknown[0]}, which the claim "
+                f"{one.place.file}: split '{name}' on this machine contains example {unknown[0]}, which the claim "
                 "does not; it is a different version of the data: get the version that the claim names"
             )
         found = predict(model, split.take(drawn))["final"]

@@ -3,9 +3,12 @@
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from robustbench_ft import toml
 from robustbench_ft.errors import RbftError
@@ -13,72 +16,83 @@ from robustbench_ft.record.store import Json, Record, find_records, is_done, rea
 
 from . import bundle, claim
 from .bundle import Bundle, PublishedRun
-from .claim import Place
+from .claim import ClaimPath
+from .schema import Claim, SplitData, Trust, read_claim, read_origin
 
 FILES = (bundle.RECORD, bundle.PREDICTIONS)
 
 
 BOARD = "board.toml"  # beside the claims of a suite version
+BOARD_SCHEMA = 1  # of board.toml; a file that states none has this one
+Strings = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
 @dataclass(frozen=True)
-class Named:
+class BoardNotes:
     """What a board's keepers say of it. Claims that other rows are held against are fixed by name, so that no new row
     can take their place; each is a list, as a model has one board per protocol.
     """
 
-    baseline: tuple[str, ...] = ()  # differences are shown to it
-    curve: tuple[str, ...] = ()  # gains at equal ID accuracy are measured from its interpolation curve
-    notes: tuple[str, ...] = ()  # sentences shown under the table
+    baseline: Strings = ()  # differences are shown to it
+    curve: Strings = ()  # gains at equal ID accuracy are measured from its interpolation curve
+    notes: Strings = ()  # sentences shown under the table
 
 
-def named(folder: Path, model: str) -> Named:
-    """The claims that FOLDER/board.toml names for a model, e.g. [embedded] baseline = "ft-4f358087"."""
+def read_board(folder: Path, model: str) -> BoardNotes:
+    """What FOLDER/board.toml says of a model, e.g. [embedded] baseline = "ft-4f358087". All its tables are checked."""
     path = folder / BOARD
     if not path.exists():
-        return Named()
+        return BoardNotes()
     content = toml.read(path, "the board's file")
-    table = content.get(model, {})
-    stray = sorted({*table} - {"baseline", "curve", "notes"}) if isinstance(table, dict) else [model]
+    schema = content.pop("schema", BOARD_SCHEMA)
+    if schema != BOARD_SCHEMA:
+        raise RbftError(f"{path} has schema {schema!r}, this version reads {BOARD_SCHEMA}: update robustbench_ft")
+    found = {name: _board_notes(path, name, table) for name, table in content.items()}
+    return found.get(model, BoardNotes())
+
+
+def _board_notes(path: Path, model: str, table: Any) -> BoardNotes:
+    known = [one.name for one in fields(BoardNotes)]
+    stray = sorted({*table} - {*known}) if isinstance(table, dict) else [model]
     if stray:
         raise RbftError(f"{path}: unknown key '{stray[0]}'; write [{model}], baseline = \"METHOD-DIGEST\", curve = ...")
-    values = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
-    if not all(isinstance(name, str) for names in values.values() for name in names):
-        raise RbftError(f"{path}: baseline and curve are names of claims, e.g. ft-4f358087, notes are sentences")
-    return Named(**{key: tuple(names) for key, names in values.items()})
+    try:
+        return TypeAdapter(BoardNotes).validate_python(table)
+    except ValidationError as error:
+        key = error.errors()[0]["loc"][0]
+        raise RbftError(
+            f"{path}: [{model}] {key}: baseline and curve are names of claims, e.g. ft-4f358087, notes are sentences"
+        ) from error
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredClaim:
     """A claim in a leaderboards folder."""
 
     root: Path
-    place: Place
+    place: ClaimPath
     read: dict[int, Bundle] = field(default_factory=dict[int, Bundle], compare=False, repr=False)  # by seed
 
     @property
     def path(self) -> Path:
-        return self.root / self.place.claim
+        return self.root / self.place.file
 
     @cached_property
-    def content(self) -> Json:
+    def raw(self) -> Json:
+        """The claim's file as it is."""
         try:
-            found = read_json(self.path)
+            return read_json(self.path)
         except RbftError as error:
             raise RbftError(f"cannot read the claim {self.path}: it is missing or no JSON; restore it") from error
-        missing = {"schema", "identity", "data", "training", "runs", "results", "trust"} - found.keys()
-        if missing:
-            raise RbftError(f"{self.path} is no claim: it lacks {', '.join(sorted(missing))}")
-        if found["schema"] != claim.SCHEMA:
-            raise RbftError(
-                f"{self.path} has schema {found['schema']}, this version reads {claim.SCHEMA}; "
-                "run `rbft leaderboard refresh`"
-            )
-        return found
+
+    @cached_property
+    def claim(self) -> Claim:
+        """What the file says, typed and checked."""
+        return read_claim(self.raw, self.path)
 
     @property
     def seeds(self) -> list[int]:
-        return list(self.content["training"]["seeds"])
+        return self.claim.training.seeds
 
     @property
     def stored_seeds(self) -> list[int]:
@@ -97,9 +111,9 @@ class Stored:
         return self.read[seed]
 
     @property
-    def named(self) -> Named:
-        """What `board.toml` of its suite names for its model."""
-        return named(self.root / self.place.suite, self.place.model)
+    def board(self) -> BoardNotes:
+        """What `board.toml` of its suite says of its model."""
+        return read_board(self.root / self.place.suite, self.place.model)
 
     @cached_property
     def records(self) -> list[PublishedRun]:
@@ -107,12 +121,13 @@ class Stored:
         folders = [self.root / self.place.run(seed) for seed in self.seeds]
         return [PublishedRun(folder, bundle=run) for folder, run in zip(folders, self.runs, strict=True)]
 
-    def files(self) -> dict[str, dict[str, str]]:
-        """Digests of what is stored now."""
-        return {
-            str(seed): {name: bundle.file_digest(self.root / self.place.run(seed) / name) for name in FILES}
-            for seed in self.seeds
-        }
+    def files(self) -> dict[int, dict[str, str]]:
+        """Seed -> file -> digest of what is stored now."""
+        return {seed: _files(self.root / self.place.run(seed)) for seed in self.seeds}
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {name: bundle.file_digest(folder / name) for name in FILES}
 
 
 def find_runs(paths: Sequence[Path]) -> list[Record]:
@@ -142,35 +157,35 @@ def find_run(folder: Path) -> Record:
     return Record(folder)
 
 
-def find(root: Path, suite: str | None = None) -> list[Stored]:
+def find(root: Path, suite: str | None = None) -> list[StoredClaim]:
     """Every claim under a leaderboards folder, in path order."""
     if not root.is_dir():
         raise RbftError(f"no leaderboards folder {root}; name one with --root")
     paths = sorted(path for path in root.glob("*/*/*.json") if path.parent.parent.name != "predictions")
-    found = [Stored(root, Place(path.parent.parent.name, path.parent.name, path.stem)) for path in paths]
+    found = [StoredClaim(root, ClaimPath(path.parent.parent.name, path.parent.name, path.stem)) for path in paths]
     if suite is not None:
         found = [one for one in found if one.place.suite.rpartition("-v")[0] == suite or one.place.suite == suite]
     return found
 
 
-def add(records: Sequence[Path], root: Path, trust: Json, replace: bool = False) -> list[Stored]:
+def add(records: Sequence[Path], root: Path, trust: Trust, overwrite: bool = False) -> list[StoredClaim]:
     """Make claims of all finished cells under these folders: all of them, or none."""
     groups: dict[str, list[Record]] = {}
     for record in find_records(records):
-        groups.setdefault(record.cell["digest"], []).append(record)
+        groups.setdefault(record.config.digest, []).append(record)
     root.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=root, prefix=".adding-") as staging:
             made = [_stage(group, Path(staging), trust) for group in groups.values()]
             check_boards([*find(root), *made])
-            return [_move(one, root, replace) for one in _wanted(made, root, replace)]
+            return [_move(one, root, overwrite) for one in _wanted(made, root, overwrite)]
     finally:
         if not any(root.iterdir()):
             root.rmdir()
 
 
-def _stage(records: Sequence[Record], root: Path, trust: Json) -> Stored:
-    place = claim.place_of(records[0].cell)
+def _stage(records: Sequence[Record], root: Path, trust: Trust) -> StoredClaim:
+    place = claim.place_of(records[0].config)
     seeds = [record.seed for record in records]
     for seed in seeds:
         if seeds.count(seed) > 1:
@@ -179,16 +194,16 @@ def _stage(records: Sequence[Record], root: Path, trust: Json) -> Stored:
     for record in records:
         bundle.write(root / place.run(record.seed), bundle.from_record(record))
     runs = [bundle.read(root / place.run(seed)) for seed in seeds]
-    files = {str(seed): {name: bundle.file_digest(root / place.run(seed) / name) for name in FILES} for seed in seeds}
-    write_json(root / place.claim, claim.make(runs, files, trust))
-    return Stored(root, place)
+    files = {seed: _files(root / place.run(seed)) for seed in seeds}
+    write_json(root / place.file, claim.make(runs, files, trust).written())
+    return StoredClaim(root, place)
 
 
-def _wanted(made: Sequence[Stored], root: Path, replace: bool) -> list[Stored]:
+def _wanted(made: Sequence[StoredClaim], root: Path, overwrite: bool) -> list[StoredClaim]:
     """All checks come before the first move."""
     for one in made:
-        there = Stored(root, one.place)
-        if there.path.exists() and not replace and _apart_from_trust(there) != _apart_from_trust(one):
+        there = StoredClaim(root, one.place)
+        if there.path.exists() and not overwrite and _apart_from_trust(there) != _apart_from_trust(one):
             raise RbftError(
                 f"{there.path} exists with seeds {there.seeds} and says something else than these records "
                 f"(seeds {one.seeds}); pass --replace to put them in its place"
@@ -196,15 +211,15 @@ def _wanted(made: Sequence[Stored], root: Path, replace: bool) -> list[Stored]:
     return list(made)
 
 
-def _apart_from_trust(one: Stored) -> Json:
-    return {key: value for key, value in one.content.items() if key != "trust"}
+def _apart_from_trust(one: StoredClaim) -> Json:
+    return {key: value for key, value in one.raw.items() if key != "trust"}
 
 
-def _move(one: Stored, root: Path, replace: bool) -> Stored:
-    target = Stored(root, one.place)
-    if target.path.exists() and not replace:
+def _move(one: StoredClaim, root: Path, overwrite: bool) -> StoredClaim:
+    target = StoredClaim(root, one.place)
+    if target.path.exists() and not overwrite:
         return target  # the same claim was added before
-    for relative in (one.place.predictions, one.place.claim):
+    for relative in (one.place.predictions, one.place.file):
         new, old = one.root / relative, root / relative
         old.parent.mkdir(parents=True, exist_ok=True)
         if old.is_dir():
@@ -220,47 +235,48 @@ def refresh(root: Path, suite: str | None = None) -> dict[str, list[str]]:
     """
     changed: dict[str, list[str]] = {}
     for one in find(root, suite):
-        stored = read_json(one.path)
-        try:
-            files = {str(run["seed"]): run["files"] for run in stored["runs"]}
-            seeds, trust = sorted(run["seed"] for run in stored["runs"]), stored["trust"]
-        except (KeyError, TypeError) as error:
-            raise RbftError(f"{one.path} is no claim: it lacks {error}; restore it") from error
-        for seed in seeds:
+        origin = read_origin(one.raw, one.path)
+        for seed, files in origin.files.items():
             for name in FILES:
                 path = root / one.place.run(seed) / name
-                if bundle.file_digest(path) != files[str(seed)].get(name):
+                if bundle.file_digest(path) != files.get(name):
                     raise RbftError(f"{path} is not the file that {one.path} was made from; restore it, or add it anew")
-        fresh = claim.make([bundle.read(root / one.place.run(seed)) for seed in seeds], files, trust)
-        lines = claim.differing(stored, fresh)
+        runs = [bundle.read(root / one.place.run(seed)) for seed in sorted(origin.files)]
+        fresh = claim.make(runs, origin.files, origin.trust).written()
+        lines = claim.differing(one.raw, fresh)
         if lines:
             write_json(one.path, fresh)
-            changed[one.place.claim.as_posix()] = lines
+            changed[one.place.file.as_posix()] = lines
     return changed
 
 
-def mark(one: Stored, level: str, name: str) -> None:
+def mark(one: StoredClaim, level: str, name: str) -> None:
     """Note in a claim how far it was verified, and by whom."""
-    trust = {**one.content["trust"], "verified": level, "verified_by": name}
-    write_json(one.path, {**one.content, "trust": trust})
+    trust = replace(one.claim.trust, verified=level, verified_by=name)
+    write_json(one.path, replace(one.claim, trust=trust).written())
 
 
-def check_boards(claims: Sequence[Stored]) -> None:
+def check_boards(claims: Sequence[StoredClaim]) -> None:
     """Rows of one suite version are compared example by example: all of them saw the same examples and labels."""
     for problem in conflicts(claims):
         raise RbftError(problem)
 
 
-def conflicts(claims: Sequence[Stored]) -> list[str]:
-    first: dict[tuple[str, str], tuple[Stored, Json]] = {}
+def conflicts(claims: Sequence[StoredClaim]) -> list[str]:
+    first: dict[tuple[str, str], tuple[StoredClaim, SplitData]] = {}
     problems: list[str] = []
     for one in claims:
-        for split, entry in one.content["data"]["splits"].items():
+        for split, entry in one.claim.data.splits.items():
             other, reference = first.setdefault((one.place.suite, split), (one, entry))
-            for key, word in (("ids_sha256", "example ids"), ("labels_sha256", "labels"), ("content_sha256", "data")):
-                if entry[key] != reference[key]:
+            pairs = (
+                ("example ids", entry.ids_sha256, reference.ids_sha256),
+                ("labels", entry.labels_sha256, reference.labels_sha256),
+                ("data", entry.content_sha256, reference.content_sha256),
+            )
+            for word, mine, theirs in pairs:
+                if mine != theirs:
                     problems.append(
-                        f"{one.place.claim} and {other.place.claim}: split '{split}' has other {word}; rows of one "
+                        f"{one.place.file} and {other.place.file}: split '{split}' has other {word}; rows of one "
                         "suite version must be evaluated on the same data"
                     )
                     break

@@ -36,11 +36,15 @@ def leaderboard() -> None:
 @click.option("--source", metavar="TEXT", help="Where the method comes from: a DOI, an arXiv id, a repository.")
 @click.option("--notes", metavar="TEXT", help="Shown with the claim.")
 @click.option("--replace", is_flag=True, help="Put these claims in the place of others of the same configuration.")
-def add(runs: tuple[Path, ...], root: Path, replace: bool, **trust: str | None) -> None:
+def add(
+    runs: tuple[Path, ...], root: Path, replace: bool, origin: str, by: str | None, source: str | None,
+    notes: str | None,
+) -> None:  # fmt: skip
     """Make a claim of every method setting found under RUNS, with the predictions it needs."""
     from robustbench_ft.claims import shelf
+    from robustbench_ft.claims.schema import Trust
 
-    made = shelf.add(runs, root, {"verified": "none", "verified_by": None, **trust}, replace)
+    made = shelf.add(runs, root, Trust(origin, by, source, notes), overwrite=replace)
     size = 0
     for one in made:
         files = [one.path, *(root / one.place.predictions).rglob("*")]
@@ -87,7 +91,7 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
     click.echo(f"{len(report) - failed} of {len(report)} claims hold ({level})")
     if options["mark"]:
         for one in shelf.find(root, suite):
-            if not report[one.place.claim.as_posix()]:
+            if not report[one.place.file.as_posix()]:
                 shelf.mark(one, level, options["mark"])
     if failed:
         sys.exit(2)
@@ -100,7 +104,7 @@ def _rescore(
 
     lines: list[str] = []
     for one in shelf.find(root, suite):
-        name = one.place.claim.as_posix()
+        name = one.place.file.as_posix()
         if report[name]:
             continue  # its own files contradict it already
         for verdict in rescore.rescore(one, options["runs"], options["rescore"], data, options["device"]):

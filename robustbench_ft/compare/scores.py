@@ -108,6 +108,8 @@ def stacked(reader: SplitReader, runs: Sequence[tuple[Record, str]]) -> Scores |
 
 
 def _numpy(path: Path, values: Any) -> NDArray[Any]:
+    if isinstance(values, np.ndarray):
+        return values
     if values.null_count:
         raise RbftError(f"predictions {path} have empty cells; run the cell again")
     try:

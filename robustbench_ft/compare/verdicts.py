@@ -32,7 +32,12 @@ class Claim:
     tested: bool  # False: a one-seed row, no claim
     p_adjusted: float | None
     verdict: str  # 'higher', 'lower', 'unresolved', 'no claim'
-    detectable: float | None  # with 80 % power at the correction's first step
+    step: float | None  # level of the correction's first step; None: not tested
+
+    @property
+    def detectable(self) -> float | None:
+        """The difference that is found with 80 % power at the correction's first step."""
+        return None if self.step is None else power.detectable_with(self.estimate.se, self.estimate.df, self.step)
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,13 @@ class Comparison:
         return sum(claim.tested for claim in chosen)
 
 
-def compare(arena: Arena, baseline: str | Row | None, family: str = "ood-mean", exact: bool = False) -> Comparison:
-    """Every row against the baseline, every pair for letters, ranks from bootstrap draws."""
+def compare(
+    arena: Arena, baseline: str | Row | None, family: str = "ood-mean", exact: bool = False, explore: bool = True
+) -> Comparison:
+    """Every row against the baseline, every pair for letters, ranks from bootstrap draws.
+
+    Without `explore` single shifts are not compared, which boards do not show.
+    """
     base = find_row(arena, baseline) if isinstance(baseline, str) else baseline
     if base and not arena.complete(base):
         raise RbftError(
@@ -100,7 +110,7 @@ def compare(arena: Arena, baseline: str | Row | None, family: str = "ood-mean", 
         _claim(arena, row, base, name, splits)
         for row in others
         for name, splits in columns.items()
-        if base and not set(splits) & set(arena.missing(row))
+        if base and explore and not set(splits) & set(arena.missing(row))
     ]
     confirm_means = family == "ood-mean"
     means = _adjusted(arena, means, "holm" if confirm_means else "bh")
@@ -174,8 +184,7 @@ def _adjusted(arena: Arena, found: Sequence[Claim], how: str) -> list[Claim]:
         p, e = float(values[id(claim)]), claim.estimate
         verdict = "unresolved" if p >= ALPHA else "higher" if e.value > 0 else "lower"
         step = ALPHA / len(tested)  # the first step of either correction
-        detectable = power.detectable_with(e.se, e.df, step)
-        made.append(Claim(claim.row, claim.on, e, claim.paired_seeds, True, p, verdict, detectable))
+        made.append(Claim(claim.row, claim.on, e, claim.paired_seeds, True, p, verdict, step))
     return made
 
 

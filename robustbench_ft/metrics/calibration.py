@@ -1,5 +1,8 @@
 """Calibration errors of top-label confidence (docs/statistics.md, 'Metrics that are no mean'), plug-in and debiased."""
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,15 +31,28 @@ def equal_mass(
     confidence: NDArray[np.floating], correct: NDArray[np.bool_], ids: tuple[str, ...] = (), bins: int = BINS
 ) -> Bins:
     """`bins` groups of equal size by rising confidence; ties go by example id, else order would move the number."""
-    keys = (np.asarray(ids), confidence) if ids else (confidence,)
-    order = np.lexsort(keys)
-    groups = [group for group in np.array_split(order, bins) if len(group)]
-    n = np.array([len(group) for group in groups], np.float64)
+    first = _by_id(ids) if ids else np.arange(len(confidence))
+    order = first[np.argsort(confidence[first], kind="stable")]
     return (
-        n,
-        np.array([confidence[group].astype(np.float64).mean() for group in groups]),
-        np.array([correct[group].mean() for group in groups]),
+        _group_means(np.ones(len(order)), bins, np.sum),
+        _group_means(confidence[order].astype(np.float64), bins, np.mean),
+        _group_means(correct[order].astype(np.float64), bins, np.mean),
     )
+
+
+@lru_cache(maxsize=64)
+def _by_id(ids: tuple[str, ...]) -> NDArray[np.int64]:
+    """[n] places of the sorted ids: all runs and candidates of a split share them."""
+    return np.argsort(np.asarray(ids), kind="stable")
+
+
+def _group_means(values: Floats, bins: int, of: Callable[..., Floats]) -> Floats:
+    """`of` each of `bins` groups of neighbours, the first few of which have one more, as by `np.array_split`."""
+    size, more = divmod(len(values), bins)
+    larger, others = values[: more * (size + 1)], values[more * (size + 1) :]
+    found = [of(larger.reshape(more, size + 1), axis=1)]
+    found += [of(others.reshape(bins - more, size), axis=1)] if size else []
+    return np.concatenate(found)
 
 
 def expected_error(bins: Bins) -> float:

@@ -176,41 +176,42 @@ def _is_metric(name: str) -> bool:
 
 def read_cell(content: Any, path: Path, hint: str = AGAIN) -> CellRecord:
     """Check the content of cell.json. Raises `RbftError` with file and field."""
-    found = _read(CellRecord, content, path, hint)
+    found = read_as(CellRecord, content, path, hint)
     rate = (found.recipe or {}).get("lr", 0.0)
     if isinstance(rate, bool) or not isinstance(rate, int | float):
-        raise _damaged(path, ["recipe.lr: is no number"], hint)
+        raise damaged(path, ["recipe.lr: is no number"], hint)
     return found
 
 
 def read_environment(content: Any, path: Path, hint: str = AGAIN) -> Environment:
     """Check the content of env.json. Raises `RbftError` with file and field."""
-    return _read(Environment, content, path, hint)
+    return read_as(Environment, content, path, hint)
 
 
 def read_summary(content: Any, path: Path, hint: str = AGAIN) -> Summary:
     """Check the content of metrics.json. Raises `RbftError` with file and field."""
-    found = _read(Summary, content, path, hint)
+    found = read_as(Summary, content, path, hint)
     if problems := found.problems():
-        raise _damaged(path, problems, hint)
+        raise damaged(path, problems, hint)
     return found
 
 
 def read_part(content: Any, path: Path, hint: str = AGAIN) -> Summary:
     """Check a summary whose numbers are kept elsewhere, as claims keep it: its candidates are none."""
     plain: Any = {**content, "candidates": {}} if isinstance(content, dict) else content
-    return _read(Summary, plain, path, hint)
+    return read_as(Summary, plain, path, hint)
 
 
-def _read(kind: type[Kind], content: Any, path: Path, hint: str) -> Kind:
-    schema = cast(Mapping[str, Any], content).get("schema", SCHEMA) if isinstance(content, dict) else SCHEMA
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise RbftError(f"{path} has schema {schema}, this version reads {SCHEMA}: update robustbench_ft")
+def read_as(kind: type[Kind], content: Any, path: Path, hint: str, newest: int = SCHEMA) -> Kind:
+    """Check the content of a JSON file against a type. Raises `RbftError` with file and field, or its newer schema."""
+    schema = cast(Mapping[str, Any], content).get("schema", newest) if isinstance(content, dict) else newest
+    if isinstance(schema, int) and schema > newest:
+        raise RbftError(f"{path} has schema {schema}, this version reads {newest}: update robustbench_ft")
     try:
         return cast(Kind, _adapter(kind).validate_json(json.dumps(content), strict=True))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc'])) or 'its content'}: {e['msg'].lower()}" for e in error.errors()]
-        raise _damaged(path, problems, hint) from error
+        raise damaged(path, problems, hint) from error
 
 
 @lru_cache
@@ -218,7 +219,8 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _damaged(path: Path, problems: list[str], hint: str) -> RbftError:
+def damaged(path: Path, problems: list[str], hint: str) -> RbftError:
+    """The error of a file with these problems, of which the first few are named."""
     shown = [" ".join(problem.split()) for problem in problems[:MOST_PROBLEMS]]
     more = f" and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
     return RbftError(f"{path} is damaged: {'; '.join(shown)}{more}; {hint}")

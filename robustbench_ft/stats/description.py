@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as scipy_stats
+import scipy  # whose parts are imported where they are first used
 
 from .intervals import Matrix
 from .multiplicity import ALPHA, holm
@@ -29,7 +29,7 @@ class Friedman:
 def friedman(scores: Matrix, alpha: float = ALPHA) -> Friedman:
     """Friedman's test and its pairwise follow-ups, of scores [N test sets, k methods]."""
     n, k = scores.shape
-    ranks = scipy_stats.rankdata(-scores, axis=1)
+    ranks = scipy.stats.rankdata(-scores, axis=1)
     sums, squares = ranks.sum(axis=0), float((ranks**2).sum())
     constant = n * k * (k + 1) ** 2 / 4
     chi2 = (k - 1) * (float((sums**2).sum()) - n * constant) / (squares - constant)
@@ -37,34 +37,34 @@ def friedman(scores: Matrix, alpha: float = ALPHA) -> Friedman:
     means = sums / n
     gaps = np.abs(means[:, None] - means[None])
     # the studentised range is for differences over one mean's standard error, hence sqrt(2)
-    nemenyi = scipy_stats.studentized_range.sf(gaps * 2**0.5 / (k * (k + 1) / (6 * n)) ** 0.5, k, np.inf)
+    nemenyi = scipy.stats.studentized_range.sf(gaps * 2**0.5 / (k * (k + 1) / (6 * n)) ** 0.5, k, np.inf)
     error = 2 * n * (squares - constant) * (1 - chi2 / (n * (k - 1))) / ((n - 1) * (k - 1))
     t = np.abs(sums[:, None] - sums[None]) / max(error, np.finfo(float).tiny) ** 0.5
-    conover = 2 * scipy_stats.t.sf(t, (n - 1) * (k - 1))
+    conover = 2 * scipy.stats.t.sf(t, (n - 1) * (k - 1))
     upper = np.triu_indices(k, 1)
     adjusted = np.ones((k, k))
     adjusted[upper] = holm(conover[upper].tolist())
     return Friedman(
-        means, chi2, float(scipy_stats.chi2.sf(chi2, k - 1)), chi2 / (n * (k - 1)),
-        f, float(scipy_stats.f.sf(f, k - 1, (k - 1) * (n - 1))), critical_difference(k, n, alpha),
+        means, chi2, float(scipy.stats.chi2.sf(chi2, k - 1)), chi2 / (n * (k - 1)),
+        f, float(scipy.stats.f.sf(f, k - 1, (k - 1) * (n - 1))), critical_difference(k, n, alpha),
         np.minimum(1.0, nemenyi), conover, np.minimum(adjusted, adjusted.T),
     )  # fmt: skip
 
 
 def critical_difference(k: int, n: int, alpha: float = ALPHA) -> float:
     """Nemenyi: q sqrt(k (k + 1) / (6 N)), q = studentised range / sqrt(2). N = 5 sets: 6.06 of at most 9 for k = 10."""
-    q = float(scipy_stats.studentized_range.ppf(1 - alpha, k, np.inf)) / 2**0.5
+    q = float(scipy.stats.studentized_range.ppf(1 - alpha, k, np.inf)) / 2**0.5
     return q * (k * (k + 1) / (6 * n)) ** 0.5
 
 
 def page_p(scores: Matrix) -> float:
     """Page's test that the columns [k] are in increasing order."""
-    return float(scipy_stats.page_trend_test(scores).pvalue)
+    return float(scipy.stats.page_trend_test(scores).pvalue)
 
 
 def interquartile_mean(scores: Matrix) -> float:
     """Mean of the pooled scores without floor(N/4) on each side. Over five test sets it drops whole test sets."""
-    return float(scipy_stats.trim_mean(scores, 0.25, axis=None))
+    return float(scipy.stats.trim_mean(scores, 0.25, axis=None))
 
 
 def probability_of_improvement(x: Sequence[Matrix], y: Sequence[Matrix]) -> float:

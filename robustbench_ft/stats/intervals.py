@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
 
 from robustbench_ft.errors import RbftError
 
 from .limits import UNBOUNDED, Bounds, constant, sign_test_p, total, unanimous, within
 from .proportions import LEVEL
-from .tails import Part, needs_separate, satterthwaite, separate, t_p
+from .tails import Part, needs_separate, satterthwaite, separate, t_p, t_quantile, t_tail
 
 Matrix = NDArray[np.float64]
 # a standard error below this share of the scores' size is rounding: one changed answer in a million moves a million
@@ -37,7 +36,7 @@ class Estimate:
     df: float
     p: float  # two-sided, of the value being 0; meaningful for differences; never 0
     seeds: int  # the smaller number where two methods are compared
-    v_seed: float
+    v_seed: float | int  # of a single seed the integer 0, which files keep
     v_examples: float
     low: float
     high: float
@@ -274,7 +273,7 @@ def combine(
     if apart:
         other_df, other_p = separate(value, variance, [*trained, *examples])
         df, p = min(df, other_df), max(p, other_p)
-    half_width = float(scipy_stats.t.ppf(0.5 + LEVEL / 2, df)) * se
+    half_width = t_quantile(0.5 + LEVEL / 2, df) * se
     low, high = within(value, half_width, se, bounds)
     if (low, high) != (value - half_width, value + half_width):
         half_width = max(value - low, high - value)
@@ -287,11 +286,11 @@ def _without_variance(value: float, seeds: int, sets: Sequence[ExamplePart], bou
     effective = [(part.weight**2 / (part.df + 1), part.df) for part in sets]  # variance of a mean of one example each
     units = 1 / sum(share for share, _ in effective)
     df = 1 / sum((units * share) ** 2 / df for share, df in effective)
-    quantile = float(scipy_stats.t.ppf(0.5 + LEVEL / 2, df))
+    quantile = t_quantile(0.5 + LEVEL / 2, df)
     share = constant(value, units, quantile, bounds)
     if share is not None:
         half_width = max(value - share[0], share[1] - value)
-        p = 1.0 if value == 0 else float(2 * scipy_stats.t.sf(value / (half_width / quantile), df))
+        p = 1.0 if value == 0 else 2 * t_tail(value / (half_width / quantile), df)
         return Estimate(value, half_width, half_width / quantile, df, p, seeds, 0.0, 0.0, *share)
     if value == 0:
         return Estimate(0.0, 0.0, 0.0, 1.0, 1.0, seeds, 0.0, 0.0, 0.0, 0.0)

@@ -7,8 +7,8 @@ prediction of a class, 0/0 skips the class in that draw.
 """
 
 import numpy as np
+import scipy  # whose parts are imported where they are first used
 from numpy.typing import NDArray
-from scipy import sparse
 
 from .bootstrap import cluster_weights, example_weights
 from .intervals import Draws, Matrix, cluster_df
@@ -66,7 +66,7 @@ def macro_f1_draws(
     place = np.full(int(max(label.max(), predictions.max())) + 1, -1)
     place[classes] = np.arange(k)
     own, said = place[label], place[predictions]
-    indicator = sparse.vstack([_indicator(own, k), *(_indicator(np.where(s == own, s, -1), k) for s in said),
+    indicator = scipy.sparse.vstack([_indicator(own, k), *(_indicator(np.where(s == own, s, -1), k) for s in said),
                                *(_indicator(s, k) for s in said)], format="csr")  # fmt: skip
     runs = len(predictions)
     values = np.empty((runs, draws))
@@ -92,8 +92,8 @@ def stack(parts: list[Draws]) -> Draws:
     return Draws(runs, draws, min(part.df for part in parts), parts[0].range)
 
 
-def _indicator(codes: NDArray[np.int64], k: int) -> sparse.csr_matrix:
+def _indicator(codes: NDArray[np.int64], k: int) -> "scipy.sparse.csr_matrix":
     """[k, n] with a one where example i has code c; -1 is nowhere."""
     columns = np.flatnonzero(codes >= 0)
     ones = np.ones(len(columns), np.float32)
-    return sparse.csr_matrix((ones, (codes[columns], columns)), shape=(k, len(codes)))
+    return scipy.sparse.csr_matrix((ones, (codes[columns], columns)), shape=(k, len(codes)))

@@ -6,7 +6,7 @@ The procedure is in docs/statistics.md, 'Many tests'.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats as scipy_stats
+import scipy  # whose parts are imported where they are first used
 
 from .intervals import Matrix
 
@@ -24,12 +24,12 @@ def holm(p: Sequence[float]) -> Matrix:
 
 def benjamini_hochberg(p: Sequence[float]) -> Matrix:
     """False discovery rate, independent or positively dependent tests: min over larger ones of m p_(k) / k."""
-    return np.asarray(scipy_stats.false_discovery_control(p, method="bh"), np.float64)
+    return np.asarray(scipy.stats.false_discovery_control(p, method="bh"), np.float64)
 
 
 def benjamini_yekutieli(p: Sequence[float]) -> Matrix:
     """False discovery rate under any dependence: Benjamini-Hochberg times 1 + 1/2 + ... + 1/m."""
-    return np.asarray(scipy_stats.false_discovery_control(p, method="by"), np.float64)
+    return np.asarray(scipy.stats.false_discovery_control(p, method="by"), np.float64)
 
 
 def bonferroni(p: Sequence[float]) -> Matrix:

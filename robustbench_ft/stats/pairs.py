@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # whose parts are imported where they are first used
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ def mcnemar(b: int, c: int) -> McNemar:
     n, least = b + c, min(b, c)
     if n == 0:
         return McNemar(b, c, 1.0, 1.0, None, None, None, None)
-    exact = min(1.0, 2 * float(scipy_stats.binom.cdf(least, n, 0.5)))
-    mid = 1.0 if b == c else exact - float(scipy_stats.binom.pmf(least, n, 0.5))
+    exact = min(1.0, 2 * float(scipy.stats.binom.cdf(least, n, 0.5)))
+    mid = 1.0 if b == c else exact - float(scipy.stats.binom.pmf(least, n, 0.5))
     chi2, corrected = (b - c) ** 2 / n, (abs(b - c) - 1) ** 2 / n
-    tail = scipy_stats.chi2.sf
+    tail = scipy.stats.chi2.sf
     return McNemar(b, c, exact, mid, chi2, float(tail(chi2, 1)), corrected, float(tail(corrected, 1)))
 
 

@@ -7,8 +7,7 @@ psi = var over examples of the seed-averaged difference, roughly how often two m
 
 from dataclasses import dataclass
 
-from scipy import optimize
-from scipy import stats as scipy_stats
+import scipy  # whose parts are imported where they are first used
 
 ALPHA, POWER = 0.05, 0.80
 LEAST_SEEDS, MOST_SEEDS = 3, 100_000  # fewer than three seeds claim nothing; more than the other is 'never'
@@ -40,11 +39,11 @@ def power(design: Design, seeds: float, delta: float, alpha: float = ALPHA) -> f
 def _power(se: float, df: float, delta: float, alpha: float) -> float:
     if se == 0:
         return 1.0
-    critical, shift = float(scipy_stats.t.ppf(1 - alpha / 2, df)), abs(delta) / se
+    critical, shift = float(scipy.stats.t.ppf(1 - alpha / 2, df)), abs(delta) / se
     if shift > critical + 10:
         return 1.0  # where scipy's noncentral t is nan
-    wrong_side = float(scipy_stats.nct.cdf(-critical, df, shift))
-    return float(scipy_stats.nct.sf(critical, df, shift)) + (wrong_side if wrong_side == wrong_side else 0.0)
+    wrong_side = float(scipy.stats.nct.cdf(-critical, df, shift))
+    return float(scipy.stats.nct.sf(critical, df, shift)) + (wrong_side if wrong_side == wrong_side else 0.0)
 
 
 def detectable(design: Design, seeds: int, alpha: float = ALPHA, wanted: float = POWER) -> float:
@@ -57,12 +56,12 @@ def detectable_with(se: float, df: float, alpha: float = ALPHA, wanted: float = 
     """The least true difference found with probability `wanted`, from a known standard error and df."""
     if se == 0:
         return 0.0
-    guess = float(scipy_stats.t.ppf(1 - alpha / 2, df) + scipy_stats.t.ppf(wanted, df)) * se
+    guess = float(scipy.stats.t.ppf(1 - alpha / 2, df) + scipy.stats.t.ppf(wanted, df)) * se
 
     def lacking(delta: float) -> float:
         return _power(se, df, delta, alpha) - wanted
 
-    return float(optimize.brentq(lacking, 0.3 * guess, 3 * guess))  # pyright: ignore[reportArgumentType]
+    return float(scipy.optimize.brentq(lacking, 0.3 * guess, 3 * guess))  # pyright: ignore[reportArgumentType]
 
 
 def exact_seeds(design: Design, delta: float, alpha: float = ALPHA, wanted: float = POWER) -> float | None:
@@ -74,7 +73,7 @@ def exact_seeds(design: Design, delta: float, alpha: float = ALPHA, wanted: floa
     least, most = float(LEAST_SEEDS), float(MOST_SEEDS)
     if lacking(least) > 0 or lacking(most) < 0:
         return None
-    return float(optimize.brentq(lacking, least, most))  # pyright: ignore[reportArgumentType]
+    return float(scipy.optimize.brentq(lacking, least, most))  # pyright: ignore[reportArgumentType]
 
 
 def seeds_needed(design: Design, delta: float, alpha: float = ALPHA, wanted: float = POWER) -> int | None:
@@ -87,4 +86,4 @@ def seeds_needed(design: Design, delta: float, alpha: float = ALPHA, wanted: flo
 
 def example_floor(design: Design, alpha: float = ALPHA, wanted: float = POWER) -> float:
     """The detectable difference of infinitely many seeds: about 2.8 sqrt(psi / n)."""
-    return float(scipy_stats.norm.ppf(1 - alpha / 2) + scipy_stats.norm.ppf(wanted)) * design.v_examples**0.5
+    return float(scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(wanted)) * design.v_examples**0.5

@@ -1,13 +1,13 @@
 """Intervals for k successes in n trials: one checkpoint, examples only."""
 
-from scipy import stats as scipy_stats
+import scipy  # whose parts are imported where they are first used
 
 LEVEL = 0.95
 
 
 def wilson(k: float, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval (1927); right also near 0 and 1, where p -+ z se is not."""
-    found = scipy_stats.binomtest(round(k), n).proportion_ci(level, "wilson")
+    found = scipy.stats.binomtest(round(k), n).proportion_ci(level, "wilson")
     return float(found.low), float(found.high)
 
 
@@ -25,7 +25,7 @@ def score_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
 
 def clopper_pearson(k: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """The exact binomial interval: never below its level, hence wider."""
-    found = scipy_stats.binomtest(k, n).proportion_ci(level, "exact")
+    found = scipy.stats.binomtest(k, n).proportion_ci(level, "exact")
     return float(found.low), float(found.high)
 
 

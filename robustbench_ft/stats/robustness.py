@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as scipy_stats
+import scipy  # whose parts are imported where they are first used
 
 from robustbench_ft.errors import RbftError
 
 from .intervals import LEVEL, Estimate, Examples, Matrix, Sample, estimate
+from .tails import t_quantile
 
 
 def logit(p: Matrix) -> Matrix:
@@ -59,7 +60,7 @@ class Line:
 def fit_line(identity: Matrix, ood: Matrix) -> Line:
     """The line through accuracies [n] in (0, 1), one point for each standard model."""
     x, y = logit(identity), logit(ood)
-    found = scipy_stats.linregress(x, y)
+    found = scipy.stats.linregress(x, y)
     residual = y - found.intercept - found.slope * x
     gains = ood - sigmoid(found.intercept + found.slope * x)
     return Line(
@@ -90,7 +91,7 @@ def effective_robustness(line: Line, identity: float, ood: float) -> EffectiveRo
         raise RbftError(f"the line explains R2 = {line.r2:.2f} of its standard models: no effective robustness from it")
     x = float(logit(np.asarray(identity)))
     centre = line.intercept + line.slope * x
-    t = float(scipy_stats.t.ppf(0.5 + LEVEL / 2, line.n - 2))
+    t = t_quantile(0.5 + LEVEL / 2, line.n - 2)
     leverage = 1 / line.n + (x - line.centre) ** 2 / line.spread
     expected = float(sigmoid(np.asarray(centre)))
 

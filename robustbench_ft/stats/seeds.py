@@ -6,7 +6,7 @@ from itertools import combinations, product
 from math import comb
 
 import numpy as np
-from scipy import stats as scipy_stats
+import scipy  # whose parts are imported where they are first used
 
 from .intervals import LEVEL, Matrix
 
@@ -36,8 +36,8 @@ def paired_t(a: Matrix, b: Matrix) -> TTest:
 
 
 def _t_test(value: float, se: float, df: float) -> TTest:
-    half = float(scipy_stats.t.ppf(0.5 + LEVEL / 2, df)) * se
-    return TTest(value / se, df, float(2 * scipy_stats.t.sf(abs(value) / se, df)), value - half, value + half)
+    half = float(scipy.stats.t.ppf(0.5 + LEVEL / 2, df)) * se
+    return TTest(value / se, df, float(2 * scipy.stats.t.sf(abs(value) / se, df)), value - half, value + half)
 
 
 def permutation_p(a: Matrix, b: Matrix) -> float:
@@ -60,7 +60,7 @@ def sign_flip_p(d: Matrix) -> float:
 def signed_rank_p(d: Matrix) -> tuple[float, float, float]:
     """(W+, W-, p): Wilcoxon's signed ranks by full sign-flip enumeration, exact also with tied |d| (n <= 15)."""
     d = d[d != 0]
-    ranks = scipy_stats.rankdata(np.abs(d))
+    ranks = scipy.stats.rankdata(np.abs(d))
     plus = float(ranks[d > 0].sum())
     return plus, float(ranks.sum()) - plus, _flipped_p(ranks * np.sign(d))
 
@@ -73,7 +73,7 @@ def _flipped_p(values: Matrix) -> float:
 
 def mann_whitney(a: Matrix, b: Matrix) -> tuple[float, float]:
     """(U of a, exact two-sided p)"""
-    found = scipy_stats.mannwhitneyu(a, b, method="exact")
+    found = scipy.stats.mannwhitneyu(a, b, method="exact")
     return float(found.statistic), float(found.pvalue)
 
 
@@ -105,7 +105,7 @@ def minimum_p_unpaired(n: int, m: int | None = None) -> float:
 
 def sd_interval(sd: float, n: int) -> tuple[float, float]:
     """95 % interval of a standard deviation from n runs; 3 runs give x 0.52 to x 6.28."""
-    low, high = (float(scipy_stats.chi2.ppf(q, n - 1)) for q in (0.5 + LEVEL / 2, 0.5 - LEVEL / 2))
+    low, high = (float(scipy.stats.chi2.ppf(q, n - 1)) for q in (0.5 + LEVEL / 2, 0.5 - LEVEL / 2))
     return sd * ((n - 1) / low) ** 0.5, sd * ((n - 1) / high) ** 0.5
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import exp, log
 from sys import float_info
 
-from scipy import optimize, special
-from scipy import stats as scipy_stats
+import scipy  # whose parts are imported where they are first used
+from scipy import special
 
 from .proportions import LEVEL
 
@@ -36,7 +36,17 @@ def satterthwaite(variance: float, seeds: Sequence[Part], sets: Sequence[Part]) 
 
 def t_p(t: float, df: float) -> float:
     """Two-sided p of |t|, never 0."""
-    return max(float(2 * scipy_stats.t.sf(t, df)), float_info.min)
+    return max(2 * t_tail(t, df), float_info.min)
+
+
+def t_tail(t: float, df: float) -> float:
+    """P(T > t). The bits of scipy.stats.t.sf at a fraction of its time."""
+    return float(special.stdtr(df, -t))
+
+
+def t_quantile(p: float, df: float) -> float:
+    """The value that T stays below with probability p. The bits of scipy.stats.t.ppf at a fraction of its time."""
+    return float(special.stdtrit(df, p))
 
 
 def needs_separate(seeds: Sequence[int]) -> bool:
@@ -66,8 +76,8 @@ def _square(p: float, parts: Sequence[Part]) -> float:
 
 
 def _quantile(p: float, df: float) -> float:
-    """The value that |t| exceeds with probability p. Equals scipy.stats.t.isf(p / 2) at a fraction of its time."""
-    return -float(special.stdtrit(df, p / 2))
+    """The value that |t| exceeds with probability p. Equals scipy.stats.t.isf(p / 2)."""
+    return -t_quantile(p / 2, df)
 
 
 def _df(wanted: float, least: float, most: float) -> float:
@@ -77,7 +87,7 @@ def _df(wanted: float, least: float, most: float) -> float:
     low, high = log(least), log(most)
     if excess(low) <= 0 or excess(high) >= 0:  # all parts have one number of df, or one part is all there is
         return least if excess(low) <= 0 else most
-    return exp(float(optimize.brentq(excess, low, high)))  # pyright: ignore[reportArgumentType]
+    return exp(float(scipy.optimize.brentq(excess, low, high)))  # pyright: ignore[reportArgumentType]
 
 
 def _p(value: float, parts: Sequence[Part]) -> float:
@@ -92,4 +102,4 @@ def _p(value: float, parts: Sequence[Part]) -> float:
         low *= 2
         if low < log(float_info.min):
             return float_info.min
-    return exp(float(optimize.brentq(excess, low, 0.0)))  # pyright: ignore[reportArgumentType]
+    return exp(float(scipy.optimize.brentq(excess, low, 0.0)))  # pyright: ignore[reportArgumentType]
