@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner, Result
 from forest_wilds import FOLDERS
 from PIL import Image
-from robustbench_ft.benchmarks._wilds import Rows
 from wilds_oracle import SPLITS, load
 
 from robustbench_ft.cli.main import main
@@ -83,7 +82,7 @@ def test_the_downloader_is_not_run_where_there_is_no_release_file(forest: Path, 
     assert not list(place.glob("RELEASE*"))
 
 
-def misread(change: Callable[[Rows], Rows]) -> Callable[[pytest.MonkeyPatch], None]:
+def misread(change: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
     def spoil(patch: pytest.MonkeyPatch) -> None:
         kind: Any = type(load("wilds-iwildcam"))
         read = kind.read
@@ -92,7 +91,7 @@ def misread(change: Callable[[Rows], Rows]) -> Callable[[pytest.MonkeyPatch], No
     return spoil
 
 
-def rolled(rows: Rows, what: str) -> Rows:
+def rolled(rows: Any, what: str) -> Any:
     """One quantity moved by a row."""
     if what in rows.groups:
         return replace(rows, groups={**rows.groups, what: roll(rows.groups[what])})
