@@ -2,8 +2,9 @@
 
 The tables are read directly, not through the `wilds` package's dataset classes: these import torch and pandas, ask the
 network for a newer version, switch off Pillow's bomb guard, create folders under a wrong root, and FMoW's fails on its
-own table with pandas 2 and later. The package is the oracle of the tests instead: every file, split, label and piece of
-metadata, and every official metric, is held against its own (wilds 2.0.0, p-lambda/wilds@4726775).
+own table with pandas 2 and later. The package reads them a second time instead: every file, split, label and piece of
+metadata, and every official metric, is held against its own (wilds 2.0.0, p-lambda/wilds@4726775), in the tests and by
+`rbft data check --with-wilds`.
 """
 
 from abc import abstractmethod

@@ -7,7 +7,7 @@ import numpy as np
 
 from robustbench_ft.images import folders
 from robustbench_ft.recipe import EACH_EPOCH, R_FLYP
-from robustbench_ft.suite import Card, Source
+from robustbench_ft.suite import Card, Source, WildsClass
 
 from ._wilds import Rows, Wilds, check_unique, numbers
 
@@ -29,6 +29,9 @@ class WildsCamelyon17(Wilds):
     recipe = replace(R_FLYP, weight_decay=0.2, epochs=5, batch=BATCH, select="best", validate_every=EACH_EPOCH)
     test = "id_val"
     clusters = dict.fromkeys(SPLITS[1:], "slide")  # patches of one slide share stain and scanner
+    wilds = WildsClass(
+        "camelyon17_dataset", "Camelyon17Dataset", {"accuracy": "acc_avg", "worst_group:slide": "acc_wg"}
+    )
     places = dict.fromkeys(SPLITS, (FOLDER, f"wilds/{FOLDER}", f"data/{FOLDER}"))
     card = Card(
         title="WILDS Camelyon17",

@@ -12,7 +12,7 @@ from robustbench_ft.data import Ints
 from robustbench_ft.errors import MissingDataError, RbftError, unknown
 from robustbench_ft.images import folders
 from robustbench_ft.recipe import EACH_EPOCH, R_FLYP
-from robustbench_ft.suite import Card, Source
+from robustbench_ft.suite import Card, Source, WildsClass
 
 from ._wilds import NONE, Rows, Texts, Wilds, choice
 
@@ -41,6 +41,11 @@ class WildsFMoW(Wilds):
     table = "rgb_metadata.csv"
     metrics = dict.fromkeys(("test", "val"), "worst_group:region")
     group_names = {"region": REGIONS, "year": tuple(map(str, range(FIRST, LAST + 1)))}  # noqa: RUF012
+    wilds = WildsClass(
+        "fmow_dataset",
+        "FMoWDataset",
+        {"accuracy": "acc_avg", "worst_group:region": "acc_worst_region", "worst_group:year": "acc_worst_year"},
+    )
     places = dict.fromkeys(SPLITS, (FOLDER, f"wilds/{FOLDER}", f"data/{FOLDER}"))
     card = Card(
         title="WILDS FMoW",

@@ -13,7 +13,7 @@ from robustbench_ft.data import Ints
 from robustbench_ft.errors import RbftError
 from robustbench_ft.images import folders
 from robustbench_ft.recipe import EACH_EPOCH, R_FLYP
-from robustbench_ft.suite import Card, Source
+from robustbench_ft.suite import Card, Source, WildsClass
 
 from ._wilds import Rows, Texts, Wilds, check_unique, choice, numbers
 
@@ -36,6 +36,11 @@ class WildsIWildCam(Wilds):
     published_selector = "id_val"
     metrics = dict.fromkeys(SPLITS[1:], "macro_f1")
     clusters = dict.fromkeys(SPLITS[1:], "location")  # images of one camera come in bursts and share a background
+    wilds = WildsClass(
+        "iwildcam_dataset",
+        "IWildCamDataset",
+        {"accuracy": "acc_avg", "macro_f1": "F1-macro_all", "macro_recall": "recall-macro_all"},
+    )
     places = dict.fromkeys(SPLITS, (FOLDER, f"wilds/{FOLDER}", f"data/{FOLDER}"))
     card = Card(
         title="WILDS iWildCam",

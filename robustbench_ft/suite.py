@@ -59,6 +59,15 @@ class Roles:
     evaluate: tuple[str, ...]  # in table order; never one that was trained on
 
 
+@dataclass(frozen=True)
+class WildsClass:
+    """A class of the `wilds` package that reads the same files, for `rbft data check --with-wilds`."""
+
+    module: str  # of wilds.datasets
+    name: str
+    metrics: Mapping[str, str]  # our name of a metric -> the one in what its `eval` returns
+
+
 class Suite(ABC):
     """One ID distribution to learn and several shifts to be tested on."""
 
@@ -80,6 +89,7 @@ class Suite(ABC):
     places: Mapping[str, tuple[str, ...]] = {}  # split -> paths under a root where people keep it
     definition: str = ""  # digest of the file that defines the suite and of its data, where it is not a registered one
     group_names: Mapping[str, tuple[str, ...]] = {}  # group column -> names of its codes, where data have text there
+    wilds: ClassVar[WildsClass | None] = None
     options: ClassVar[Mapping[str, str]] = {}  # what may follow the name, as in 'imagenet+objectnet' -> what it does
 
     def __init__(

@@ -33,7 +33,7 @@ COURTS = {
         "study_worlds", "study",
     ),
     "metrics": ("calibration", "classes", "across"),
-    "doctor": ("look", "scan", "manifest", "check", "report", "sources"),
+    "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
     "clip": ("autocast", "card", "clip", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "loop"),

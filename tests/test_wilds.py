@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from forest_wilds import FOLDERS
 from PIL import Image
-from wilds_oracle import SPLITS, Oracle, agree, load, package, paths, region_codes
+from wilds_oracle import SPLITS, agree, images, load, opened, paths
 
 from robustbench_ft import metrics, suite_ref
-from robustbench_ft.data import Predictions, Split
+from robustbench_ft.data import Predictions
+from robustbench_ft.doctor.wilds import Package, guesses
 from robustbench_ft.errors import MissingDataError, RbftError
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.prompts import Task
@@ -31,20 +32,9 @@ def forest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def oracles(forest: Path) -> Iterator[dict[str, Oracle]]:
-    with package():
-        yield {suite: Oracle(suite, forest) for suite in FOLDERS}
-
-
-def guesses(split: Split, n_classes: int) -> Predictions:
-    """Right on about half of the images."""
-    rng = np.random.default_rng(len(split))
-    n = len(split)
-    prediction = np.where(rng.random(n) < 0.5, split.labels, rng.integers(0, n_classes, n))
-    ones, tops = np.ones(n, np.float32), prediction[:, None]
-    return Predictions(
-        split.ids, split.labels, prediction, ones, -ones, ones, tops, ones[:, None], split.groups
-    )  # fmt: skip
+def oracles(forest: Path) -> Iterator[dict[str, Package]]:
+    with opened(forest) as packages:
+        yield packages
 
 
 # -- the tables, as the package reads them ----------------------------------------------------------------------------
@@ -52,32 +42,33 @@ def guesses(split: Split, n_classes: int) -> Predictions:
 
 @pytest.mark.parametrize(("suite", "name"), EACH)
 def test_files_and_labels_are_those_of_the_package(
-    suite: str, name: str, forest: Path, oracles: dict[str, Oracle]
+    suite: str, name: str, forest: Path, oracles: dict[str, Package]
 ) -> None:
     split, oracle = load(suite, forest).split(name), oracles[suite]
-    theirs = oracle.images(name)
+    theirs = images(oracle, name)
     assert len(split) == len(theirs) > 0
     assert len(set(split.labels)) > 1
-    assert paths(split) == [path for path, _ in theirs]
-    assert split.labels.tolist() == oracle.labels(name)
+    assert paths(split) == [path for path, _ in theirs] == oracle.paths(name)
+    assert split.labels.tolist() == oracle.labels(name).tolist()
     assert [coded.label_of(image) for image in split.images.read(range(len(split)))] == split.labels.tolist()
     assert [coded.label_of(image) for _, image in theirs] == split.labels.tolist()
 
 
 @pytest.mark.parametrize(("suite", "name"), EACH)
-def test_metadata_are_those_of_the_package(suite: str, name: str, forest: Path, oracles: dict[str, Oracle]) -> None:
+def test_metadata_are_those_of_the_package(suite: str, name: str, forest: Path, oracles: dict[str, Package]) -> None:
     split, oracle = load(suite, forest).split(name), oracles[suite]
     named = {"region"}
     assert set(split.groups) - named <= set(oracle.data.metadata_fields)
     for group in set(split.groups) - named:
         assert (split.groups[group] == oracle.column(name, group)).all(), group
     if suite == "wilds-fmow":
-        region = region_codes(oracle.data, REGIONS)[oracle.column(name, "region")]
-        assert (split.groups["region"] == region).all()
+        texts = [oracle.data.metadata_map["region"][code] for code in oracle.column(name, "region")]
+        assert [REGIONS[code] if code >= 0 else "Other" for code in split.groups["region"]] == texts
+        assert (split.groups["region"] == oracle.codes(name, "region", REGIONS)).all()
         assert load(suite).group_names["region"] == REGIONS
 
 
-def test_every_declared_group_names_the_package_fields(oracles: dict[str, Oracle]) -> None:
+def test_every_declared_group_names_the_package_fields(oracles: dict[str, Package]) -> None:
     for suite, oracle in oracles.items():
         assert set(oracle.data.split_dict) == set(SPLITS[suite])
         for column in load(suite).clusters.values():
@@ -85,7 +76,7 @@ def test_every_declared_group_names_the_package_fields(oracles: dict[str, Oracle
     assert not load("wilds-fmow").clusters  # two years in each region would leave one degree of freedom
 
 
-def test_classes_and_bundles_are_those_of_the_package(oracles: dict[str, Oracle]) -> None:
+def test_classes_and_bundles_are_those_of_the_package(oracles: dict[str, Package]) -> None:
     fmow, camelyon, iwildcam = (load(name) for name in ("wilds-fmow", "wilds-camelyon17", "wilds-iwildcam"))
     assert list(fmow.classes) == sys.modules[type(oracles["wilds-fmow"].data).__module__].categories
     assert [len(s.classes) for s in (iwildcam, fmow, camelyon)] == [
@@ -143,14 +134,14 @@ def test_prompts_are_those_of_wise_ft_and_clip() -> None:
 
 @pytest.mark.parametrize(("suite", "name"), EACH)
 def test_official_metrics_are_those_of_the_package(
-    suite: str, name: str, forest: Path, oracles: dict[str, Oracle]
+    suite: str, name: str, forest: Path, oracles: dict[str, Package]
 ) -> None:
     kind = load(suite, forest)
     predictions = guesses(kind.split(name), len(kind.classes))
-    agree(kind, name, metrics.score(predictions), oracles[suite].eval(name, predictions.prediction))
+    agree(kind, name, metrics.score(predictions), oracles[suite].scores(name, predictions.prediction))
 
 
-def test_region_other_and_empty_regions_never_are_the_worst(forest: Path, oracles: dict[str, Oracle]) -> None:
+def test_region_other_and_empty_regions_never_are_the_worst(forest: Path, oracles: dict[str, Package]) -> None:
     """Every image of the tree's OOD test set is right but the one in 'Other'; Oceania has no image there."""
     split = load("wilds-fmow", forest).split("test")
     region = split.groups["region"]
@@ -158,7 +149,7 @@ def test_region_other_and_empty_regions_never_are_the_worst(forest: Path, oracle
     assert set(region) == {-1, 0, 1, 2, 3}
     wrong = np.where(region == -1, (split.labels + 1) % 62, split.labels)
     ours = metrics.score(replace(guesses(split, 62), prediction=wrong))
-    theirs = oracles["wilds-fmow"].eval("test", wrong)
+    theirs = oracles["wilds-fmow"].scores("test", wrong)
     assert ours["worst_group:region"] == theirs["acc_worst_region"] == 1
     assert theirs["acc_region:Other"] == theirs["count_region:Oceania"] == 0
     assert ours["accuracy"] == pytest.approx(1 - 1 / len(split))

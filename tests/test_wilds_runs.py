@@ -11,13 +11,14 @@ import tiny
 from click.testing import CliRunner, Result
 from forest_wilds import FOLDERS
 from wilds_cases import CASES, Case
-from wilds_oracle import Oracle, agree, load, package
+from wilds_oracle import agree, load, opened
 
 from robustbench_ft import checks, registry, suite_ref
 from robustbench_ft.claims import audit, shelf
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import report
+from robustbench_ft.doctor.wilds import Package
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.prompts import Task
 from robustbench_ft.record import store
@@ -32,9 +33,9 @@ def forest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def oracles(forest: Path) -> Iterator[dict[str, Oracle]]:
-    with package():
-        yield {suite: Oracle(suite, forest) for suite in FOLDERS}
+def oracles(forest: Path) -> Iterator[dict[str, Package]]:
+    with opened(forest) as packages:
+        yield packages
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def records(
 
 
 def test_stored_predictions_have_the_official_score(
-    records: dict[str, list[store.Record]], forest: Path, oracles: dict[str, Oracle]
+    records: dict[str, list[store.Record]], forest: Path, oracles: dict[str, Package]
 ) -> None:
     for name, found in records.items():
         suite = load(name, forest)
@@ -92,10 +93,10 @@ def test_stored_predictions_have_the_official_score(
             for split in suite.splits:
                 stored = record.predictions("final", split)
                 assert stored.ids == suite.split(split).ids
-                assert stored.label.tolist() == oracles[name].labels(split)
+                assert stored.label.tolist() == oracles[name].labels(split).tolist()
                 assert set(stored.groups) == set(suite.split(split).groups)
                 scores = record.metrics["candidates"]["final"][split]
-                agree(suite, split, scores, oracles[name].eval(split, stored.prediction))
+                agree(suite, split, scores, oracles[name].scores(split, stored.prediction))
 
 
 def test_no_record_is_partial_and_all_say_what_was_read(records: dict[str, list[store.Record]]) -> None:
@@ -138,7 +139,7 @@ def test_boards_hold_and_verify_them(records: dict[str, list[store.Record]], for
 
 
 def test_camelyon17_selects_and_reports_on_the_whole_id_validation_set(
-    records: dict[str, list[store.Record]], forest: Path, oracles: dict[str, Oracle]
+    records: dict[str, list[store.Record]], forest: Path, oracles: dict[str, Package]
 ) -> None:
     suite = load("wilds-camelyon17", forest)
     assert suite.val == suite.test == "id_val"

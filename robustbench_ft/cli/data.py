@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from robustbench_ft.doctor import Examination
+    from robustbench_ft.doctor.wilds import Agreement
 
 STYLES = {"ok": "green", "notes": "cyan", "note": "cyan", "WRONG": "bold red", "missing": "red", "DIFFERS": "bold red"}
 PLAIN = 1000  # columns where nobody's terminal sets a limit
@@ -38,13 +40,14 @@ def data() -> None:
 @click.option("--list", "listing", type=FOLDER, metavar="FILE", help="Write every finding, one image a line.")
 @click.option("--manifest", type=FOLDER, metavar="FILE", help="Write ids, labels, sizes and digests (Parquet).")
 @click.option("--against", type=FOLDER, metavar="FILE", help="Compare with a manifest made elsewhere.")
+@click.option("--with-wilds", is_flag=True, help="Hold a WILDS suite against the package `wilds` on the same files.")
 def check(suite: str, root: tuple[str, ...], whole: bool, **options: Any) -> None:
     """Count, open and compare the images of every split; exit 1 where a run would stop or mislead.
 
     Sizes and identical files are looked for among all images, contents in a sample (or --all).
     """
-    from robustbench_ft import doctor, model_ref
-    from robustbench_ft.doctor import manifest, report
+    from robustbench_ft import doctor, model_ref, suite_ref
+    from robustbench_ft.doctor import manifest, report, wilds
     from robustbench_ft.doctor.scan import SAMPLE, default_workers
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
@@ -57,7 +60,10 @@ def check(suite: str, root: tuple[str, ...], whole: bool, **options: Any) -> Non
     sample = None if whole else SAMPLE if options["sample"] is None else options["sample"]
     extent = doctor.Extent(sample, options["workers"] or default_workers(), options["copies"])
     try:
+        if options["with_wilds"]:
+            wilds.check_available(suite_ref.load(suite, partial=True))
         found = doctor.examine(suite, roots.choose(root, os.environ), extent, choose(), options["against"])
+        held = wilds.compare(found.suite, found.splits, choose()) if options["with_wilds"] else ()
     except KeyboardInterrupt as error:
         raise StoppedError("interrupted; nothing was kept or written, run the same command again") from error
     if options["listing"]:
@@ -65,11 +71,14 @@ def check(suite: str, root: tuple[str, ...], whole: bool, **options: Any) -> Non
     if options["manifest"]:
         store.write_bytes(options["manifest"], manifest.to_bytes(found.suite, found.splits, found.seen))
     if options["style"] == "json":
-        click.echo(json.dumps(report.as_json(found), indent=2, sort_keys=True, allow_nan=False))
+        told = report.as_json(found) | ({"wilds": [asdict(one) for one in held]} if options["with_wilds"] else {})
+        click.echo(json.dumps(told, indent=2, sort_keys=True, allow_nan=False))
     else:
         _show(found, "".join(f" --root {shlex.quote(text)}" for text in root))
+        if options["with_wilds"]:
+            _show_held(held)
     model_ref.check_prompts(model_ref.default(found.suite).name, found.suite)
-    sys.exit(0 if found.ready else 1)
+    sys.exit(0 if found.ready and not any(one.difference for one in held) else 1)
 
 
 @data.command(context_settings=WIDE)
@@ -139,6 +148,26 @@ def _show(found: "Examination", roots: str) -> None:
     shown.append(Text(f"model {model_ref.default(found.suite).text}", style="dim"))
     shown.append(Text(report.verdict(found, roots), style="bold green" if found.ready else "bold red"))
     _print(shown)
+
+
+def _show_held(held: "tuple[Agreement, ...]") -> None:
+    """A line for each split and quantity, and what they come to."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("split", "quantity", "verdict", "held against the package wilds"):
+        table.add_column(name, overflow="fold", no_wrap=name == "verdict")
+    for one in held:
+        word = "DIFFERS" if one.difference else "ok"
+        table.add_row(one.split, one.what, Text(word, style=STYLES[word]), one.text)
+    wrong = sum(bool(one.difference) for one in held)
+    verdict = (
+        f"{wrong} of {len(held)} quantities differ from what the package wilds reads"
+        if wrong
+        else (f"all {len(held)} quantities are what the package wilds reads and computes")
+    )
+    _print([Text(""), table, Text(""), Text(verdict, style="bold red" if wrong else "bold green")])
 
 
 def _table(texts: "list[dict[str, str]]", columns: "list[str]") -> Any:
