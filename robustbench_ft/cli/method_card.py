@@ -139,12 +139,19 @@ def _written(kind: type[Any]) -> Mapping[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for node in (node for part in body for node in part.body if isinstance(node, ast.AnnAssign)):
         if isinstance(node.target, ast.Name) and not ast.unparse(node.annotation).startswith("ClassVar"):
-            lines = [n for n in range(node.lineno, (node.end_lineno or node.lineno) + 1) if n in comments]
-            above = node.lineno - 1
-            while not lines and above in comments and not comments[above].line[: comments[above].start[1]].strip():
-                lines, above = [above], above - 1
+            beside = [n for n in range(node.lineno, (node.end_lineno or node.lineno) + 1) if n in comments]
+            lines = beside or _above(node.lineno, comments)
             words = " ".join(comments[n].string.lstrip("# ") for n in lines)
             found[node.target.id] = (ast.unparse(node.annotation), re.sub(r"\s*(noqa|pyright|type):.*", "", words))
+    return found
+
+
+def _above(line: int, comments: Mapping[int, tokenize.TokenInfo]) -> list[int]:
+    """Lines of the comment that ends just above a line, and stands alone."""
+    found: list[int] = []
+    while (above := comments.get(line - 1)) and not above.line[: above.start[1]].strip():
+        line -= 1
+        found.insert(0, line)
     return found
 
 
