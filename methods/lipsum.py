@@ -51,7 +51,7 @@ class LipsumFT(FT):
     n_texts: int = 80  # M, drawn afresh every step
     text_length: int = 8  # random tokens between start and end
     mode: Literal["sampled", "expected"] = "sampled"
-    n_expected: int = 10_000  # texts behind the expectation; used by mode 'expected'
+    n_expected: int = 10_000  # texts behind C, in mode 'expected'
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         if self.mode == "expected":

@@ -89,6 +89,8 @@ def test_settings_come_with_the_comment_beside_them() -> None:
         ["strength", "float", "1.0", "lambda"],
         ["n_texts", "int", "80", "M, drawn afresh every step"],
         ["text_length", "int", "8", "random tokens between start and end"],
+        ["mode", "sampled|expected", "sampled"],
+        ["n_expected", "int", "10000", "texts behind C, in mode 'expected'"],
     ]
     assert "settings of ft" not in shown("lipsum")  # FT has none
 
@@ -129,7 +131,8 @@ def test_inherited_settings_are_grouped_by_the_method_that_declares_them(
         ["way", "one|two", "one", 'which "#" is meant'],
         ["file", "FileName", "''"],
     ]
-    assert [line.split()[0] for line in part(text, "settings of lipsum")] == ["n_texts", "text_length"]
+    inherited = [line.split()[0] for line in part(text, "settings of lipsum")]
+    assert inherited == ["n_texts", "text_length", "mode", "n_expected"]
     assert "equation" not in text  # Lipsum-FT's is not its own
     assert "trap      none\n" in text
     assert "rows of papers" not in text
@@ -137,7 +140,7 @@ def test_inherited_settings_are_grouped_by_the_method_that_declares_them(
 
 def test_a_composition_shows_the_settings_of_both() -> None:
     text = shown("lipsum+wise-ft")
-    assert len(part(text, "settings of lipsum")) == 3
+    assert len(part(text, "settings of lipsum")) == 5
     assert part(text, "settings of wise-ft")[0].startswith("  alpha  float  0.5")
     assert "equation" not in text
 
