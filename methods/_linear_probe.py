@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 
 from robustbench_ft import Clip, Range, Run, TrainSet
-from robustbench_ft.train import Features, InterruptedRun, train
+from robustbench_ft.train import FeatureBatches, InterruptedRun, train
 
 from ._logistic import PENALTIES, Probe, sweep
 from .ft import FT
@@ -30,7 +30,7 @@ class LinearProbe(FT):
     def fit_probe(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
         """Fit the head [K, D] on features computed once with the evaluation transform; the towers stay."""
         self.start(clip, data)
-        features = Features(clip, data, run)
+        features = FeatureBatches(clip, data, run)
         if self.probe == "logistic":
             self.put_logistic_head(clip, features, run)
             return clip
@@ -42,7 +42,7 @@ class LinearProbe(FT):
         """The learning rate of the head's rows that moves logits by `head_lr`."""
         return self.head_lr / float(clip.scale) if self.resolved.head == "unit" else self.head_lr
 
-    def put_logistic_head(self, clip: Clip, features: Features, run: Run) -> None:
+    def put_logistic_head(self, clip: Clip, features: FeatureBatches, run: Run) -> None:
         """Fit the paper's probe and put it in the place of the zero-shot head."""
         scaled, task, began = self.resolved.head == "scaled", features.data.task, time.monotonic()
         run.log({"event": "start", "stage": STAGE, "step": 0, "of": len(PENALTIES), "parameters": clip.head.numel()})

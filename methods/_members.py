@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Pixels, train
+from robustbench_ft.train import ImageBatches, train
 
 from .ft import FT
 
@@ -105,7 +105,7 @@ def greedy(states: Sequence[State], rate: Rate, ties: bool = False) -> tuple[Sta
 
 def rating(clip: Clip, data: TrainSet, run: Run) -> Rate:
     """Rates a state on ID validation, by the metric that checkpoints are selected by."""
-    source = Pixels(clip, data, run.workers)
+    source = ImageBatches(clip, data, run.workers)
 
     def rate(state: State) -> float:
         clip.restore(state)

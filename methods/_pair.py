@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from robustbench_ft import Clip, Run, TrainSet
-from robustbench_ft.train import Features
+from robustbench_ft.train import FeatureBatches
 
 from .ft import FT
 
@@ -61,7 +61,7 @@ def _exact_copy(clip: Clip) -> Clip:
 
 
 @torch.no_grad()
-def calibrated(pair: Pair, before: Features, tuned: Features) -> Temperatures:
+def calibrated(pair: Pair, before: FeatureBatches, tuned: FeatureBatches) -> Temperatures:
     """Temperatures at which each model's mean confidence on ID validation is its accuracy there."""
     labels = torch.tensor(before.data.val.labels)
     logits = (pair.before.classify(before.val).cpu(), pair.tuned.classify(tuned.val).cpu())

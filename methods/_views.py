@@ -8,13 +8,13 @@ from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Batches, Features
+from robustbench_ft.train import Batches, FeatureBatches
 
 CHUNK = 512  # images
 Encode = Callable[[Tensor], Tensor]  # images [B, 3, H, W] -> what is kept of them, [B, N]
 
 
-class Views(Features):
+class Views(FeatureBatches):
     """A source of batches for methods that leave the image tower alone: `train` is [V, n, N], and `val` [n, N].
 
     With `views` 0 there is one view, of the evaluation transform; otherwise all are augmented as the recipe says. A

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import LossTerms, Objective
 
 from ._drift import kl
 from .ft import FT
@@ -35,7 +35,7 @@ class CarFT(FT):
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
         contexts = anchor.scale * anchor.context_head(data.task)  # [T, D]
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             with torch.no_grad():
                 before = anchor.encode_image(batch.images) @ contexts.T  # [B, T]
             return {**fine_tuning(batch), "context_gap": self.strength * kl(before, batch.features @ contexts.T)}

@@ -11,7 +11,7 @@ from torch import Tensor
 from robustbench_ft import Batch, Candidates, Clip, Run, TrainSet
 from robustbench_ft.clip import State
 from robustbench_ft.recipe import R_FLYP, Recipe
-from robustbench_ft.train import Objective, Terms, train
+from robustbench_ft.train import LossTerms, Objective, train
 
 from .flyp import FLYP, contrastive
 
@@ -75,7 +75,7 @@ class CaRot(FLYP):
         """The objective beside this teacher, which is asked from step 1 on."""
         captions = self.captions(clip, data)
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             tokens = self.pair(captions, batch, run)
             images, texts = batch.features, clip.encode_text(tokens)
             terms = {"contrastive": contrastive(images, texts, clip.scale)}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
-from robustbench_ft.train import Terms, train
+from robustbench_ft.train import LossTerms, train
 
 from ._sgd import sgd, with_rate
 from ._text import NO_END, has_end_token
@@ -63,7 +63,7 @@ class CLAP(Method):
             rows = F.normalize(prototypes.detach(), dim=-1)
             clip.restore({"head": rows * clip.scale if self.resolved.head == "scaled" else rows})
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             return self.terms(clip, batch, prototypes, before, holds)
 
         write_head()
@@ -72,7 +72,7 @@ class CLAP(Method):
         del clip.prototypes
         return clip
 
-    def terms(self, clip: Clip, batch: Batch, prototypes: Tensor, before: Tensor, holds: Tensor) -> Terms:
+    def terms(self, clip: Clip, batch: Batch, prototypes: Tensor, before: Tensor, holds: Tensor) -> LossTerms:
         """Cross-entropy, and the pull to `before` [K, D] with the weight `holds` [K] of each class."""
         logits = clip.scale.detach() * batch.features @ F.normalize(prototypes, dim=-1).T  # [B, K]
         nll = F.cross_entropy(logits, batch.labels, label_smoothing=self.resolved.label_smoothing)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustbench_ft import Batch, Candidates, Clip, Run, TrainSet
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Objective, Terms, train
+from robustbench_ft.train import LossTerms, Objective, train
 
 from .ft import FT
 
@@ -60,7 +60,7 @@ class CLIPood(FT):
         near = scale * self.margin * rows @ rows.T  # [K, K] in logits; 'scaled' rows hold the scale twice
         smoothing = self.resolved.label_smoothing
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             clip.eval()  # also normalisation layers, as the released code has it
             logits = clip.classify(batch.features) - near[batch.labels]
             return {"nll": F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)}

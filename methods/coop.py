@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
-from robustbench_ft.train import Terms, train
+from robustbench_ft.train import LossTerms, train
 
 from ._sgd import sgd, with_rate
 from ._text import NO_END, has_end_token
@@ -50,7 +50,7 @@ class CoOp(Method):
                 rows = prompts.head(context)
                 clip.restore({"head": rows * clip.scale if self.resolved.head == "scaled" else rows})
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             head = prompts.head(context)  # [K, D]
             logits = clip.scale.detach() * batch.features @ head.T
             nll = F.cross_entropy(logits, batch.labels, label_smoothing=self.resolved.label_smoothing)
@@ -62,7 +62,7 @@ class CoOp(Method):
         del clip.context
         return clip
 
-    def further(self, head: Tensor, zero_shot: Tensor) -> Terms:
+    def further(self, head: Tensor, zero_shot: Tensor) -> LossTerms:
         """More terms of the loss, from the head as it is and as it was."""
         return {}
 

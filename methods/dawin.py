@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
 from robustbench_ft.clip import interpolate
-from robustbench_ft.train import Features
+from robustbench_ft.train import FeatureBatches
 
 from ._beta_mixture import Mixture, fit
 from ._pair import Pair, Temperatures, calibrated, fit_pair
@@ -57,7 +57,7 @@ class DaWin(FT):
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         pair = fit_pair(self, clip, data, run)
-        heat = calibrated(pair, Features(pair.before, data, run), Features(pair.tuned, data, run))
+        heat = calibrated(pair, FeatureBatches(pair.before, data, run), FeatureBatches(pair.tuned, data, run))
         run.log({"event": "calibrated", "zero_shot": heat.before, "tuned": heat.tuned})
         seed = run.generator("k-means").initial_seed() % 2**31
         scorer = Merger(pair, heat, self.components, self.offset, seed)

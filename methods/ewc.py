@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.train import Loader, Objective, Terms
+from robustbench_ft.train import Loader, LossTerms, Objective
 
 from ._drift import copies, squared_distance, tower
 from .ft import FT
@@ -46,7 +46,7 @@ class EWC(FT):
         fine_tuning, moving = super().objective(clip, data, run), tower(clip)
         before, roots = copies(moving), [f.sqrt() for f in self.fisher(clip, data, run)]
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             pull = squared_distance(moving, before, roots) / 2
             return {**fine_tuning(batch), "elastic": self.strength * pull}
 

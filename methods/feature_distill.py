@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import LossTerms, Objective
 
 from ._drift import recorded
 from .ft import FT
@@ -39,7 +39,7 @@ class FeatureDistill(FT):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             with torch.no_grad(), recorded([anchor.model.visual]) as before:
                 unit_before = anchor.encode_image(batch.images)  # [B, D]
             with recorded([clip.model.visual]) as now:

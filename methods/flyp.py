@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustbench_ft import Batch, Candidates, Clip, Method, Run, TrainSet
 from robustbench_ft.recipe import R_FLYP, Recipe
-from robustbench_ft.train import Objective, Terms, train
+from robustbench_ft.train import LossTerms, Objective, train
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class FLYP(Method):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         captions = self.captions(clip, data)
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             return {
                 "contrastive": contrastive(
                     batch.features, clip.encode_text(self.pair(captions, batch, run)), clip.scale

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from robustbench_ft import Batch, Candidates, Clip, Method, Run, TrainSet
 from robustbench_ft.recipe import R_WISE, Recipe
-from robustbench_ft.train import Objective, Terms, train
+from robustbench_ft.train import LossTerms, Objective, train
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FT(Method):
         clip.train_only("image", "head")
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             logits = clip.classify(batch.features)  # [B, D] -> [B, K]
             return {"nll": F.cross_entropy(logits, batch.labels, label_smoothing=self.resolved.label_smoothing)}
 

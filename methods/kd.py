@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import LossTerms, Objective
 
 from ._drift import kl
 from .ft import FT
@@ -34,7 +34,7 @@ class KD(FT):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         fine_tuning, teacher = super().objective(clip, data, run), clip.frozen_copy()
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             with torch.no_grad():
                 before = teacher.logits(batch.images)  # [B, K]
             gap = self.temperature**2 * kl(before, clip.classify(batch.features), self.temperature)

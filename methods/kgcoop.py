@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustbench_ft.train import Terms
+from robustbench_ft.train import LossTerms
 
 from .coop import CoOp
 
@@ -33,7 +33,7 @@ class KgCoOp(CoOp):
 
     strength: float = 8.0  # w
 
-    def further(self, head: Tensor, zero_shot: Tensor) -> Terms:
+    def further(self, head: Tensor, zero_shot: Tensor) -> LossTerms:
         return {"distance": self.strength * (1 - F.cosine_similarity(head, zero_shot, dim=1).mean())}
 
     def problems(self) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import LossTerms, Objective
 
 from ._drift import copies, squared_distance, tower
 from .ft import FT
@@ -37,7 +37,7 @@ class L2SP(FT):
         fine_tuning, moving = super().objective(clip, data, run), tower(clip)
         before = copies(moving)
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             return {**fine_tuning(batch), "l2_sp": self.strength * squared_distance(moving, before)}
 
         return loss

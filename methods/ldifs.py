@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.recipe import R_WISE, Recipe
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import LossTerms, Objective
 
 from ._drift import recorded
 from ._places import NONE_KNOWN, places, tokens
@@ -48,7 +48,7 @@ class LDIFS(FT):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             with torch.no_grad(), recorded(places(anchor, "embedded")) as before:
                 anchor.encode_image(batch.images)
             with recorded(places(clip, "embedded")) as now:

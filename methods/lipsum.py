@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Range, Run, TrainSet
 from robustbench_ft.recipe import R_LIP, Recipe
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import LossTerms, Objective
 
 from .ft import FT
 
@@ -58,7 +58,7 @@ class LipsumFT(FT):
             return self.expected(clip, data, run)
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             with torch.no_grad():
                 texts = anchor.encode_text(self.texts(clip, run, batch.step))  # [M, D]
                 before = anchor.encode_image(batch.images)  # [B, D]
@@ -72,7 +72,7 @@ class LipsumFT(FT):
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
         moment = anchor.scale**2 * self.second_moment(anchor, run)  # [D, D]
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             with torch.no_grad():
                 before = anchor.encode_image(batch.images)  # [B, D]
             moved = batch.features - before

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Objective, Terms, train
+from robustbench_ft.train import LossTerms, Objective, train
 
 from ._low_rank import attention, install, layers, merge
 
@@ -82,7 +82,7 @@ class LoRA(Method):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         tokens = clip.tokenize(self.one_template(data).task.texts)  # [K, L]
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             if self.towers == "image":
                 logits = clip.classify(batch.features)
             else:

@@ -9,7 +9,7 @@ import torch
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.method import FileName
 from robustbench_ft.prompts import Task, fill, imagenet_classes
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import LossTerms, Objective
 
 from ._drift import kl
 from ._texts import lines, refusal
@@ -44,7 +44,7 @@ class LwF(FT):
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
         old = anchor.scale * anchor.zero_shot_head(Task(self.classes(clip), data.task.templates))  # [K_old, D]
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             with torch.no_grad():
                 before = anchor.encode_image(batch.images) @ old.T  # [B, K_old]
             gap = kl(before, batch.features @ old.T, self.temperature)

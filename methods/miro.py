@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Objective, Terms, train
+from robustbench_ft.train import LossTerms, Objective, train
 
 from ._drift import recorded
 from ._places import NONE_KNOWN, places, tokens
@@ -57,7 +57,7 @@ class MIRO(FT):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             with torch.no_grad(), recorded(places(anchor, "patches")) as before:
                 anchor.encode_image(batch.images)
             with recorded(places(clip, "patches")) as now:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import LossTerms, Objective
 
 from .ft import FT
 
@@ -48,7 +48,7 @@ class Mixout(FT):
         weights = mixed_weights(clip)
         before = {name: weight.detach().clone() for name, weight in weights.items()}
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             generator = run.generator("mixout", batch.step)
             mixed = {
                 name: mix(weight, before[name], self.mask(weight, generator), self.p, self.gradient == "exact")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
-from robustbench_ft.train import Features
+from robustbench_ft.train import FeatureBatches
 
 from ._pair import Pair, Temperatures, calibrated, fit_pair, mixed
 from .ft import FT
@@ -49,7 +49,7 @@ class OutputEnsemble(FT):
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         pair, heat = fit_pair(self, clip, data, run), Temperatures()
         if self.calibrate:
-            heat = calibrated(pair, Features(pair.before, data, run), Features(pair.tuned, data, run))
+            heat = calibrated(pair, FeatureBatches(pair.before, data, run), FeatureBatches(pair.tuned, data, run))
             run.log({"event": "calibrated", "zero_shot": heat.before, "tuned": heat.tuned})
         axis = {f"alpha-{alpha:g}": alpha for alpha in sorted({*GRID, self.alpha})}
         mixtures = {name: Mixture(pair, alpha, self.space, heat) for name, alpha in axis.items() if 0 < alpha < 1}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Objective, Scores, Terms, train
+from robustbench_ft.train import LossTerms, Objective, Scores, train
 
 from ._views import Views
 from .ft import FT
@@ -61,7 +61,7 @@ class ProLIP(FT):
         per_class = len(data.train) / len(data.task.classes)
         strength = 1 / per_class if self.strength is None else self.strength
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             return {**fine_tuning(batch), "distance": strength * (moving - before).square().sum()}
 
         return loss

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.train import Pixels, Terms, backward, indices_at, train
+from robustbench_ft.train import ImageBatches, LossTerms, backward, indices_at, train
 
 from .ft import FT
 
@@ -51,11 +51,11 @@ class SAFT(FT):
 
     def gradients(self, clip: Clip, data: TrainSet, run: Run) -> State:
         """Name -> |mean gradient over ID train|, at the weights as they are."""
-        source, objective = Pixels(clip, data, run.workers), self.objective(clip, data, run)
+        source, objective = ImageBatches(clip, data, run.workers), self.objective(clip, data, run)
         recipe = replace(self.resolved, steps=0, epochs=1, shuffle=False, augment="none")
         n, size = len(source), recipe.batch
 
-        def share(batch: Batch) -> Terms:
+        def share(batch: Batch) -> LossTerms:
             whole = min(size, n - batch.step * size)  # images in this batch; the last one is smaller
             return {name: term * (whole / n) for name, term in objective(batch).items()}
 

@@ -11,7 +11,7 @@ from robustbench_ft import Batch, Clip, RbftError, Run, TrainSet
 from robustbench_ft.method import FileName
 from robustbench_ft.prompts import fill
 from robustbench_ft.recipe import R_FLYP, Recipe
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import LossTerms, Objective
 
 from ._drift import kl
 from ._texts import known, lines, refusal
@@ -65,7 +65,7 @@ class StarFT(FLYP):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         captions, odd, anchor = self.captions(clip, data), self.odd(clip, data, run), clip.frozen_copy()
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             texts, spurious = self.pair(captions, batch, run), self.pair_odd(odd, batch, run)
             with torch.no_grad():
                 before = anchor.scale * anchor.encode_image(batch.images) @ anchor.encode_text(spurious).T  # [B, B]

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from robustbench_ft import Batch, Candidates, Clip, Run, TrainSet
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Batches, InterruptedRun, Terms, backward, train
+from robustbench_ft.train import Batches, InterruptedRun, LossTerms, backward, train
 
 from .ft import FT
 
@@ -153,7 +153,7 @@ class Projection:
         batch, training, radii = self.batches(step), self.clip.training, self.radii
         now = {name: p.detach() for name, p in self.clip.named_parameters() if p.requires_grad}
 
-        def loss(part: Batch) -> Terms:
+        def loss(part: Batch) -> LossTerms:
             logits = functional_call(self.clip, now | radii.project(now), (part.images,))
             return {"nll": F.cross_entropy(logits, part.labels)}
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
-from robustbench_ft.train import Features
+from robustbench_ft.train import FeatureBatches
 
 from ._pair import Pair, Temperatures, calibrated, fit_pair, mixed
 from .ft import FT
@@ -51,7 +51,7 @@ class VRF(FT):
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         pair = fit_pair(self, clip, data, run)
-        before, tuned = Features(pair.before, data, run), Features(pair.tuned, data, run)
+        before, tuned = FeatureBatches(pair.before, data, run), FeatureBatches(pair.tuned, data, run)
         rows = repaired(pair, before, tuned)
         k = max(1, round(self.k_factor * len(rows) / len(before)))
         heat = calibrated(pair, before, tuned)
@@ -96,7 +96,7 @@ class Near:
 
 
 @torch.no_grad()
-def repaired(pair: Pair, before: Features, tuned: Features) -> Tensor:
+def repaired(pair: Pair, before: FeatureBatches, tuned: FeatureBatches) -> Tensor:
     """V: features of the fine-tuned model [n, D] of training images that it gets right and zero-shot gets wrong."""
     labels = before.labels.to(tuned.train.device)
     right = pair.tuned.classify(tuned.train).argmax(dim=-1) == labels

@@ -31,7 +31,7 @@ MOVED = {
     "store": "record.store", "trees": "images.folders", "compare.beyond": "compare.tradeoffs",
     "compare.claims": "compare.verdicts", "board.standing": "board.ranking", "board.audit": "claims.audit",
     "board.bundle": "claims.bundle", "board.claim": "claims.claim", "board.rescore": "claims.rescore",
-    "board.shelf": "claims.shelf",
+    "board.shelf": "claims.claim_store",
 }  # fmt: skip
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import registry, suite_ref
-from .claims.shelf import find_runs
+from .claims.claim_store import find_runs
 from .compare import compare as compared
-from .compare import load as arenas
+from .compare import load as run_sets
 from .compare import report, tables
 from .compare.text import Text, grid
 from .compare.text import markdown as text_markdown
@@ -111,7 +111,7 @@ class Comparisons:
         """One plain dict per row and column that were compared: difference, interval, p, adjusted p, verdict."""
         rows: list[dict[str, Any]] = [
             {
-                "suite": one.arena.suite, "model": one.arena.model, "baseline": one.baseline_name, "row": claim.row,
+                "suite": one.run_set.suite, "model": one.run_set.model, "baseline": one.baseline_name, "row": claim.row,
                 "on": claim.on, "difference": claim.estimate.value, "low": claim.estimate.low,
                 "high": claim.estimate.high, "p": claim.estimate.p if claim.tested else None,
                 "p adjusted": claim.p_adjusted, "verdict": claim.verdict,
@@ -258,8 +258,8 @@ def compare(
     >>> entry["row"], entry["on"], entry["low"] < entry["difference"] < entry["high"]
     ('ft (steps=2)', 'mean OOD', True)
     """
-    every = arenas(list(records), metric)
-    return Comparisons(tuple(compared(arena, baseline, family, exact_bootstrap) for arena in every))
+    every = run_sets(list(records), metric)
+    return Comparisons(tuple(compared(run_set, baseline, family, exact_bootstrap) for run_set in every))
 
 
 def load_model(record: Record | str | Path, device: str = "cpu") -> "Clip":
@@ -324,9 +324,10 @@ def suites() -> dict[str, str]:
 
 
 def _row(table: report.Table, line: Line) -> dict[str, Any]:
-    arena, row = table.arena, line.row
+    run_set, row = table.run_set, line.row
     found: dict[str, Any] = {
-        "suite": arena.suite, "model": arena.model, "protocol": arena.protocol, "row": row.name, "method": row.method,
+        "suite": run_set.suite, "model": run_set.model, "protocol": run_set.protocol,
+        "row": row.name, "method": row.method,
         "setting": row.setting, "seeds": list(row.seeds), "fit seconds": report.fit_seconds(row),
     }  # fmt: skip
     for column in table.columns(val=True):

@@ -40,14 +40,14 @@ def make(root: Path) -> None:
 
 def run_compare(root: Path) -> str:
     """What `rbft compare` does, from files to tables."""
-    (arena,) = compare.load(store.find_records([root]))
-    found = compare.compare(arena, "ft")
+    (run_set,) = compare.load(store.find_records([root]))
+    found = compare.compare(run_set, "ft")
     return f"{len(found.pairs)} rows, {len(found.pairs) * (len(found.pairs) - 1) // 2} pairs, {found.draws} draws"
 
 
 def run_exact(root: Path) -> str:
-    (arena,) = compare.load(store.find_records([root]))
-    found = compare.compare(arena, "ft", exact=True)
+    (run_set,) = compare.load(store.find_records([root]))
+    found = compare.compare(run_set, "ft", exact=True)
     return f"{found.draws} multinomial draws of all rows"
 
 

@@ -62,7 +62,7 @@ def test_rows_are_taken_in_any_order_and_again(read: Callable[[Path], Packed], b
     assert [some.raw(k) for k in range(2)] == [images.raw(999), images.raw(7)]
     assert [some.name(k) for k in range(2)] == [images.name(999), images.name(7)]
     assert some.digest() == images.take(np.array([999, 7])).digest()
-    assert some.stamp() != images.stamp()
+    assert some.fingerprint() != images.fingerprint()
 
 
 @READERS
@@ -71,7 +71,7 @@ def test_the_digest_is_that_of_the_same_files_in_folders(read: Callable[[Path], 
     leaves = [LEAVES[key[:23]] for key in found.keys]
     folders = FileImages(forest.imagenet(base) / "imagenet/val", tuple(one.path for one in leaves))
     assert found.images.digest() == folders.digest()
-    assert found.images.stamp() != folders.stamp()
+    assert found.images.fingerprint() != folders.fingerprint()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -116,7 +116,7 @@ def test_tars_are_indexed_once_and_stay_where_they_are(
     again = tars(base)
     assert not capsys.readouterr().err  # nothing to do, nothing said
     assert again.keys == first.keys
-    assert again.images.stamp() == first.images.stamp()
+    assert again.images.fingerprint() == first.images.fingerprint()
 
 
 def test_parquet_is_mapped_not_loaded(base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_replaced_shard_is_read_anew(read: Callable[[Path], Packed], base: Pat
     after = one([shard])
     assert len(after.keys) == 4
     assert [after.images.raw(k) for k in range(4)] == [leaf.content for leaf in forest.val()[:4]]
-    assert before.images.stamp() != after.images.stamp()
+    assert before.images.fingerprint() != after.images.fingerprint()
 
 
 def test_a_shard_that_is_gone_is_named(base: Path, tmp_path: Path) -> None:

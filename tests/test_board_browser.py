@@ -10,7 +10,7 @@ import made
 import pytest
 
 from robustbench_ft.board import build
-from robustbench_ft.claims import shelf
+from robustbench_ft.claims import claim_store
 from robustbench_ft.claims.schema import Trust
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -26,7 +26,7 @@ def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browser")
     runs = made.write(root / "runs", made.World(skills={name: made.SKILLS[name] for name in NAMES}, n=150))
     made.write(root / "runs", made.World(skills={"ft": (1.0, 0.4)}, n=150, lr=1e-5, seeds=(0,)))
-    shelf.add([runs], root / "boards", Trust("rerun"))
+    claim_store.add([runs], root / "boards", Trust("rerun"))
     build.write(root / "boards", build.files(root / "boards"))
     return root / "boards"
 

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from robustbench_ft import metrics, stats
-from robustbench_ft.claims import audit, bundle, claim, shelf
+from robustbench_ft.claims import audit, bundle, claim, claim_store
+from robustbench_ft.claims.claim_store import StoredClaim
 from robustbench_ft.claims.schema import Trust
-from robustbench_ft.claims.shelf import StoredClaim
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare.rows import by_oracle, by_validation
 from robustbench_ft.record import store
@@ -35,7 +35,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shelved(tmp_path_factory: pytest.TempPathFactory, records: Path) -> Path:
     root = tmp_path_factory.mktemp("shelved") / "boards"
-    shelf.add([records], root, TRUST)
+    claim_store.add([records], root, TRUST)
     return root
 
 
@@ -50,7 +50,7 @@ def rbft(*words: object) -> Result:
 
 
 def one(root: Path, method: str = "ft") -> StoredClaim:
-    return next(found for found in shelf.find(root) if found.place.name.rpartition("-")[0] == method)
+    return next(found for found in claim_store.find(root) if found.place.name.rpartition("-")[0] == method)
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
@@ -97,7 +97,7 @@ def test_the_interval_is_the_two_way_one_over_seeds_and_examples(root: Path, rec
 
 def test_where_examples_come_together_the_interval_is_over_clusters(tmp_path: Path) -> None:
     world = made.World(skills={"ft": (1.0, 0.0), "lipsum": (0.9, 0.2)}, n=60, cluster=6)
-    shelf.add([made.write(tmp_path / "runs", world)], tmp_path / "boards", TRUST)
+    claim_store.add([made.write(tmp_path / "runs", world)], tmp_path / "boards", TRUST)
     stored = one(tmp_path / "boards")
     told = stored.claim.results.rows[0].estimates["accuracy"]["sketch"]
     found = [r for r in store.find_records([tmp_path / "runs"]) if r.cell["method"] == "ft"]
@@ -123,7 +123,7 @@ def test_a_family_has_a_fixed_row_a_chosen_row_and_its_curve(root: Path) -> None
 
 def test_adding_the_same_records_again_changes_nothing(root: Path, records: Path) -> None:
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    shelf.add([records], root, TRUST)
+    claim_store.add([records], root, TRUST)
     assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
@@ -282,7 +282,7 @@ def test_runs_of_different_suite_versions_or_protocols_make_no_claim(root: Path,
 
 def test_a_claim_in_the_folder_of_another_version_is_named(root: Path) -> None:
     shutil.move(root / "shapes-v1", root / "shapes-v2")
-    found = shelf.find(root)[0]
+    found = claim_store.find(root)[0]
     assert "the claim is about shapes-v1 and lies in shapes-v2" in problems(found)
 
 
@@ -358,7 +358,7 @@ def test_other_runs_of_a_configuration_need_replace(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "exists with seeds [0, 1, 2]" in done.output
     assert rbft("leaderboard", "add", b, "--root", tmp_path / "boards", "--replace").exit_code == 0
-    assert shelf.find(tmp_path / "boards")[0].seeds == [0, 1, 2, 3, 4]
+    assert claim_store.find(tmp_path / "boards")[0].seeds == [0, 1, 2, 3, 4]
     assert not any(audit.audit_all(tmp_path / "boards").values())
 
 
@@ -370,8 +370,8 @@ def test_models_in_folders_are_known_by_their_hash_not_by_a_path(tmp_path: Path)
         content["model"]["name"] = "local-dir:/home/someone/clip"
 
     edit(cell, local)
-    shelf.add([record], tmp_path / "boards", TRUST)
-    stored = shelf.find(tmp_path / "boards")[0]
+    claim_store.add([record], tmp_path / "boards", TRUST)
+    stored = claim_store.find(tmp_path / "boards")[0]
     assert stored.claim.identity.model == "local-dir:clip"
     assert "/home/" not in "".join(p.read_text() for p in (tmp_path / "boards").rglob("*.json"))
     assert not audit.audit(stored)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from robustbench_ft.board import build, ranking
 from robustbench_ft.board import text as board_text
-from robustbench_ft.claims import shelf
+from robustbench_ft.claims import claim_store
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 
@@ -33,10 +33,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("kept")
     boards = root / "boards"
     made.write(root / "runs", made.World(skills=METHODS, n=120))
-    claims = shelf.add([root / "runs"], boards, TRUST)
+    claims = claim_store.add([root / "runs"], boards, TRUST)
     stored = {one.claim.identity.method: one.place.name for one in claims}
     text = f'[embedded]\nbaseline = "{stored["ft"]}"\ncurve = "{stored["wise-ft"]}"\n'
-    (boards / "shapes-v1" / shelf.BOARD).write_text(text)
+    (boards / "shapes-v1" / claim_store.BOARD).write_text(text)
     return root
 
 
@@ -49,16 +49,16 @@ def keepers(kept: Path, tmp_path: Path) -> Path:
 def stranger(boards: Path, **options: Any) -> None:
     """An ft that is better on shifts, with two more seeds than anybody else."""
     world = made.World(skills={"ft": (1.9, 0.8)}, n=120, changed={"steps": 20}, seeds=(0, 1, 2, 3, 4), **options)
-    shelf.add([made.write(boards.parent / "strangers", world)], boards, Trust("submitted", "A stranger"))
+    claim_store.add([made.write(boards.parent / "strangers", world)], boards, Trust("submitted", "A stranger"))
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["board.toml", "no board.toml"])
 def test_a_strangers_row_moves_no_other_difference(keepers: Path, named: bool) -> None:
     if not named:
-        (keepers / "shapes-v1" / shelf.BOARD).unlink()
-    before = {row.name: row for row in ranking.boards(shelf.find(keepers))[0].rows}
+        (keepers / "shapes-v1" / claim_store.BOARD).unlink()
+    before = {row.name: row for row in ranking.boards(claim_store.find(keepers))[0].rows}
     stranger(keepers)
-    board = ranking.boards(shelf.find(keepers))[0]
+    board = ranking.boards(claim_store.find(keepers))[0]
     after = {row.name: row for row in board.rows}
     assert board.baseline == "ft"
     assert after.keys() - before.keys() == {"ft (steps=20)"}
@@ -70,17 +70,17 @@ def test_a_strangers_row_moves_no_other_difference(keepers: Path, named: bool) -
 
 def test_a_row_off_the_recipe_says_so_alone_too(tmp_path: Path) -> None:
     stranger(tmp_path / "boards")
-    board = ranking.boards(shelf.find(tmp_path / "boards"))[0]
+    board = ranking.boards(claim_store.find(tmp_path / "boards"))[0]
     assert [row.name for row in board.rows] == ["ft (steps=20)"]
     assert board.baseline is None
     stranger(tmp_path / "boards", lr=1e-2)
-    board = ranking.boards(shelf.find(tmp_path / "boards"))[0]
+    board = ranking.boards(claim_store.find(tmp_path / "boards"))[0]
     assert {row.name for row in board.rows} == {"ft (steps=20, lr=0.0003)", "ft (steps=20, lr=0.01)"}
     assert "No differences are shown: 0 claims of ft, and board.toml names none" in board_text.markdown(board)
 
 
 def test_keepers_notes_stand_under_the_table(keepers: Path) -> None:
-    path = keepers / "shapes-v1" / shelf.BOARD
+    path = keepers / "shapes-v1" / claim_store.BOARD
     path.write_text(f'{path.read_text()}notes = ["lp-ft: an <earlier> row was another."]\n')
     rbft("leaderboard", "build", "--root", keepers)
     assert "lp-ft: an <earlier> row was another." in (keepers / "shapes-v1.md").read_text()
@@ -93,7 +93,7 @@ def test_keepers_notes_stand_under_the_table(keepers: Path) -> None:
      ("[embedded]\nbaseline = 3\n", "names of claims"), ("[embedded\n", "is not valid TOML")],
 )  # fmt: skip
 def test_a_wrong_board_toml_is_one_line(keepers: Path, content: str, says: str | None) -> None:
-    (keepers / "shapes-v1" / shelf.BOARD).write_text(content)
+    (keepers / "shapes-v1" / claim_store.BOARD).write_text(content)
     done = CliRunner().invoke(main, ["leaderboard", "build", "--root", str(keepers)])
     if says is None:
         assert (
@@ -109,7 +109,7 @@ def test_a_wrong_board_toml_is_one_line(keepers: Path, content: str, says: str |
 # -- claims of older versions -----------------------------------------------------------------------------------------
 
 
-def older(one: shelf.StoredClaim) -> None:
+def older(one: claim_store.StoredClaim) -> None:
     content = json.loads(one.path.read_text())
     content["schema"] = 1
     content["training"]["selection"] = "ID validation"
@@ -117,8 +117,8 @@ def older(one: shelf.StoredClaim) -> None:
 
 
 def test_refresh_makes_older_claims_again_and_nothing_else(keepers: Path) -> None:
-    before = {one.path: one.path.read_bytes() for one in shelf.find(keepers)}
-    for one in shelf.find(keepers):
+    before = {one.path: one.path.read_bytes() for one in claim_store.find(keepers)}
+    for one in claim_store.find(keepers):
         older(one)
     done = CliRunner().invoke(main, ["leaderboard", "verify", "--root", str(keepers)])
     assert done.exit_code == 2
@@ -129,7 +129,7 @@ def test_refresh_makes_older_claims_again_and_nothing_else(keepers: Path) -> Non
 
 
 def test_refresh_blesses_no_other_predictions(keepers: Path) -> None:
-    one = next(one for one in shelf.find(keepers) if one.place.name.startswith("lipsum"))
+    one = next(one for one in claim_store.find(keepers) if one.place.name.startswith("lipsum"))
     path = keepers / one.place.run(1) / "predictions.parquet"
     path.write_bytes((keepers / one.place.run(0) / "predictions.parquet").read_bytes())
     before = one.path.read_bytes()

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from robustbench_ft import stats
 from robustbench_ft.board import build, paper, ranking, text
 from robustbench_ft.board.table import Board
-from robustbench_ft.claims import shelf
+from robustbench_ft.claims import claim_store
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import compare, load
@@ -33,7 +33,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     single = made.World(skills={"ft": (1.0, 0.3)}, n=150, lr=1e-5, seeds=(0,), groups={"drawn": ("clipart", "sketch")})
     made.write(root / "runs", single)
     boards = root / "boards"
-    shelf.add([runs], boards, TRUST)
+    claim_store.add([runs], boards, TRUST)
     (boards / paper.FILE).write_text(json.dumps([entry("FT", "ImageNet-val", 81.3), *IMAGENET]))
     build.write(boards, build.files(boards))
     return boards
@@ -59,7 +59,7 @@ IMAGENET = [
 
 
 def board_of(root: Path) -> Board:
-    return ranking.boards(shelf.find(root))[0]
+    return ranking.boards(claim_store.find(root))[0]
 
 
 def rbft(*words: object) -> Result:
@@ -75,7 +75,7 @@ def test_building_twice_gives_the_same_bytes(root: Path) -> None:
 
 def test_rows_given_in_another_order_make_the_same_pages(root: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    for stored in reversed(shelf.find(root)):
+    for stored in reversed(claim_store.find(root)):
         for relative in (stored.place.file, stored.place.predictions):
             (other / relative).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (root / relative).is_dir() else shutil.copy
@@ -112,7 +112,7 @@ def test_check_finds_one_changed_character_in_any_file_also_inside_a_drawing(roo
 
 
 def test_a_claim_that_fails_its_audit_stops_the_build(root: Path) -> None:
-    stored = next(one for one in shelf.find(root) if one.place.name.startswith("lipsum"))
+    stored = next(one for one in claim_store.find(root) if one.place.name.startswith("lipsum"))
     content = json.loads(stored.path.read_text())
     content["results"]["rows"][0]["mean"]["accuracy"]["ID"] += 0.1
     stored.path.write_text(json.dumps(content))
@@ -125,7 +125,7 @@ def test_a_claim_that_fails_its_audit_stops_the_build(root: Path) -> None:
 
 
 def test_seeds_listed_and_not_stored_stop_the_build(root: Path) -> None:
-    stored = next(one for one in shelf.find(root) if one.place.name.startswith("lipsum"))
+    stored = next(one for one in claim_store.find(root) if one.place.name.startswith("lipsum"))
     shutil.rmtree(root / stored.place.run(1))
     done = rbft("build", "--root", root)
     assert done.exit_code == 2
@@ -135,8 +135,8 @@ def test_seeds_listed_and_not_stored_stop_the_build(root: Path) -> None:
 def test_protocols_never_share_a_board(tmp_path: Path) -> None:
     for protocol in ("clean", "as-published"):
         made.write(tmp_path / protocol, made.World(skills={"ft": (1.0, 0.0)}, n=30, protocol=protocol))
-    shelf.add([tmp_path / "clean", tmp_path / "as-published"], tmp_path / "boards", TRUST)
-    found = ranking.boards(shelf.find(tmp_path / "boards"))
+    claim_store.add([tmp_path / "clean", tmp_path / "as-published"], tmp_path / "boards", TRUST)
+    found = ranking.boards(claim_store.find(tmp_path / "boards"))
     assert [(board.protocol, len(board.rows)) for board in found] == [("as-published", 1), ("clean", 1)]
     assert [row.letters for board in found for row in board.rows] == ["", ""]  # one row is no comparison
 
@@ -171,8 +171,8 @@ def test_what_was_chosen_on_the_shifts_is_shown_last_and_unranked(built: Path) -
 
 
 def test_boards_and_compare_tell_the_same(built: Path) -> None:
-    arena = load(store.find_records([built.parent / "runs"]))[0]
-    told = {line.row.name: line for line in compare(arena, "ft (lr=0.0003)").lines}
+    run_set = load(store.find_records([built.parent / "runs"]))[0]
+    told = {line.row.name: line for line in compare(run_set, "ft (lr=0.0003)").lines}
     board = board_of(built)
     for row in board.rows:
         line = told[row.name]
@@ -182,7 +182,7 @@ def test_boards_and_compare_tell_the_same(built: Path) -> None:
         if row.rank and line.rank:  # their streams have other names
             assert (row.rank.low, row.rank.high) == (line.rank.low, line.rank.high)
             assert row.rank.p_best == pytest.approx(line.rank.p_best, abs=0.02)
-    differences = {claim.row: claim for claim in compare(arena, "ft (lr=0.0003)").claims}
+    differences = {claim.row: claim for claim in compare(run_set, "ft (lr=0.0003)").claims}
     for row in board.ranked:
         if row.against is not None:
             assert row.against.value == pytest.approx(differences[row.name].estimate.value)
@@ -232,9 +232,9 @@ def test_a_rerun_of_a_papers_row_shows_its_distance(tmp_path: Path) -> None:
         suite="imagenet", model="ViT-B-16", pretrained="openai", protocol="as-published", skills={"ft": (2.2, 0.9)},
         shifts=("v2", "r", "a", "sketch"), n=200,
     )  # fmt: skip
-    shelf.add([made.write(tmp_path / "runs", world)], tmp_path / "boards", TRUST)
+    claim_store.add([made.write(tmp_path / "runs", world)], tmp_path / "boards", TRUST)
     (tmp_path / "boards" / paper.FILE).write_text(json.dumps([entry("FT", "ImageNet-val", 81.3), *IMAGENET]))
-    board = ranking.boards(shelf.find(tmp_path / "boards"), paper.load(tmp_path / "boards" / paper.FILE))[0]
+    board = ranking.boards(claim_store.find(tmp_path / "boards"), paper.load(tmp_path / "boards" / paper.FILE))[0]
     told = text.deltas(board, board.paper[0], board.shifts)
     assert [name for name, _ in told] == ["ft"]
     rerun = board.rows[0].estimate("ID")
@@ -242,8 +242,8 @@ def test_a_rerun_of_a_papers_row_shows_its_distance(tmp_path: Path) -> None:
     assert not text.deltas(board, board.paper[1], board.shifts)  # TPGM was not run
     assert set(board.rows[0].effective or {}) == {"v2", "sketch"}  # the shifts with a line of standard models
     clean = replace(world, protocol="clean")
-    shelf.add([made.write(tmp_path / "clean", clean)], tmp_path / "others", TRUST)
-    other = ranking.boards(shelf.find(tmp_path / "others"), board.paper)[0]
+    claim_store.add([made.write(tmp_path / "clean", clean)], tmp_path / "others", TRUST)
+    other = ranking.boards(claim_store.find(tmp_path / "others"), board.paper)[0]
     assert not text.deltas(other, board.paper[0], board.shifts)  # another protocol is not comparable
 
 
@@ -257,7 +257,7 @@ def test_a_discrepant_rerun_is_marked() -> None:
 def test_what_a_submitter_writes_is_text_and_nothing_else(tmp_path: Path) -> None:
     runs = made.write(tmp_path / "runs", made.World(skills={"ft": (1.0, 0.0)}, n=30))
     evil = "<script>alert('x')</script>"
-    shelf.add([runs], tmp_path / "boards", Trust("submitted", evil, notes=evil))
+    claim_store.add([runs], tmp_path / "boards", Trust("submitted", evil, notes=evil))
     (tmp_path / "boards" / paper.FILE).write_text(
         json.dumps([{**row, "source": evil, "method": "a|b"} for row in [entry("FT", "ImageNet-val", 81.3), *IMAGENET]])
     )
@@ -292,7 +292,7 @@ def test_gains_are_measured_from_the_interpolation_curve_and_not_outside_of_it(t
     skills = {"zero-shot": (0.4, 0.2), "wise-ft": (1.8, -0.3), "lipsum": (3.5, 0.4), "ft": (-0.5, -0.5),
               "lp-ft": (1.1, 1.0)}  # fmt: skip
     made.write(tmp_path / "runs", made.World(skills=skills, n=150))
-    shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
+    claim_store.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
     board = board_of(tmp_path / "boards")
     rows = {row.method: row for row in board.rows if not row.curve}
     family = next(row for row in board.rows if row.curve)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from robustbench_ft.claims import audit, shelf
+from robustbench_ft.claims import audit, claim_store
 from robustbench_ft.cli.main import main
 
 METHODS = ("ft", "wise-ft")
@@ -37,7 +37,7 @@ def test_weights_and_data_confirm_a_claim(ran: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.output.count("0 of 80 images get another class") == 4  # two methods, two seeds; four splits
     assert "2 of 2 claims hold (rescored)" in done.output
-    assert shelf.find(ran / "boards")[0].claim.trust.verified == "rescored"
+    assert claim_store.find(ran / "boards")[0].claim.trust.verified == "rescored"
 
 
 def test_weights_of_another_run_are_found_out(ran: Path) -> None:
@@ -63,12 +63,12 @@ def test_without_weights_it_says_what_is_missing(ran: Path) -> None:
 
 
 def test_other_labels_than_the_suites_are_named(ran: Path) -> None:
-    stored = shelf.find(ran / "boards")[0]
+    stored = claim_store.find(ran / "boards")[0]
     content = json.loads(stored.path.read_text())
     for key in ("labels_sha256", "content_sha256"):
         content["data"]["splits"]["noisy"][key] = "0" * 64
     stored.path.write_text(json.dumps(content))
-    assert audit.against_data(shelf.find(ran / "boards")[0], None, {}) == [
+    assert audit.against_data(claim_store.find(ran / "boards")[0], None, {}) == [
         "labels of noisy are not those of tiny v1 on this machine",
         "images of noisy are not those of tiny v1 on this machine",
     ]

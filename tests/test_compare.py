@@ -39,8 +39,8 @@ def own(runs: Path, tmp_path: Path) -> Path:
 
 
 def compared(root: Path, **options: Any) -> compare.Comparison:
-    (arena,) = compare.load(store.find_records([root]), options.pop("metric", "official"))
-    return compare.compare(arena, options.pop("baseline", "ft"), **options)
+    (run_set,) = compare.load(store.find_records([root]), options.pop("metric", "official"))
+    return compare.compare(run_set, options.pop("baseline", "ft"), **options)
 
 
 def claim(found: compare.Comparison, row: str) -> compare.Claim:
@@ -80,8 +80,8 @@ def test_a_clear_winner_wins_and_equals_do_not(runs: Path) -> None:
 def test_adding_a_row_moves_adjusted_p_and_no_raw_p(runs: Path) -> None:
     whole = compared(runs)
     fewer = [r for r in store.find_records([runs]) if r.cell["method"] in ("ft", "flyp")]
-    (arena,) = compare.load(fewer)
-    pair = claim(compare.compare(arena, "ft"), "flyp")
+    (run_set,) = compare.load(fewer)
+    pair = claim(compare.compare(run_set, "ft"), "flyp")
     assert pair.estimate == claim(whole, "flyp").estimate
     assert pair.p_adjusted == pair.estimate.p
     assert whole.family_size == 5
@@ -168,8 +168,8 @@ def test_clusters_widen_intervals_where_the_suite_declares_them(tmp_path: Path) 
     synthetic.write(tmp_path, World(clusters=8), {"ft": 0.8, "flyp": 0.8}, 3)
     found = compared(tmp_path)
     assert "places" in tables.assumptions(found)
-    (arena,) = compare.load(store.find_records([tmp_path]))
-    assert arena.sets(arena.rows[0])[0].df == 7
+    (run_set,) = compare.load(store.find_records([tmp_path]))
+    assert run_set.sets(run_set.rows[0])[0].df == 7
 
 
 def test_learning_rates_are_selected_by_two_named_rules(tmp_path: Path) -> None:
@@ -182,11 +182,11 @@ def test_learning_rates_are_selected_by_two_named_rules(tmp_path: Path) -> None:
 
 
 def test_power_table_knows_what_it_cannot_know(runs: Path, tmp_path: Path) -> None:
-    (arena,) = compare.load(store.find_records([runs]))
-    assert all(d.design is not None for d in designs.designs(arena))
+    (run_set,) = compare.load(store.find_records([runs]))
+    assert all(d.design is not None for d in designs.designs(run_set))
     synthetic.write(tmp_path, World(), SKILLS, 1)
-    (arena,) = compare.load(store.find_records([tmp_path]))
-    assert "1 seed: unknown" in text.markdown(designs.power_table(arena, 3))
+    (run_set,) = compare.load(store.find_records([tmp_path]))
+    assert "1 seed: unknown" in text.markdown(designs.power_table(run_set, 3))
 
 
 def test_json_holds_every_number(runs: Path, tmp_path: Path) -> None:

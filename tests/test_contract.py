@@ -20,7 +20,7 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.method import Method, Run, TrainSet, candidates_of, problems_of
 from robustbench_ft.prompts import Task
 from robustbench_ft.record import store
-from robustbench_ft.train import Pixels, backward, train
+from robustbench_ft.train import ImageBatches, backward, train
 
 SUITE = Tiny("tiny")
 TASK = Task(SUITE.classes, SUITE.templates)
@@ -59,7 +59,7 @@ def gradients(clip: Clip, name: str, size: int, ranks: int = 1) -> list[torch.Te
     kind: Any = registry.load("method", name, Method)
     objective = kind(recipe=Tiny.recipe).objective(clip, DATA, RUN)
     clip.zero_grad()
-    batch = Pixels(clip, DATA).batch(clip, [5, 3, 8, 1, 0, 2, 9], 2, Tiny.recipe, RUN)
+    batch = ImageBatches(clip, DATA).batch(clip, [5, 3, 8, 1, 0, 2, 9], 2, Tiny.recipe, RUN)
     assert batch.rows.tolist() == [5, 3, 8, 1, 0, 2, 9]
     assert batch.progress == 2 / 6
     for rank in range(ranks):
@@ -110,7 +110,7 @@ def test_best_restores_companions_of_the_same_step(clip: Clip) -> None:
         def load_state_dict(self, state: dict[str, Any], /) -> None:
             self.done = state["done"]
 
-    class Falling(Pixels):
+    class Falling(ImageBatches):
         accuracies = iter((0.9, 0.8, 0.7, 0.6))
 
         def scores(self, clip: Clip) -> dict[str, float]:
@@ -215,7 +215,7 @@ class Bare(FT):
 
 @dataclass(frozen=True)
 class Global(FT):
-    """Draws from numpy's global state."""
+    """Resamples from numpy's global state."""
 
     def start(self, clip: Clip, data: TrainSet) -> None:
         super().start(clip, data)

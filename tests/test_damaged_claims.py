@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from robustbench_ft.board import paper
-from robustbench_ft.claims import audit, bundle, claim, shelf
+from robustbench_ft.claims import audit, bundle, claim, claim_store
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.errors import RbftError
@@ -22,7 +22,9 @@ COMMITTED = Path(__file__).parent.parent / "leaderboards"
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("damaged")
-    shelf.add([made.write(root / "runs", made.World(skills={"ft": (1.0, 0.1)}, n=30))], root / "boards", Trust("rerun"))
+    claim_store.add(
+        [made.write(root / "runs", made.World(skills={"ft": (1.0, 0.1)}, n=30))], root / "boards", Trust("rerun")
+    )
     return root / "boards"
 
 
@@ -91,7 +93,7 @@ CLAIMS = {
 @pytest.mark.parametrize("kind", CLAIMS)
 def test_a_damaged_claim_is_one_line_with_file_and_key(root: Path, kind: str) -> None:
     change, says = CLAIMS[kind]
-    (stored,) = shelf.find(root)
+    (stored,) = claim_store.find(root)
     edit(stored.path, change)
     for command in ("verify", "build"):
         line = one_line(root, command)
@@ -101,7 +103,7 @@ def test_a_damaged_claim_is_one_line_with_file_and_key(root: Path, kind: str) ->
 
 @pytest.mark.parametrize("content", ["", "[]", "null", "3", "{"])
 def test_what_is_no_claim_at_all_is_one_line(root: Path, content: str) -> None:
-    (stored,) = shelf.find(root)
+    (stored,) = claim_store.find(root)
     stored.path.write_text(content)
     assert str(stored.path) in one_line(root, "build")
 
@@ -120,7 +122,7 @@ RUNS = {
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_damaged_run_is_one_line_with_file_and_key(root: Path, kind: str) -> None:
     change, says = RUNS[kind]
-    (stored,) = shelf.find(root)
+    (stored,) = claim_store.find(root)
     path = root / stored.place.run(1) / bundle.RECORD
     edit(path, change)
     line = one_line(root, "build")
@@ -140,7 +142,7 @@ BOARDS = {
 @pytest.mark.parametrize("kind", BOARDS)
 def test_a_damaged_board_file_is_one_line_with_file_and_key(root: Path, kind: str) -> None:
     content, says = BOARDS[kind]
-    path = root / "shapes-v1" / shelf.BOARD
+    path = root / "shapes-v1" / claim_store.BOARD
     path.write_text(content)
     line = one_line(root, "build")
     assert str(path) in line
@@ -170,16 +172,16 @@ def test_damaged_rows_of_papers_are_one_line_with_file_and_key(tmp_path: Path, k
 
 
 def test_a_field_that_is_not_of_a_claim_is_named_by_the_audit(root: Path) -> None:
-    (stored,) = shelf.find(root)
+    (stored,) = claim_store.find(root)
     edit(stored.path, put(1, "identity", "mehtod"))
-    assert audit.audit(shelf.find(root)[0]) == ["identity.mehtod is not a field of a claim"]
+    assert audit.audit(claim_store.find(root)[0]) == ["identity.mehtod is not a field of a claim"]
 
 
 def test_fields_that_earlier_claims_leave_out_still_verify(root: Path) -> None:
-    (stored,) = shelf.find(root)
+    (stored,) = claim_store.find(root)
     for keys in (("trust", "notes"), ("trust", "verified_by"), ("data", "roles", "extra")):
         edit(stored.path, lambda content, keys=keys: dig(content, keys[:-1]).pop(keys[-1], None))
-    found = shelf.find(root)[0]
+    found = claim_store.find(root)[0]
     assert found.claim.trust == Trust("rerun")
     assert audit.audit(found) == []
 
@@ -192,6 +194,6 @@ def dig(content: Any, keys: tuple[str | int, ...]) -> Any:
 
 @pytest.mark.parametrize("path", sorted(COMMITTED.glob("*/embedded/*.json")), ids=lambda path: path.stem)
 def test_a_committed_claim_is_written_as_it_was_read(path: Path, tmp_path: Path) -> None:
-    stored = shelf.StoredClaim(COMMITTED, claim.ClaimPath(path.parents[1].name, path.parent.name, path.stem))
+    stored = claim_store.StoredClaim(COMMITTED, claim.ClaimPath(path.parents[1].name, path.parent.name, path.stem))
     text = json.dumps(stored.claim.written(), indent=2, sort_keys=True, allow_nan=False) + "\n"
     assert text == path.read_text()

@@ -32,7 +32,7 @@ from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.record import store
 from robustbench_ft.record.store import Record
-from robustbench_ft.train import Batch, Terms, train
+from robustbench_ft.train import Batch, LossTerms, train
 
 SUITE = Tiny("tiny")
 TASK = Task(SUITE.classes, SUITE.templates)
@@ -149,7 +149,7 @@ def trained(model: str, recipe: Recipe, scale: float | None) -> tuple[Clip, Watc
     """Two groups, tower and head; the head's has this 'lr_scale', or none."""
     clip, made = load(model), list[Watched]()
 
-    def loss(batch: Batch) -> Terms:
+    def loss(batch: Batch) -> LossTerms:
         return {"nll": F.cross_entropy(clip.classify(batch.features), batch.labels)}
 
     def optimizer(clip: Clip, recipe: Recipe) -> torch.optim.Optimizer:
@@ -284,7 +284,7 @@ def test_only_the_gradient_of_a_term_may_tell(tiny_model: str) -> None:
             clip.start_from_zero_shot(data.task)
             clip.train_only("image", "head")
 
-            def loss(batch: Batch) -> Terms:
+            def loss(batch: Batch) -> LossTerms:
                 value = (batch.features @ batch.features.T).square().mean()
                 return {"flat": value - value.detach()}
 

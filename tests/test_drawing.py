@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from robustbench_ft import drawing
-from robustbench_ft.drawing.draws import Draws
+from robustbench_ft.drawing.random_draws import Draws
 
 VIEWS = [(domain, camera) for domain in drawing.DOMAINS for camera in drawing.CAMERAS]
 EVERY_CLASS = np.arange(len(drawing.CLASSES))

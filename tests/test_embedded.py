@@ -14,7 +14,7 @@ from open_clip.model import CLIP
 from robustbench_ft import drawing
 from robustbench_ft.embedded import CHECKPOINT, register
 from robustbench_ft.embedded.pretrain import encode_text, shifted
-from robustbench_ft.embedded.words import Words
+from robustbench_ft.embedded.tokenizer import Words
 from robustbench_ft.embedded.zero_shot import accuracy, head
 from robustbench_ft.errors import RbftError
 

@@ -18,7 +18,7 @@ from robustbench_ft.method import Candidates, Method, Run, TrainSet
 from robustbench_ft.predict import predict
 from robustbench_ft.prompts import Task
 from robustbench_ft.suite import sealed
-from robustbench_ft.train import Pixels
+from robustbench_ft.train import ImageBatches
 
 METHODS = sorted(registry.entries("method"))
 CHECKS = [(name, check.name) for name in METHODS for check in check_method(registry.load("method", name, Method))]
@@ -142,7 +142,7 @@ def test_each_tower_runs_once_a_step(
     clip.start_from_zero_shot(TASK)
     clip.train_only("image", "head", "text")
     objective = method.objective(clip, DATA, RUN)
-    batch = Pixels(clip, DATA).batch(clip, [0, 1, 2], 0, Tiny.recipe, RUN)
+    batch = ImageBatches(clip, DATA).batch(clip, [0, 1, 2], 0, Tiny.recipe, RUN)
     calls: Counter[str] = Counter()
     count(CLIP, "encode_image", "image", clip, calls, monkeypatch)
     count(Clip, "encode_text", "text", clip, calls, monkeypatch)

@@ -22,8 +22,8 @@ def no_op(root: Path, world: made.World) -> Comparison:
         store.write_json(folder / "metrics.json", told | {
             "candidates": store.read_json(source / "metrics.json")["candidates"],
         })  # fmt: skip
-    (arena,) = load(store.find_records([root]))
-    return compare(arena, "zero-shot")
+    (run_set,) = load(store.find_records([root]))
+    return compare(run_set, "zero-shot")
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 6, 7, 10])

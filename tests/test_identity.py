@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.methods.ft import FT
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import Objective, LossTerms
 
 from ._factor import FACTOR
 
@@ -38,7 +38,7 @@ class Pull(FT):
 
         inner = super().objective(clip, data, run)
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             return {name: FACTOR * helper.twice(term) for name, term in inner(batch).items()}
 
         return loss

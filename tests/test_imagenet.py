@@ -17,7 +17,7 @@ from test_bad_input import answer, invoke
 from robustbench_ft import clip as clips
 from robustbench_ft import model_ref, registry, suite_ref
 from robustbench_ft.checks import check_suite
-from robustbench_ft.claims import shelf
+from robustbench_ft.claims import claim_store
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.compare import report
 from robustbench_ft.data import Split
@@ -117,7 +117,7 @@ def test_an_image_has_one_id_in_every_layout(name: str, base: Path) -> None:
     splits = [load(make(base)).split(name) for make, _ in LAYOUTS.values()]
     assert len({split.ids for split in splits}) == 1
     assert len({split.digest for split in splits}) == 1
-    assert len({split.images.stamp() for split in splits}) == len(LAYOUTS)
+    assert len({split.images.fingerprint() for split in splits}) == len(LAYOUTS)
     assert splits[0].images.raw(7) == splits[2].images.raw(7) == splits[3].images.raw(7)
     assert all(str(split.place) in split.images.name(7) for split in splits)
 
@@ -306,7 +306,7 @@ def test_the_whole_path(runs: Path) -> None:
 
 def test_reports_show_the_other_label_spaces(runs: Path) -> None:
     tables = report.tables(store.find_records([runs]))
-    assert {table.arena.suite for table in tables} == {"imagenet", "imagenet+objectnet"}
+    assert {table.run_set.suite for table in tables} == {"imagenet", "imagenet+objectnet"}
     text = "".join(report.markdown(table) for table in tables)
     for view in ("r@1000-way: accuracy", "a@1000-way: accuracy", "test@objectnet-classes: accuracy"):
         assert view in text
@@ -324,7 +324,7 @@ def test_effective_robustness_is_shown_where_a_line_explains_enough(runs: Path, 
     assert shown == {row: {"v2", "r", "sketch"} for row in ("ft (batch=8, steps=2)", "lipsum (batch=8, steps=2)")}
     assert found["lines"]["r"][0]["identity"] == "test@r-classes"
     boards = tmp_path / "boards"
-    shelf.add([runs], boards, Trust("rerun"))
+    claim_store.add([runs], boards, Trust("rerun"))
     assert invoke(f"leaderboard build --root {boards}", tmp_path).exit_code == 0
     assert "points above the line" in (boards / "site" / "imagenet-v1.html").read_text()
 
@@ -342,4 +342,4 @@ def test_partial_data_are_marked(base: Path, model: str, tmp_path: Path, monkeyp
     assert record.cell["partial"] is True
     assert record.env["data"]["a"]["partial"] == ["split 'a' has 200 images, its card says 201"]
     with pytest.raises(RbftError, match="was run with --allow-partial; a claim needs the whole data set"):
-        shelf.add([tmp_path / "out"], tmp_path / "boards", Trust("rerun"))
+        claim_store.add([tmp_path / "out"], tmp_path / "boards", Trust("rerun"))

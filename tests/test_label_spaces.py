@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from spaced import WARM, Spaced
 
 from robustbench_ft import metrics
-from robustbench_ft.claims import audit, bundle, shelf
+from robustbench_ft.claims import audit, bundle, claim_store
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import report
@@ -135,7 +135,7 @@ def test_reports_show_them_beside_the_table(records: list[store.Record], runs: P
 
 
 def test_boards_hold_and_verify_them(records: list[store.Record], runs: Path, tmp_path: Path) -> None:
-    made = shelf.add([runs], tmp_path, Trust("rerun"))
+    made = claim_store.add([runs], tmp_path, Trust("rerun"))
     assert not any(audit.audit_all(tmp_path).values())
     results = made[-1].claim.results
     assert results.columns["noisy"] == ["noisy"]
@@ -186,5 +186,5 @@ def test_partial_data_are_refused_marked_and_barred(
     assert record.env["data"]["dim"]["partial"] == ["split 'dim' has 30 images, its card says 31"]
     assert "(partial data: no claim)" in report.tables([record])[0].title
     with pytest.raises(RbftError, match="was run with --allow-partial; a claim needs the whole data set"):
-        shelf.add([tmp_path / "runs"], tmp_path / "boards", Trust("rerun"))
+        claim_store.add([tmp_path / "runs"], tmp_path / "boards", Trust("rerun"))
     assert not (tmp_path / "boards").exists()

@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 
 from robustbench_ft import stats
 from robustbench_ft.stats import Estimate, limits
-from robustbench_ft.stats.intervals import Draws, Examples, Sample
+from robustbench_ft.stats.intervals import Examples, Resamples, Sample
 
 RNG = np.random.default_rng
 
@@ -17,7 +17,9 @@ def same(kind: str, seed: int, n: int, runs: int) -> Sample:
     """`runs` runs with the same answers, whose means are no binary fractions."""
     rng = RNG(seed)
     if kind == "draws":
-        return Draws(np.full(runs, rng.random()), np.repeat(rng.random((1, 200)), runs, axis=0), n - 1.0, (0.0, 1.0))
+        return Resamples(
+            np.full(runs, rng.random()), np.repeat(rng.random((1, 200)), runs, axis=0), n - 1.0, (0.0, 1.0)
+        )
     row: Any = rng.random((1, n)) < 0.7 if kind == "answers" else rng.normal(2.3, 1, (1, n))
     clusters = np.arange(n) % 7 if kind == "clusters" else None
     return Examples(np.repeat(row, runs, axis=0), clusters)

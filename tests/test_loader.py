@@ -30,7 +30,7 @@ from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.predict import predict
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Augment, Recipe
-from robustbench_ft.train import Pixels, indices_at
+from robustbench_ft.train import ImageBatches, indices_at
 
 N = 40
 
@@ -94,7 +94,7 @@ def test_large_jpegs_are_decoded_smaller_for_smoothed_crops_only(
 def test_batches_begun_ahead_are_those_that_would_be_read(clip: Clip, split: Split, augment: Augment) -> None:
     recipe = Recipe(steps=7, batch=16, augment=augment)
     data, run = TrainSet(split, split, Task(("a", "b"), ("{}",))), Run(3, torch.device("cpu"))
-    source, plain = Pixels(clip, data), Loader(clip, split, workers=2)
+    source, plain = ImageBatches(clip, data), Loader(clip, split, workers=2)
     for step in (0, 1, 2, 5, 6):  # also when steps are left out, as after a resume
         indices = indices_at(step, N, recipe, run)
         batch = source.batch(clip, indices, step, recipe, run)
@@ -286,7 +286,7 @@ def test_large_entries_are_announced(
     whole(Loader(clip, split))
     assert "keeping" not in capsys.readouterr().err
     cache.forget(entries()[0].path)
-    monkeypatch.setattr(kept, "LARGE", 1)
+    monkeypatch.setattr(kept, "ANNOUNCED", 1)
     whole(Loader(clip, split))
     assert f"cache: keeping 120 KiB of pixels in {own_cache / 'pixels'} for later" in capsys.readouterr().err
 

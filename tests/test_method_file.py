@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.methods.ft import FT
-from robustbench_ft.train import Objective, Terms
+from robustbench_ft.train import Objective, LossTerms
 
 from .helper import FACTOR
 
@@ -34,7 +34,7 @@ class Pull(FT):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         inner = super().objective(clip, data, run)
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             return {name: FACTOR * self.strength * term for name, term in inner(batch).items()}
 
         return loss

@@ -12,7 +12,7 @@ from robustbench_ft.clip import Clip
 from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.predict import predict
 from robustbench_ft.prompts import Task
-from robustbench_ft.train import Features, Pixels, train
+from robustbench_ft.train import FeatureBatches, ImageBatches, train
 
 SUITE = Tiny("tiny")
 DATA = TrainSet(SUITE.split("train"), SUITE.split("val"), Task(SUITE.classes, SUITE.templates))
@@ -58,7 +58,7 @@ def test_steps_train_and_validation_does_not(clip: Clip) -> None:
         clip.model.visual.patch_dropout.modes.clear()
 
     clip.train_only("image", "head")
-    source = Pixels(clip, DATA)
+    source = ImageBatches(clip, DATA)
     train(
         clip, source, lambda batch: {"loss": nn.functional.cross_entropy(clip.classify(batch.features), batch.labels)},
         Tiny.recipe, run, refresh=accuracy_in_eval_mode,
@@ -76,8 +76,8 @@ def test_the_modes_alternate_with_the_schedule(clip: Clip) -> None:
 @pytest.mark.parametrize("was_training", [True, False])
 def test_scores_and_features_leave_the_mode_as_it_was(clip: Clip, was_training: bool) -> None:
     clip.train(was_training)
-    Pixels(clip, DATA).scores(clip)
-    Features(clip, DATA, Run(0, torch.device("cpu")))
+    ImageBatches(clip, DATA).scores(clip)
+    FeatureBatches(clip, DATA, Run(0, torch.device("cpu")))
     assert modes(clip) == [False]
     assert clip.training == was_training
 

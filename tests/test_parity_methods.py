@@ -21,7 +21,7 @@ from robustbench_ft.method import Candidates, Run, TrainSet
 from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.predict import predict
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Batch, Objective, Terms
+from robustbench_ft.train import Batch, LossTerms, Objective
 
 LIPSUM, WISE, FLYP = "lipsum-ft@1331873", "wise-ft@58b7a4b", "FLYP@215d5bb"
 UPDATE, UPDATE_WISE, UPDATE_FLYP = 1e-3, 1e-4, 1e-3
@@ -101,7 +101,7 @@ class _KL(RecordedLipsum):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         right, anchor = super().objective(clip, data, run), clip.frozen_copy()
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             texts = anchor.encode_text(self.texts(clip, run, batch.step))
             now, before = (anchor.scale * x @ texts.T for x in (batch.features, anchor.encode_image(batch.images)))
             gap = F.kl_div(now.log_softmax(-1), before.log_softmax(-1), reduction="batchmean", log_target=True)
@@ -117,7 +117,7 @@ class _RenormalisedHead(RecordedLipsum):
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         right = super().objective(clip, data, run)
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             return {**right(batch), "nll": F.cross_entropy(self.classify(clip, batch.features), batch.labels)}
 
         return loss
@@ -353,7 +353,7 @@ class _ClassTargets(RecordedFLYP):
     """Images of one class are no negatives of each other."""
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             texts = clip.encode_text(self.pair(self.captions(clip, data), batch, run))
             logits = clip.scale * batch.features @ texts.T
             same = (batch.labels[:, None] == batch.labels[None]).float()

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from robustbench_ft import metrics, plan, stats
 from robustbench_ft.board import ranking
 from robustbench_ft.board import text as board_text
-from robustbench_ft.claims import shelf
+from robustbench_ft.claims import claim_store
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import compare, load, report, tables, two_runs
@@ -61,7 +61,7 @@ def told(
     root = tmp_path_factory.mktemp(request.param)
     few_draws.setattr(loading, "DRAWS", 200)  # that presenters agree does not depend on it
     runs, boards = made.write(root / "runs", WORLDS[request.param]), root / "boards"
-    shelf.add([runs], boards, TRUST)
+    claim_store.add([runs], boards, TRUST)
     rbft("leaderboard", "build", "--root", boards)
     rbft("compare", runs, "--json", root / "compare.json")
     rbft("compare", boards / "shapes-v1", "--json", root / "published.json")
@@ -119,12 +119,12 @@ def test_boards_and_comparisons_have_the_same_letters_ranks_and_tests(told: dict
 
 
 def test_texts_print_the_same_digits(told: dict[str, Any]) -> None:
-    (arena,) = load(store.find_records([told["runs"]]))
-    found = compare(arena, "ft")
-    board = ranking.boards(shelf.find(told["boards"]))[0]
+    (run_set,) = load(store.find_records([told["runs"]]))
+    found = compare(run_set, "ft")
+    board = ranking.boards(claim_store.find(told["boards"]))[0]
     texts = {
-        "compare": markdown(tables.main_table(found)), "report": report.markdown(report.tables(arena.records)[0]),
-        "against": report.against(report.tables(arena.records)[0], "ft"), "board": board_text.markdown(board),
+        "compare": markdown(tables.main_table(found)), "report": report.markdown(report.tables(run_set.records)[0]),
+        "against": report.against(report.tables(run_set.records)[0], "ft"), "board": board_text.markdown(board),
         "page": re.sub(r"<[^>]*>", "", (told["boards"] / "site" / "shapes-v1.html").read_text()),
     }  # fmt: skip
     for line in found.lines:
@@ -187,8 +187,8 @@ def test_the_official_metric_decides_who_is_first(tmp_path: Path) -> None:
 def test_candidates_are_chosen_by_the_official_metric(tmp_path: Path) -> None:
     world = made.World(skills=METHODS, n=90, official={"val": "macro_f1"})
     made.write(tmp_path, world)
-    (arena,) = load(store.find_records([tmp_path]))
-    row = next(row for row in arena.rows if row.name == "wise-ft (alpha by ID val)")
+    (run_set,) = load(store.find_records([tmp_path]))
+    row = next(row for row in run_set.rows if row.name == "wise-ft (alpha by ID val)")
     for record, candidate in row.runs:
         scores = {name: found["val"]["macro_f1"] for name, found in record.metrics["candidates"].items()}
         assert scores[candidate] == max(scores.values())
@@ -208,7 +208,7 @@ def test_of_equal_candidates_the_smallest_alpha_is_chosen_by_every_presenter(tmp
     told = json.loads(rbft("report", tmp_path / "runs", "--format", "json"))[0]
     row = next(row for row in told["rows"] if "by ID val" in row["name"])
     assert row["candidates"] == ["alpha-0.3"] * 3
-    (one,) = [c for c in shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST) if c.place.name[:4] == "wise"]
+    (one,) = [c for c in claim_store.add([tmp_path / "runs"], tmp_path / "boards", TRUST) if c.place.name[:4] == "wise"]
     assert one.claim.results.rows[1].candidates == ["alpha-0.3"] * 3
 
 
@@ -244,7 +244,7 @@ def test_recipes_that_differ_are_said_everywhere_and_grouped_on_boards(tmp_path:
     made.write(tmp_path / "runs", made.World(
         skills={"lipsum": METHODS["lipsum"]}, n=60, lr=1e-3, changed={"weight_decay": 0.1, "head": "scaled"},
     ))  # fmt: skip
-    shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
+    claim_store.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
     rbft("leaderboard", "build", "--root", tmp_path / "boards")
     for text in (
         rbft("compare", tmp_path / "runs", "--format", "markdown"),
@@ -268,7 +268,7 @@ def test_one_recipe_is_said_to_be_one(tmp_path: Path) -> None:
 def test_selection_on_reported_images_is_named(presenter: str, tmp_path: Path) -> None:
     world = made.World(skills=METHODS, n=60, val="test", protocol="as-published")
     made.write(tmp_path / "runs", world)
-    stored = shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
+    stored = claim_store.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
     rbft("leaderboard", "build", "--root", tmp_path / "boards")
     text = {
         "report": lambda: rbft("report", tmp_path / "runs", "--format", "markdown"),
@@ -285,7 +285,7 @@ def test_selection_on_reported_images_is_named(presenter: str, tmp_path: Path) -
 
 def test_the_last_checkpoint_is_not_called_validated(tmp_path: Path) -> None:
     made.write(tmp_path / "runs", made.World(skills={"ft": METHODS["ft"]}, n=30, changed={"select": "last"}))
-    (one,) = shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
+    (one,) = claim_store.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
     assert one.claim.training.selection == "last checkpoint"
 
 
@@ -297,14 +297,14 @@ def test_few_images_are_said(tmp_path: Path) -> None:
 
 def test_transductive_rows_are_shown_and_never_ranked(tmp_path: Path) -> None:
     made.write(tmp_path / "runs", made.World(skills=METHODS, n=60, transductive=("lipsum",)))
-    (arena,) = load(store.find_records([tmp_path / "runs"]))
-    found = compare(arena, "ft")
+    (run_set,) = load(store.find_records([tmp_path / "runs"]))
+    found = compare(run_set, "ft")
     line = next(line for line in found.lines if line.row.method == "lipsum")
     assert (line.status, line.letters, line.rank) == ("transductive", "", None)
     assert not next(c for c in found.claims if c.row == "lipsum").tested
     assert "transductive" in rbft("report", tmp_path / "runs", "--format", "markdown")
-    shelf.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
-    row = next(r for r in ranking.boards(shelf.find(tmp_path / "boards"))[0].rows if r.method == "lipsum")
+    claim_store.add([tmp_path / "runs"], tmp_path / "boards", TRUST)
+    row = next(r for r in ranking.boards(claim_store.find(tmp_path / "boards"))[0].rows if r.method == "lipsum")
     assert not row.ranked
     assert row.note.startswith("transductive")
 
@@ -338,7 +338,7 @@ def test_diff_reads_published_runs_and_names_images(told: dict[str, Any], tmp_pa
     theirs = next(iter(sorted(told["boards"].glob("shapes-v1/predictions/*/lipsum-*/seed-0"))))
     rbft("diff", mine, theirs, "--json", tmp_path / "diff.json")
     found = json.loads((tmp_path / "diff.json").read_text())
-    left, right = (shelf.find_run(folder).predictions("final", "sketch") for folder in (mine, theirs))
+    left, right = (claim_store.find_run(folder).predictions("final", "sketch") for folder in (mine, theirs))
     split = next(split for split in found["splits"] if split["split"] == "sketch")
     expected = [name for name, a, b in zip(left.ids, left.correct, right.correct, strict=True) if a and not b]
     assert split["only_a"] == expected
@@ -348,14 +348,14 @@ def test_diff_reads_published_runs_and_names_images(told: dict[str, Any], tmp_pa
 
 def test_diff_names_classes_where_a_run_tells_them(tmp_path: Path) -> None:
     made.write(tmp_path, made.World(skills={"ft": METHODS["ft"], "lipsum": METHODS["lipsum"]}, n=60, seeds=(0,)))
-    a, b = (shelf.find_run(next(tmp_path.glob(f"*/*/{m}-*/seed-0"))) for m in ("ft", "lipsum"))
+    a, b = (claim_store.find_run(next(tmp_path.glob(f"*/*/{m}-*/seed-0"))) for m in ("ft", "lipsum"))
     a.env["labels"] = {"classes": [f"kind {k}" for k in range(made.CLASSES)]}
     shown = "".join(map(markdown, two_runs.sections(two_runs.two_runs(a, b))))
     assert re.search(r"kind \d: \d+/\d+", shown)
 
 
 def test_claims_say_which_numbers_are_official(told: dict[str, Any]) -> None:
-    for one in shelf.find(told["boards"]):
+    for one in claim_store.find(told["boards"]):
         by_metric = one.claim.results.rows[0].estimates
         assert ("official" in by_metric) == ("official" in told["board"]["rows"][0])
         if "official" in by_metric:

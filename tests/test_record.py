@@ -12,7 +12,7 @@ import pytest
 import synthetic
 from click.testing import CliRunner
 
-from robustbench_ft.claims.shelf import find_runs
+from robustbench_ft.claims.claim_store import find_runs
 from robustbench_ft.cli.main import main
 from robustbench_ft.errors import RbftError
 from robustbench_ft.record import store

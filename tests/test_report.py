@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from robustbench_ft import stats
 from robustbench_ft.board import figures, ranking
-from robustbench_ft.claims import shelf
+from robustbench_ft.claims import claim_store
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import compare, figure, load, report, tradeoffs
@@ -50,12 +50,12 @@ def derived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("derived")
     skills = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft", "lipsum")}
     made.write(root / "runs", made.World(skills=skills, n=150, derived=True, seed_sd=0.4))
-    shelf.add([root / "runs"], root / "boards", TRUST)
+    claim_store.add([root / "runs"], root / "boards", TRUST)
     return root
 
 
 def test_boards_pair_the_seeds_of_rows_made_from_one_another(derived: Path) -> None:
-    (board,) = ranking.boards(shelf.find(derived / "boards"))
+    (board,) = ranking.boards(claim_store.find(derived / "boards"))
     rows = {row.name: row for row in board.rows}
     base = [correct(derived / "runs", "ft", "final", split) for split in made.SHIFTS]
     for name, method, candidate, paired in (
@@ -79,8 +79,8 @@ def test_frontiers_meet_at_shared_id_accuracies(tmp_path: Path) -> None:
     for lr, shift in ((1e-4, (0.8, 0.6)), (1e-3, (1.8, -0.4))):
         skills = {"ft": shift, "lipsum": (shift[0], shift[1] + 0.5)}
         made.write(tmp_path, made.World(skills=skills, n=300, lr=lr, seed_sd=0.01))
-    (arena,) = load(store.find_records([tmp_path]))
-    more = tradeoffs.beyond(compare(arena, "ft (lr=0.0001)"))
+    (run_set,) = load(store.find_records([tmp_path]))
+    more = tradeoffs.beyond(compare(run_set, "ft (lr=0.0001)"))
     found = {f.method: f for f in more.frontiers}
     assert found.keys() == {"ft", "lipsum"}
     low, middle, high = more.places
@@ -119,8 +119,8 @@ def two_curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_reference_curve_is_the_baselines_else_that_of_most_seeds(
     two_curves: Path, baseline: str, curve: str
 ) -> None:
-    (arena,) = load(store.find_records([two_curves]))
-    more = tradeoffs.beyond(compare(arena, baseline))
+    (run_set,) = load(store.find_records([two_curves]))
+    more = tradeoffs.beyond(compare(run_set, baseline))
     seeds = {f.method: {e.seeds for e in f.at} for f in more.frontiers}
     assert seeds == {
         "wise-ft": {5},
@@ -173,7 +173,7 @@ def assert_straight(pairs: Sequence[tuple[float, float]]) -> None:
 
 
 def test_the_figures_of_a_board_draw_intervals(derived: Path) -> None:
-    (board,) = ranking.boards(shelf.find(derived / "boards"))
+    (board,) = ranking.boards(claim_store.find(derived / "boards"))
     rows = {row.key: row for row in board.rows}
     drawn = parts_of(figures.scatter(board, "s"), "intervals")
     assert [key for key, _ in drawn] == list(rows)

@@ -14,7 +14,7 @@ from robustbench_ft.clip import Clip
 from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Recipe
-from robustbench_ft.train import Batch, Pixels, train
+from robustbench_ft.train import Batch, ImageBatches, train
 
 SUITE = Tiny("tiny")
 DATA = TrainSet(SUITE.split("train"), SUITE.split("val"), Task(SUITE.classes, SUITE.templates))
@@ -60,7 +60,7 @@ def test_without_shuffling_no_seed_moves_a_batch(clip: Clip) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-class Scripted(Pixels):
+class Scripted(ImageBatches):
     """Validates as it is told to."""
 
     def __init__(self, clip: Clip, scores: tuple[float, ...]) -> None:

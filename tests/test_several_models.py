@@ -19,7 +19,7 @@ from robustbench_ft.clip.load import load_saved
 from robustbench_ft.data import LabelSpace, Split
 from robustbench_ft.method import Candidates, Method, Run, candidates_of
 from robustbench_ft.predict import depends_on_others, predict
-from robustbench_ft.train import InterruptedRun, Pixels
+from robustbench_ft.train import ImageBatches, InterruptedRun
 
 
 def build(name: str, **settings: Any) -> Any:
@@ -90,7 +90,7 @@ def test_a_soup_takes_part_in_wise_ft(tiny_model: str) -> None:
 def test_ratings_are_signed_and_no_number_is_the_worst(tiny_model: str) -> None:
     clip = load(tiny_model)
     clip.start_from_zero_shot(TASK)
-    source = Pixels(clip, replace(DATA, metric="nll"))
+    source = ImageBatches(clip, replace(DATA, metric="nll"))
     assert source.rating(clip) == -source.scores(clip)["nll"]
     clip.head.data.fill_(torch.nan)
     assert source.rating(clip) == -torch.inf

@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 from robustbench_ft import stats
 from robustbench_ft.errors import RbftError
 from robustbench_ft.stats import bootstrap, description, lines, pairs, power, proportions, ranks, seeds
-from robustbench_ft.stats.intervals import Draws, Examples
+from robustbench_ft.stats.intervals import Examples, Resamples
 from robustbench_ft.stats.letters import compact_letters
 from robustbench_ft.stats.macro_f1 import influence, macro_f1_draws, macro_recall_draws, per_class_f1, stack
 from robustbench_ft.stats.multiplicity import benjamini_hochberg, holm
@@ -71,7 +71,7 @@ def test_one_cluster_has_no_interval() -> None:
 def test_resamples_of_a_mean_give_its_closed_form() -> None:
     y = answers(4, 3, 300)
     drawn = bootstrap.exact_draws(y, 4000, "test")
-    by_draws = stats.mean([Draws(y.mean(axis=1), drawn.T, 299)])
+    by_draws = stats.mean([Resamples(y.mean(axis=1), drawn.T, 299)])
     closed = stats.mean([Examples(y)])
     assert by_draws.v_examples == pytest.approx(closed.v_examples, rel=0.1)
     assert by_draws.se == pytest.approx(closed.se, rel=0.1)

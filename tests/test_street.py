@@ -23,7 +23,7 @@ COURTS = {
     "images": ("files", "archives", "folders", "roots"),
     "custom": ("form", "listing", "draft", "suite"),
     "drawing": (
-        "draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring", "domains",
+        "random_draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring", "domains",
         "captions", "scans",
     ),
     "embedded": ("vocabulary", "corpus", "network", "words", "zero_shot", "pretrain"),
@@ -41,7 +41,7 @@ COURTS = {
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
     ),
-    "claims": ("schema", "bundle", "claim", "shelf", "audit", "rescore"),
+    "claims": ("schema", "bundle", "claim", "claim_store", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
     "bench": ("step", "loader"),

@@ -24,7 +24,7 @@ from robustbench_ft.predict import of_logits, predict
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Head, Recipe
 from robustbench_ft.record import store
-from robustbench_ft.train import Batch, Features, Pixels, train
+from robustbench_ft.train import Batch, FeatureBatches, ImageBatches, train
 
 SUITE = Tiny("tiny")
 TASK = Task(SUITE.classes, SUITE.templates)
@@ -50,7 +50,7 @@ class Scripted:
     """Validates as it is told to; its batches are the images of the tiny suite."""
 
     def __init__(self, clip: Clip, metric: str, scores: list[dict[str, float]]) -> None:
-        self.pixels, self.metric, self.script = Pixels(clip, DATA), metric, iter(scores)
+        self.pixels, self.metric, self.script = ImageBatches(clip, DATA), metric, iter(scores)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -97,9 +97,11 @@ def uneven() -> Split:
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "worst_group:camera", "nll"])
-@pytest.mark.parametrize("source", [Pixels, lambda clip, data: Features(clip, data, Run(0, torch.device("cpu")))])
+@pytest.mark.parametrize(
+    "source", [ImageBatches, lambda clip, data: FeatureBatches(clip, data, Run(0, torch.device("cpu")))]
+)
 def test_scores_are_those_of_the_stored_predictions(
-    metric: str, source: Callable[[Clip, TrainSet], Pixels | Features], clip: Clip
+    metric: str, source: Callable[[Clip, TrainSet], ImageBatches | FeatureBatches], clip: Clip
 ) -> None:
     val = uneven()
     scores = source(clip, TrainSet(DATA.train, val, TASK, metric)).scores(clip)
@@ -112,7 +114,7 @@ def test_scores_are_those_of_the_stored_predictions(
 
 def test_accuracy_is_all_that_is_computed_where_it_selects(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "named", lambda *_: pytest.fail("computed"))
-    assert list(Pixels(clip, DATA).scores(clip)) == ["accuracy"]
+    assert list(ImageBatches(clip, DATA).scores(clip)) == ["accuracy"]
 
 
 def test_a_metric_that_the_split_cannot_give_is_named(clip: Clip) -> None:
@@ -208,12 +210,12 @@ def test_blocks_are_found_in_other_towers() -> None:
 
 def test_texts_heads_and_evaluation_do_not_know_of_it(clip: Clip) -> None:
     plain = predict(clip, SUITE.split("dim"))["final"]
-    texts, scores = clip.encode_text(clip.tokenize(TASK.texts)), Features(clip, DATA, Run(0, clip.device)).val
+    texts, scores = clip.encode_text(clip.tokenize(TASK.texts)), FeatureBatches(clip, DATA, Run(0, clip.device)).val
     images = torch.randn(4, 3, 32, 32)
     exact = clip.encode_image(images)
     clip.bf16 = True
     assert torch.equal(clip.encode_text(clip.tokenize(TASK.texts)), texts)
-    assert torch.equal(Features(clip, DATA, Run(0, clip.device)).val, scores)
+    assert torch.equal(FeatureBatches(clip, DATA, Run(0, clip.device)).val, scores)
     assert (predict(clip, SUITE.split("dim"))["final"].log_prob == plain.log_prob).all()
     assert not torch.equal(clip.encode_image(images), exact)
 
@@ -254,7 +256,7 @@ def test_the_logistic_probe_is_in_the_head_as_it_was_chosen(head: Head, clip: Cl
     assert max(tried) > 1 / 3
     stage = next(line for line in lines if line["event"] == "validate" and "C" not in line)
     assert stage["val_accuracy"] == probe[1]["val_accuracy"]
-    features = Features(tuned, data, Run(0, tuned.device))
+    features = FeatureBatches(tuned, data, Run(0, tuned.device))
     pairs = ((features.train.numpy(), data.train.labels), (features.val.numpy(), data.val.labels))
     chosen = import_module("robustbench_ft.methods._logistic").sweep(*pairs, 3, intercept=head == "scaled")
     ours = tuned.classify(features.val).detach().numpy()

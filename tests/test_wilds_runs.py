@@ -14,7 +14,7 @@ from wilds_cases import CASES, Case
 from wilds_oracle import agree, load, opened
 
 from robustbench_ft import checks, registry, suite_ref
-from robustbench_ft.claims import audit, shelf
+from robustbench_ft.claims import audit, claim_store
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import report
@@ -129,7 +129,7 @@ def test_reports_name_the_official_metric(records: dict[str, list[store.Record]]
 
 def test_boards_hold_and_verify_them(records: dict[str, list[store.Record]], forest: Path, tmp_path: Path) -> None:
     runs = records["wilds-fmow"][0].folder.parents[3]
-    shelf.add([runs], tmp_path, Trust("rerun"))
+    claim_store.add([runs], tmp_path, Trust("rerun"))
     assert not any(audit.audit_all(tmp_path, data=Roots((forest,))).values())
     done = CliRunner().invoke(main, ["leaderboard", "build", "--root", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -58,7 +58,7 @@ def write_model(folder: Path, seed: int = 0, random_ids: bool = True) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from robustbench_ft.embedded.words import Words
+    from robustbench_ft.embedded.tokenizer import Words
 
     words = Words(WORDS)
     sizes = {"width": 32, "layers": 1}

@@ -37,7 +37,7 @@ from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.progress import Progress
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Augment, Recipe
-from robustbench_ft.train import Pixels, indices_at
+from robustbench_ft.train import ImageBatches, indices_at
 
 SIDE = (500, 375)  # ImageNet's commonest size
 CLASSES = 10
@@ -173,7 +173,7 @@ class _Passes:
         run = Run(0, self.setting.device, workers=self.setting.workers)
 
         def once() -> int:
-            source = Pixels(self.clip, TrainSet(self.split, self.split, task), self.setting.workers, gpu_decode)
+            source = ImageBatches(self.clip, TrainSet(self.split, self.split, task), self.setting.workers, gpu_decode)
             steps = range(recipe.total_steps(len(source)))
             batches = (source.batch(self.clip, indices_at(k, len(source), recipe, run), k, recipe, run) for k in steps)
             return sum(len(batch.images) for batch in batches)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_ft import __version__, registry
-from robustbench_ft.claims import audit, claim, shelf
+from robustbench_ft.claims import audit, claim, claim_store
 from robustbench_ft.compare.load import OFFICIAL
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY
@@ -24,7 +24,7 @@ COMMAND = "rbft leaderboard build"
 
 def files(root: Path, suite: str | None = None, baseline: str | None = None) -> dict[str, str]:
     """Path under `root` -> content of everything made from the claims. A claim that fails its audit stops it."""
-    claims = shelf.find(root, suite)
+    claims = claim_store.find(root, suite)
     _sound(claims)
     pages = _pages(claims, paper.load(root / paper.FILE), baseline, suite)
     if not pages:
@@ -71,17 +71,17 @@ def stale(root: Path, made: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _sound(claims: Sequence[shelf.StoredClaim]) -> None:
+def _sound(claims: Sequence[claim_store.StoredClaim]) -> None:
     for one in claims:
         problems = audit.audit(one)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise RbftError(f"{one.place.file}: {problems[0]}{more}; see `rbft leaderboard verify`")
-    shelf.check_boards(claims)
+    claim_store.check_boards(claims)
 
 
 def _pages(
-    claims: Sequence[shelf.StoredClaim], published: Sequence[paper.Row], baseline: str | None, suite: str | None
+    claims: Sequence[claim_store.StoredClaim], published: Sequence[paper.Row], baseline: str | None, suite: str | None
 ) -> list[Page]:
     boards = ranking.boards(claims, published, baseline)
     pages: dict[tuple[str, int], Page] = {}
@@ -137,7 +137,7 @@ def _footer(one: Page) -> list[str]:
 def _plain(board: Board) -> Json:
     """Every number of a board, to nine digits."""
     shared = {name: getattr(board, name) for name in ("suite", "version", "model", "weights", "protocol", "baseline")}
-    metrics = {split: board.arena.metric_of(split) for split in board.arena.n}
+    metrics = {split: board.run_set.metric_of(split) for split in board.run_set.n}
     shared |= {"metrics": metrics, "recipes": {f"R{n}": recipe for n, recipe in board.recipes.items()}}
     return _rounded({**shared, "columns": board.columns, "rows": [_row(row) for row in board.rows]})
 

@@ -57,7 +57,7 @@ def scatter(board: Board, name: str) -> str:
         dot = svg.marker(look.marker, panel.x(x), panel.y(y), 3, SERIES[look.colour], look.hollow)
         parts.append(svg.series(row.key, [dot], "mark"))
     parts += _labels(panel, [(row.key, row.name, *points[row.key]) for row in board.rows], bends)
-    what = "accuracy" if board.arena.only_accuracy else "official metric"
+    what = "accuracy" if board.run_set.only_accuracy else "official metric"
     parts += [panel.below(f"ID {what}, %"), panel.beside(f"mean OOD {what}, %")]
     return svg.drawing(WIDTH, 300, name, f"ID accuracy against mean OOD accuracy, {board.title}", parts)
 
@@ -98,7 +98,7 @@ def shifts(board: Board, name: str) -> str:
         parts += panel.names_y(names) if k % across == 0 else []
         parts += [_bar(panel, place, row, column, looks(board)[row.key]) for place, row in enumerate(rows)]
     height = 16 + down * (tall + 22) + 8
-    what = "accuracy, %" if board.arena.only_accuracy else "official metric, %"
+    what = "accuracy, %" if board.run_set.only_accuracy else "official metric, %"
     parts.append(svg.text(what, (left + WIDTH) / 2, height - 4, MUTED, "middle"))
     return svg.drawing(WIDTH, height, name, f"Accuracy on each shift, {board.title}", parts)
 

@@ -137,7 +137,7 @@ def _main(board: Board, key: str) -> Table:
         lines.append(Line(row.key, tuple(cells), row.ranked))
     return Table(
         f"{key}-main",
-        f"{metric_title(board.arena).capitalize()}: {board.title}",
+        f"{metric_title(board.run_set).capitalize()}: {board.title}",
         tuple(text.header(board)),
         tuple(lines),
     )

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from robustbench_ft import registry
+from robustbench_ft.claims.claim_store import StoredClaim
 from robustbench_ft.claims.schema import BY_REPORTED, BY_VALIDATION, FIXED, ORACLE, RowResult
-from robustbench_ft.claims.shelf import StoredClaim
 from robustbench_ft.compare import Comparison, Line, compare, find_row
-from robustbench_ft.compare.load import Arena, arena_of
+from robustbench_ft.compare.load import RunSet, run_set_of
 from robustbench_ft.compare.rows import Row as ComparedRow
 from robustbench_ft.compare.tradeoffs import Beyond, beyond
 from robustbench_ft.errors import RbftError
@@ -47,15 +47,15 @@ def card_of(suite: str) -> Card | None:
 
 def _board(group: Sequence[StoredClaim], published: Sequence[paper.Row], baseline: str | None) -> Board:
     identity = group[0].claim.identity
-    arena = arena_of([record for one in group for record in one.records], grids=False)
+    run_set = run_set_of([record for one in group for record in one.records], grids=False)
     notes = group[0].board
-    base, why = _baseline(arena, group, baseline, notes.baseline)
-    found = compare(arena, base, explore=False)
+    base, why = _baseline(run_set, group, baseline, notes.baseline)
+    found = compare(run_set, base, explore=False)
     curve = next((one.claim.training.config_sha256 for one in group if one.place.name in notes.curve), "")
     rows = _rows(group, found, beyond(found, curve))
     return Board(
-        suite=identity.suite, version=identity.suite_version, model=arena.model, weights=identity.weights,
-        protocol=identity.protocol, columns=_columns(group[0]), rows=tuple(rows), arena=arena,
+        suite=identity.suite, version=identity.suite_version, model=run_set.model, weights=identity.weights,
+        protocol=identity.protocol, columns=_columns(group[0]), rows=tuple(rows), run_set=run_set,
         baseline=base.name if base else None, no_baseline=why, card=card_of(identity.suite),
         paper=tuple(row for row in published if row.suite == identity.suite), notes=notes.notes,
     )  # fmt: skip
@@ -66,11 +66,11 @@ def _columns(one: StoredClaim) -> Mapping[str, tuple[str, ...]]:
 
 
 def _baseline(
-    arena: Arena, group: Sequence[StoredClaim], asked: str | None, named: Sequence[str]
+    run_set: RunSet, group: Sequence[StoredClaim], asked: str | None, named: Sequence[str]
 ) -> tuple[ComparedRow | None, str]:
     """The row that others are compared with, or why there is none. A row's rank never decides."""
     if asked is not None:
-        return find_row(arena, asked), ""
+        return find_row(run_set, asked), ""
     claims = [one for one in group if one.place.name in named]
     if named and not claims:
         return None, f"board.toml names the baseline {', '.join(named)}, which has no claim here"
@@ -79,8 +79,8 @@ def _baseline(
     if len(claims) != 1:
         return None, f"{len(claims)} claims of {METHOD}, and board.toml names none of them the baseline"
     digest = claims[0].claim.training.config_sha256
-    row = next(row for row in arena.rows if row.config.digest == digest and row.selection == "fixed")
-    return (row, "") if arena.complete(row) else (None, f"the baseline {row.name} lacks a test set")
+    row = next(row for row in run_set.rows if row.config.digest == digest and row.selection == "fixed")
+    return (row, "") if run_set.complete(row) else (None, f"the baseline {row.name} lacks a test set")
 
 
 def _rows(group: Sequence[StoredClaim], found: Comparison, more: Beyond) -> list[Row]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from robustbench_ft.claims import claim
+from robustbench_ft.claims.claim_store import StoredClaim
 from robustbench_ft.claims.schema import FIXED, ORACLE, Claim, CurvePoint, RowResult
-from robustbench_ft.claims.shelf import StoredClaim
-from robustbench_ft.compare.load import OFFICIAL, Arena
+from robustbench_ft.compare.load import OFFICIAL, RunSet
 from robustbench_ft.compare.tables import REPORTED, metric_title
 from robustbench_ft.compare.text import recipes_line, sizes_line, span
 from robustbench_ft.metrics import ACCURACY, Column, further_columns
@@ -156,7 +156,7 @@ class Board:
     protocol: str
     columns: Mapping[str, tuple[str, ...]]
     rows: tuple[Row, ...]  # ranked ones by mean OOD, then those without a claim
-    arena: Arena
+    run_set: RunSet
     baseline: str | None
     no_baseline: str  # why there is none
     card: Card | None
@@ -183,7 +183,7 @@ class Board:
 
     def title_of(self, column: str) -> str:
         """A column's name, with its metric where that is not accuracy."""
-        return self.arena.column(self.columns[column][0]) if column in ("ID", *self.shifts) else column
+        return self.run_set.column(self.columns[column][0]) if column in ("ID", *self.shifts) else column
 
     @property
     def recipes(self) -> dict[int, Mapping[str, Any]]:
@@ -233,9 +233,9 @@ def caption(board: Board) -> str:
     splits = board.rows[0].claim.data.splits
     sizes = ", ".join(f"{name} {splits[s].n:,}" for name, s in (("ID", board.columns["ID"][0]),
                                                                    *((s, s) for s in board.shifts)))  # fmt: skip
-    title = metric_title(board.arena)
-    notes = [recipes_line(board.arena.rows), REPORTED if board.arena.selects_on_reported else "",
-             sizes_line(board.arena.n)]  # fmt: skip
+    title = metric_title(board.run_set)
+    notes = [recipes_line(board.run_set.rows), REPORTED if board.run_set.selects_on_reported else "",
+             sizes_line(board.run_set.n)]  # fmt: skip
     return " ".join([
         f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % interval (two-way t over "
         f"seeds and examples, unadjusted): what a fresh training seed would give on fresh images of the same kind. "

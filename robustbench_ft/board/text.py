@@ -235,7 +235,7 @@ def as_csv(boards: Sequence[Board]) -> str:
             ranks = [row.rank.low, row.rank.high, plain(row.rank.p_best)] if row.rank else ["", "", ""]
             for column in board.columns:
                 found = row.estimate(column)
-                metric = "+".join(sorted({board.arena.metric_of(split) for split in board.columns[column]}))
+                metric = "+".join(sorted({board.run_set.metric_of(split) for split in board.columns[column]}))
                 values = [found.value, found.low, found.high, found.se, found.df]
                 values += [row.mean(metric, column) for metric in ("accuracy", "nll", "brier", "ece")]
                 out.writerow([*shared, *ranks, column, metric, *(plain(v) for v in values), row.recipe or ""])

@@ -11,9 +11,9 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.suite import Suite
 
-from . import bundle, claim, shelf
+from . import bundle, claim, claim_store
 from .bundle import Bundle
-from .shelf import StoredClaim
+from .claim_store import StoredClaim
 
 MOST_FIELDS = 6  # that are named: numbers that follow from one edit are many: the first few name it
 
@@ -48,12 +48,12 @@ def audit(one: StoredClaim) -> list[str]:
 
 def audit_all(root: Path, suite: str | None = None, data: Roots | None = None) -> dict[str, list[str]]:
     """Claim -> problems, for all claims of a folder; rows of a board are held against each other too."""
-    found = shelf.find(root, suite)
+    found = claim_store.find(root, suite)
     if not found:
         raise RbftError(f"no claim under {root}; make one with `rbft leaderboard add RUNS...`")
     report = {one.place.file.as_posix(): audit(one) for one in found}
     sound = [one for one in found if not report[one.place.file.as_posix()]]
-    for problem in shelf.conflicts(sound):
+    for problem in claim_store.conflicts(sound):
         report[problem.partition(" and ")[0]].append(problem)
     if data is not None:
         suites: dict[str, Suite] = {}

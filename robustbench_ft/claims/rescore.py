@@ -16,7 +16,7 @@ from robustbench_ft.record.store import Record, find_records
 from robustbench_ft.stats.pairs import flips
 from robustbench_ft.stats.streams import generator
 
-from .shelf import StoredClaim
+from .claim_store import StoredClaim
 
 if TYPE_CHECKING:
     from robustbench_ft.suite import Suite

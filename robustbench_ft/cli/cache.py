@@ -45,8 +45,17 @@ def ls(every: bool) -> None:
 @cache_group.command("prune", context_settings=WIDE)
 @click.option("--all", "every", is_flag=True, help="Remove every entry.")
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only entries of this kind; repeat for several.")
-@click.option("--older", type=click.FloatRange(min=0), metavar="DAYS", help="Entries not used for so many days.")
-@click.option("--to", "size", metavar="SIZE", help="What was used longest ago, until SIZE is left, e.g. 10GiB.")
+@click.option(
+    "--unused-days",
+    "--older",
+    "older",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Entries not used for so many days.",
+)
+@click.option(
+    "--until-size", "--to", "size", metavar="SIZE", help="What was used longest ago, until SIZE is left, e.g. 10GiB."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would go and remove nothing.")
 def prune(every: bool, kinds: tuple[str, ...], older: float | None, size: str | None, dry_run: bool) -> None:
     """Remove entries, and what killed processes left behind.
@@ -57,7 +66,7 @@ def prune(every: bool, kinds: tuple[str, ...], older: float | None, size: str | 
     from robustbench_ft.errors import RbftError, unknown
 
     if every + (older is not None) + (size is not None) > 1:
-        raise RbftError("--all, --older and --to exclude each other; give one")
+        raise RbftError("--all, --unused-days and --until-size exclude each other; give one")
     found = cache.entries()
     for kind in kinds:
         if kind not in {entry.kind for entry in found}:
@@ -67,7 +76,7 @@ def prune(every: bool, kinds: tuple[str, ...], older: float | None, size: str | 
     if older is not None:
         gone = [entry for entry in pool if entry.used < time.time() - older * DAY]
     elif size is not None or bare:
-        gone = cache.surplus(pool, cache.parse_size(size, "--to") if size is not None else cache.limit())
+        gone = cache.surplus(pool, cache.parse_size(size, "--until-size") if size is not None else cache.limit())
     else:
         gone = pool
     freed = sum(entry.size for entry in gone)

@@ -43,9 +43,9 @@ def compare(
 
     found: list[Comparison] = []
     problems: list[str] = []
-    for arena in load(find(runs, suite), metric):
+    for run_set in load(find(runs, suite), metric):
         try:
-            found.append(compared(arena, baseline, family, exact_bootstrap))
+            found.append(compared(run_set, baseline, family, exact_bootstrap))
         except RbftError as error:
             problems.append(str(error))
     further = [tradeoffs.beyond(comparison) for comparison in found]
@@ -72,8 +72,8 @@ def power(runs: tuple[Path, ...], suite: str | None, family: int, metric: str, s
     """Which differences these runs could show, and how many seeds would show more."""
     from robustbench_ft.compare import designs, load
 
-    for arena in load(find(runs, suite), metric):
-        show([designs.power_table(arena, family)], style)
+    for run_set in load(find(runs, suite), metric):
+        show([designs.power_table(run_set, family)], style)
 
 
 @click.command(context_settings=WIDE)
@@ -84,7 +84,7 @@ def power(runs: tuple[Path, ...], suite: str | None, family: int, metric: str, s
 @click.option("--json", "target", type=FOLDER, metavar="FILE", help="Also write every number, unrounded.")
 def diff(run_a: Path, run_b: Path, candidate: tuple[str, str] | None, style: str, target: Path | None) -> None:
     """Two runs, example by example: what differs in configuration, environment and data, then what flipped."""
-    from robustbench_ft.claims.shelf import find_run
+    from robustbench_ft.claims.claim_store import find_run
     from robustbench_ft.compare import two_runs
     from robustbench_ft.record import store
 

@@ -41,10 +41,10 @@ def add(
     notes: str | None,
 ) -> None:  # fmt: skip
     """Make a claim of every method setting found under RUNS, with the predictions it needs."""
-    from robustbench_ft.claims import shelf
+    from robustbench_ft.claims import claim_store
     from robustbench_ft.claims.schema import Trust
 
-    made = shelf.add(runs, root, Trust(origin, by, source, notes), overwrite=replace)
+    made = claim_store.add(runs, root, Trust(origin, by, source, notes), overwrite=replace)
     size = 0
     for one in made:
         files = [one.path, *(root / one.place.predictions).rglob("*")]
@@ -72,7 +72,7 @@ def add(
 )  # fmt: skip
 def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...], **options: Any) -> None:
     """Recompute every number of every claim from its predictions; name whatever differs and exit with 2."""
-    from robustbench_ft.claims import audit, shelf
+    from robustbench_ft.claims import audit, claim_store
     from robustbench_ft.images import roots
 
     roots = roots.choose(data_root, os.environ)
@@ -90,9 +90,9 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
     failed = sum(bool(problems) for problems in report.values())
     click.echo(f"{len(report) - failed} of {len(report)} claims hold ({level})")
     if options["mark"]:
-        for one in shelf.find(root, suite):
+        for one in claim_store.find(root, suite):
             if not report[one.place.file.as_posix()]:
-                shelf.mark(one, level, options["mark"])
+                claim_store.mark(one, level, options["mark"])
     if failed:
         sys.exit(2)
 
@@ -100,10 +100,10 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
 def _rescore(
     root: Path, suite: str | None, report: dict[str, list[str]], data: "Roots", options: dict[str, Any]
 ) -> list[str]:
-    from robustbench_ft.claims import rescore, shelf
+    from robustbench_ft.claims import claim_store, rescore
 
     lines: list[str] = []
-    for one in shelf.find(root, suite):
+    for one in claim_store.find(root, suite):
         name = one.place.file.as_posix()
         if report[name]:
             continue  # its own files contradict it already
@@ -119,9 +119,9 @@ def _rescore(
 @click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v1).")
 def refresh(root: Path, suite: str | None) -> None:
     """Make the claims again from their stored files, in the form of this version of rbft; says what changed."""
-    from robustbench_ft.claims import shelf
+    from robustbench_ft.claims import claim_store
 
-    changed = shelf.refresh(root, suite)
+    changed = claim_store.refresh(root, suite)
     for name, lines in changed.items():
         click.echo(f"wrote    {root / name}: {len(lines)} fields, e.g. {lines[0]}")
     click.echo(f"{len(changed)} claims changed; next: rbft leaderboard build")

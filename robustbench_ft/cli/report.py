@@ -27,7 +27,7 @@ def print_table(table: "Table", val: bool = False) -> None:
     if Measurement.get(console, console.options.update(width=1000), whole).maximum <= console.width:
         console.print(whole)
     else:
-        singles = [k for k, name in enumerate(("method", "seeds", *table.columns(val))) if name in table.arena.shifts]
+        singles = [k for k, name in enumerate(("method", "seeds", *table.columns(val))) if name in table.run_set.shifts]
         console.print(_rich(table, [k for k in range(len(head)) if k not in singles], val))
         console.print(_rich(table, [0, *singles], val))
     console.print(report.footnote(table), highlight=False, style="dim")
@@ -87,6 +87,6 @@ def report_command(
             click.echo(report.against(table, baseline))
     if picture:
         for k, table in enumerate(found):
-            path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.arena.suite}-{k}")
+            path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.run_set.suite}-{k}")
             figure.scatter(table, path)
             click.echo(f"figure   {path}", err=True)

@@ -228,7 +228,7 @@ def _print_results(folders: list[Path], out: Path) -> None:
     records = [store.Record(folder) for folder in folders]
     for table in report.tables(records):
         print_table(table)
-        picture = out / table.arena.suite / f"{table.arena.records[0].folder.parents[1].name}-scatter.png"
+        picture = out / table.run_set.suite / f"{table.run_set.records[0].folder.parents[1].name}-scatter.png"
         figure.scatter(table, picture)
         click.echo(f"figure   {picture}")
     for record in records:

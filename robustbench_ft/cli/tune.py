@@ -143,8 +143,8 @@ def _show_trials(trials: "Sequence[Trial]", out: Path) -> None:
             state = earlier.standing(cell, out / cell.folder).text
             click.echo(f"{state:<7} trial {trial.index:<3} {out / cell.folder}  {said}")
     left = [cell for cell in cells_of(trials) if not store.is_done(out / cell.folder)]
-    for suite, model in dict.fromkeys(trial.arena for trial in trials):
-        spaces = {t.method: t.spaces for t in trials if t.arena == (suite, model)}
+    for suite, model in dict.fromkeys(trial.run_set for trial in trials):
+        spaces = {t.method: t.spaces for t in trials if t.run_set == (suite, model)}
         for method, some in spaces.items():
             looked = ", ".join(f"{setting} {space.text}" for setting, space in some.items())
             click.echo(f"{suite}, {model}: {method} in {looked}" if some else f"{suite}, {model}: {method} not tuned")

@@ -35,7 +35,7 @@ TOWER = (
 )
 WORDS = (
     "Texts: `vocab.txt` holds one word per line, its line number is its id. `open_clip.get_tokenizer` does not read it "
-    'and returns another vocabulary; `robustbench_ft.embedded.words.Words.load("vocab.txt")` does.'
+    'and returns another vocabulary; `robustbench_ft.embedded.tokenizer.Words.load("vocab.txt")` does.'
 )
 
 

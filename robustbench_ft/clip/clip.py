@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from robustbench_ft import atomic, cache
-from robustbench_ft.embedded.words import Words
+from robustbench_ft.embedded.tokenizer import Words
 from robustbench_ft.errors import RbftError
 from robustbench_ft.progress import Progress, choose
 from robustbench_ft.prompts import Task

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from robustbench_ft import embedded
-from robustbench_ft.embedded.words import Words
+from robustbench_ft.embedded.tokenizer import Words
 from robustbench_ft.errors import RbftError
 from robustbench_ft.model_ref import RANDOM, ModelRef, check_weights_file, is_fetched
 from robustbench_ft.prompts import Task

@@ -3,7 +3,7 @@
 `rbft compare` and leaderboards begin here: `load` reads and checks records, `compare` computes, `tables` prints.
 """
 
-from .load import Arena as Arena
+from .load import RunSet as RunSet
 from .load import load as load
 from .verdicts import Cell as Cell
 from .verdicts import Claim as Claim

@@ -10,7 +10,7 @@ from robustbench_ft.stats.multiplicity import ALPHA
 from robustbench_ft.stats.power import Design, detectable, example_floor, seeds_needed
 from robustbench_ft.stats.seeds import least_seeds, sd_interval
 
-from .load import Arena
+from .load import RunSet
 from .rows import Row
 from .text import MISSING, Text
 
@@ -27,43 +27,43 @@ class RowDesign:
     design: Design | None
 
 
-def designs(arena: Arena) -> list[RowDesign]:
+def designs(run_set: RunSet) -> list[RowDesign]:
     """Every trained, complete row against typical rivals: V_ex is the median over its pairs with other methods."""
-    usable = [row for row in arena.rows if arena.complete(row) and not row.oracle]
+    usable = [row for row in run_set.rows if run_set.complete(row) and not row.oracle]
     examples: dict[str, list[tuple[float, float]]] = {row.name: [] for row in usable}
     for a, b in combinations(usable, 2):
         if a.method != b.method:
-            found = difference(arena.sets(a), arena.sets(b))
+            found = difference(run_set.sets(a), run_set.sets(b))
             for row in (a, b):
-                examples[row.name].append((found.v_examples, float(arena.sets(row)[0].df)))
+                examples[row.name].append((found.v_examples, float(run_set.sets(row)[0].df)))
     made: list[RowDesign] = []
     for row in usable:
         if row.deterministic:
             continue
-        runs = np.mean([sample.runs for sample in arena.sets(row)], axis=0)
+        runs = np.mean([sample.runs for sample in run_set.sets(row)], axis=0)
         sd = float(runs.std(ddof=1)) if len(runs) > 1 else None
-        rivals = [v for v, _ in examples[row.name]] or [2 * mean(arena.sets(row)).v_examples]
-        df = float(sum(sample.df for sample in arena.sets(row)))
+        rivals = [v for v, _ in examples[row.name]] or [2 * mean(run_set.sets(row)).v_examples]
+        df = float(sum(sample.df for sample in run_set.sets(row)))
         design = None if sd is None else Design(sd, float(np.median(rivals)), df)
         made.append(RowDesign(row, sd, design))
     return made
 
 
-def power_table(arena: Arena, family: int) -> Text:
+def power_table(run_set: RunSet, family: int) -> Text:
     """Minimal detectable differences by seeds, and seeds by difference, at the first Holm step of `family` tests."""
     alpha = ALPHA / family
     header = (
         "method", "seeds", "seed sd", "95 % of sd", *(f"MDE at S={s}" for s in SEEDS), "floor",
         *(f"seeds for {100 * d:g} pt" for d in DELTAS),
     )  # fmt: skip
-    body = tuple(_line(found, alpha) for found in designs(arena))
+    body = tuple(_line(found, alpha) for found in designs(run_set))
     caption = (
-        f"Points of mean OOD {arena.metric}; two methods with this row's seed sd and median disagreement with "
+        f"Points of mean OOD {run_set.metric}; two methods with this row's seed sd and median disagreement with "
         f"other methods; 80 % power, two-sided alpha .05 / {family} (Holm's first step of {family} tests); floor: no "
         "number of seeds sees less; never: the examples alone do not suffice. An sd from few seeds is itself unsure. "
         f"An exact rank test in this family needs {least_seeds(family)} seeds per method."
     )
-    return Text(f"{arena.title}: what these runs could show", header, body, caption)
+    return Text(f"{run_set.title}: what these runs could show", header, body, caption)
 
 
 def _line(found: RowDesign, alpha: float) -> tuple[str, ...]:

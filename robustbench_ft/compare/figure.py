@@ -35,9 +35,9 @@ def draw(table: Table) -> "Figure":
     for k, method in enumerate(methods):
         _draw(axes, table, [line for line in points if line.row.method == method], k)
     grid = any(len([line for line in points if line.row.method == method]) > 1 for method in methods)
-    what = "top-1 accuracy" if table.arena.only_accuracy else "official metric"
+    what = "top-1 accuracy" if table.run_set.only_accuracy else "official metric"
     axes.set_xlabel(f"ID {what}, %")
-    axes.set_ylabel(f"mean OOD {what} over {len(table.arena.shifts)} shifts, %")
+    axes.set_ylabel(f"mean OOD {what} over {len(table.run_set.shifts)} shifts, %")
     marks = "bars: 95 % intervals over seeds and examples; solid: weight interpolation"
     axes.set_title(f"{table.title}\n{marks}{'; dashed: settings of a method' if grid else ''}", fontsize=8.5)
     axes.grid(alpha=0.25)

@@ -15,7 +15,7 @@ from robustbench_ft.stats.intervals import Examples, Sample, cluster_codes
 from robustbench_ft.stats.macro_f1 import DRAWS, macro_f1_draws, macro_recall_draws, stack
 from robustbench_ft.stats.worst_group import worst_group_draws
 
-from .rows import Row, Run, arenas, check_same_data, reported_selection, rows
+from .rows import Row, Run, check_same_data, reported_selection, rows, run_sets
 from .scores import Scores, SplitReader, stacked
 
 OFFICIAL = "official"
@@ -27,7 +27,7 @@ LOWER_IS_BETTER = ("nll", "brier")
 
 
 @dataclass(frozen=True, eq=False)
-class Arena:
+class RunSet:
     """All rows of one suite and model, ready to be compared."""
 
     suite: str
@@ -133,15 +133,15 @@ class Arena:
         return a.seeds == b.seeds and bool(set(self.origin(a)) & set(self.origin(b)))
 
 
-def load(records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True) -> list[Arena]:
-    """One arena per suite and model; everything that makes rows incomparable is an error."""
-    return [arena_of(group, metric, grids) for group in arenas(records)]
+def load(records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True) -> list[RunSet]:
+    """One set per suite and model; everything that makes rows incomparable is an error."""
+    return [run_set_of(group, metric, grids) for group in run_sets(records)]
 
 
-def arena_of(
+def run_set_of(
     records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True, given: Sequence[Row] | None = None
-) -> Arena:
-    """The arena of runs on one suite with one model; `given` are its rows where they are not those of `rows`."""
+) -> RunSet:
+    """The set of runs on one suite with one model; `given` are its rows where they are not those of `rows`."""
     check_same_data(records)
     cell, told, data = records[0].config, records[0].summary, records[0].environment.data
     val, test, shifts = told.splits.val, told.splits.test, tuple(told.splits.shifts)
@@ -161,7 +161,7 @@ def arena_of(
         )  # fmt: skip
         for name, sample in of_split.items():
             samples[name][split] = sample
-    return Arena(
+    return RunSet(
         suite=cell.suite, version=cell.suite_version, model=model_name(cell.model), weights=cell.model.weights,
         protocol=cell.protocol, metric=metric, val=val, test=test, shifts=shifts,
         groups={name: tuple(members) for name, members in told.shift_groups.items()}, official=official,
@@ -214,21 +214,23 @@ def _present(scores: Scores | None) -> Scores:
     return scores
 
 
-def examples_of(arena: Arena, runs: Sequence[Run], splits: Sequence[str]) -> list[Examples] | None:
+def examples_of(run_set: RunSet, runs: Sequence[Run], splits: Sequence[str]) -> list[Examples] | None:
     """Correctness of any candidate's runs, e.g. one alpha; None where a split is missing."""
     found: list[Examples] = []
     for split in splits:
-        scores = stacked(arena.reader(split), runs)
+        scores = stacked(run_set.reader(split), runs)
         if scores is None:
             return None
-        found.append(Examples(scores, arena.clusters.get(split)))
+        found.append(Examples(scores, run_set.clusters.get(split)))
     return found
 
 
-def sample_of(arena: Arena, runs: Sequence[Run], split: str) -> Sample | None:
-    """A row's sample, by the arena's metric, on a split that is in none of its columns; None where it is missing."""
-    suite = f"{arena.suite}-v{arena.version}"
-    return split_sample(arena.metric_of(split), suite, split, runs, arena.cluster_names.get(split.partition("@")[0]))
+def sample_of(run_set: RunSet, runs: Sequence[Run], split: str) -> Sample | None:
+    """A row's sample on a split that is in none of the set's columns, by its metric; None where it is missing."""
+    suite = f"{run_set.suite}-v{run_set.version}"
+    return split_sample(
+        run_set.metric_of(split), suite, split, runs, run_set.cluster_names.get(split.partition("@")[0])
+    )
 
 
 def split_sample(metric: str, suite: str, split: str, runs: Sequence[Run], cluster: str | None) -> Sample | None:

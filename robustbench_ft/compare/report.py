@@ -13,8 +13,8 @@ from robustbench_ft.stats import Estimate
 from robustbench_ft.stats import mean as interval
 
 from . import tables as compare_tables
-from .load import Arena, arena_of, sample_of
-from .rows import Row, arenas, curve_runs
+from .load import RunSet, run_set_of, sample_of
+from .rows import Row, curve_runs, run_sets
 from .text import MISSING, grid, p_text, points, recipes_line, sizes_line, span
 from .verdicts import Line, difference_of, find_row, line_of
 
@@ -28,36 +28,36 @@ OOD = "mean OOD"
 class Table:
     """All rows of one suite version and one model, under one protocol."""
 
-    arena: Arena
+    run_set: RunSet
     lines: tuple[Line, ...]
     curves: Mapping[str, Sequence[tuple[float, float, float]]]  # row -> (alpha, ID, mean OOD) along a family
 
     @property
     def title(self) -> str:
-        return self.arena.title
+        return self.run_set.title
 
     @property
     def further(self) -> tuple[Column, ...]:
         """Numbers beside the official metrics."""
-        return further_columns(self.arena.records[0].metrics)
+        return further_columns(self.run_set.records[0].metrics)
 
     def columns(self, val: bool = False) -> tuple[str, ...]:
         """ID validation if wanted, ID, each shift, the mean of each group of shifts, the mean of all."""
-        groups = (f"mean {name}" for name in self.arena.groups)
-        return (*(("ID val",) if val else ()), "ID", *self.arena.shifts, *groups, OOD)
+        groups = (f"mean {name}" for name in self.run_set.groups)
+        return (*(("ID val",) if val else ()), "ID", *self.run_set.shifts, *groups, OOD)
 
     def estimate(self, line: Line, column: str) -> Estimate | None:
         """A line's number in a column; None where its predictions are missing."""
         if column == "ID val":
-            sample = sample_of(self.arena, line.row.runs, self.arena.val)
+            sample = sample_of(self.run_set, line.row.runs, self.run_set.val)
             return None if sample is None else interval([sample])
         cell = line.cells.get(column)
         return None if cell is None else cell.estimate
 
     def header(self, val: bool = False) -> list[str]:
         """Titles of the printed columns."""
-        arena = self.arena
-        named = {"ID": arena.column(arena.test), **{split: arena.column(split) for split in arena.shifts}}
+        run_set = self.run_set
+        named = {"ID": run_set.column(run_set.test), **{split: run_set.column(split) for split in run_set.shifts}}
         return ["method", "seeds", *(named.get(column, column) for column in self.columns(val)), "fit s"]
 
     def texts(self, line: Line, val: bool = False) -> list[str]:
@@ -75,22 +75,22 @@ class Table:
 
 def tables(records: Iterable[Record]) -> list[Table]:
     """Tables of records: numbers of different suite versions, models or protocols never meet in one."""
-    return [_table(group) for group in arenas(records, apart=True)]
+    return [_table(group) for group in run_sets(records, apart=True)]
 
 
 def _table(records: Sequence[Record]) -> Table:
-    arena = arena_of(records)
-    lines = tuple(line_of(arena, row) for row in arena.rows if not row.oracle)
-    return Table(arena, lines, _curves(arena))
+    run_set = run_set_of(records)
+    lines = tuple(line_of(run_set, row) for row in run_set.rows if not row.oracle)
+    return Table(run_set, lines, _curves(run_set))
 
 
-def _curves(arena: Arena) -> dict[str, Sequence[tuple[float, float, float]]]:
+def _curves(run_set: RunSet) -> dict[str, Sequence[tuple[float, float, float]]]:
     """(alpha, ID, mean OOD) along each family, means over seeds, under the name of the family's first row."""
     found: dict[str, Sequence[tuple[float, float, float]]] = {}
-    for digest, members in curve_runs(arena.records).items():
-        name = next(row.name for row in arena.rows if row.config.digest == digest and row.selection == "fixed")
+    for digest, members in curve_runs(run_set.records).items():
+        name = next(row.name for row in run_set.rows if row.config.digest == digest and row.selection == "fixed")
         found[name] = [
-            (alpha, mean_of(runs, (arena.test,)), mean_of(runs, arena.shifts)) for alpha, runs in members
+            (alpha, mean_of(runs, (run_set.test,)), mean_of(runs, run_set.shifts)) for alpha, runs in members
         ]  # fmt: skip
     return found
 
@@ -126,13 +126,13 @@ def further_values(row: Row, column: Column) -> list[float]:
 
 def footnote(table: Table) -> str:
     """Sentences that say what the numbers are."""
-    arena = table.arena
+    run_set = table.run_set
     seeds = span([len(line.row.runs) for line in table.lines if not line.row.deterministic])
-    title = compare_tables.metric_title(arena)
+    title = compare_tables.metric_title(run_set)
     notes = [
         recipes_line([line.row for line in table.lines]),
-        compare_tables.REPORTED if arena.selects_on_reported else "",
-        sizes_line({("ID" if split == arena.test else split): n for split, n in arena.n.items()}),
+        compare_tables.REPORTED if run_set.selects_on_reported else "",
+        sizes_line({("ID" if split == run_set.test else split): n for split, n in run_set.n.items()}),
     ]
     return " ".join([
         f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % two-way t interval over "
@@ -158,7 +158,7 @@ def as_json(found: Sequence[Table]) -> str:
 
 
 def _plain(table: Table) -> dict[str, Any]:
-    arena = table.arena
+    run_set = table.run_set
     rows = [
         {
             "name": line.row.name, "method": line.row.method, "setting": line.row.setting,
@@ -172,20 +172,20 @@ def _plain(table: Table) -> dict[str, Any]:
         for line in table.lines
     ]  # fmt: skip
     return {
-        "suite": arena.suite, "version": arena.version, "model": arena.model, "protocol": arena.protocol,
-        "metrics": {split: arena.metric_of(split) for split in arena.n}, "n": dict(arena.n),
+        "suite": run_set.suite, "version": run_set.version, "model": run_set.model, "protocol": run_set.protocol,
+        "metrics": {split: run_set.metric_of(split) for split in run_set.n}, "n": dict(run_set.n),
         "curves": table.curves, "rows": rows,
     }  # fmt: skip
 
 
 def against(table: Table, baseline: str) -> str:
     """Differences to one row, paired on examples, as Markdown; exploratory: not corrected for their number."""
-    arena = table.arena
-    base = find_row(arena, baseline)
+    run_set = table.run_set
+    base = find_row(run_set, baseline)
     others = [line for line in table.lines if line.row is not base]
-    body = [[line.row.name, *(_difference(arena, line.row, base, s) for s in ((arena.test,), arena.shifts))]
+    body = [[line.row.name, *(_difference(run_set, line.row, base, s) for s in ((run_set.test,), run_set.shifts))]
             for line in others]  # fmt: skip
-    paired = [line.row.name for line in others if arena.paired(line.row, base)]
+    paired = [line.row.name for line in others if run_set.paired(line.row, base)]
     seeds = f"seeds of {', '.join(paired)} paired (same training runs)" if paired else "seeds independent"
     return (
         f"**{table.title}: difference to {base.name}, points**\n\n{grid(['method', 'ID', OOD], body, 'pipe')}\n\n"
@@ -194,10 +194,10 @@ def against(table: Table, baseline: str) -> str:
     )
 
 
-def _difference(arena: Arena, row: Row, base: Row, splits: Sequence[str]) -> str:
-    if {*arena.missing(row), *arena.missing(base)} & set(splits):
+def _difference(run_set: RunSet, row: Row, base: Row, splits: Sequence[str]) -> str:
+    if {*run_set.missing(row), *run_set.missing(base)} & set(splits):
         return MISSING
-    found = difference_of(arena, row, base, splits)
+    found = difference_of(run_set, row, base, splits)
     text = points(found, signed=True)
     if any(len(r.runs) < 2 and not r.deterministic for r in (row, base)):
         return f"{text} (1 seed)"

@@ -61,7 +61,7 @@ class Row:
         return any(record.summary.transductive for record, _ in self.runs)
 
 
-def arenas(records: Iterable[Record], apart: bool = False) -> list[list[Record]]:
+def run_sets(records: Iterable[Record], apart: bool = False) -> list[list[Record]]:
     """Records that may be compared, one list per suite and model.
 
     Mixed versions of a suite or protocols are an error, or with `apart` lists of their own.
@@ -87,7 +87,7 @@ def arenas(records: Iterable[Record], apart: bool = False) -> list[list[Record]]
 
 
 def rows(records: Sequence[Record], grids: bool = True) -> list[Row]:
-    """All rows of one arena, zero-shot first, then by method and learning rate; `grids`: also rules over rates."""
+    """All rows of one run_set, zero-shot first, then by method and learning rate; `grids`: also rules over rates."""
     by_digest = by_setting(records)
     named = settings({digest: group[0].config for digest, group in by_digest.items()})
     made: list[Row] = []

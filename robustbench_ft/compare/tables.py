@@ -6,40 +6,40 @@ from typing import Any
 
 from robustbench_ft.metrics import METRICS
 
-from .load import OFFICIAL, Arena
+from .load import OFFICIAL, RunSet
 from .text import MISSING, Text, estimate_json, p_text, points, recipes_line, sizes_line, span
-from .verdicts import FOR_LETTERS, Claim, Comparison, Line
+from .verdicts import MIN_SEEDS_FOR_LETTERS, Claim, Comparison, Line
 
 REPORTED = "Candidates and checkpoints are selected on images that the table reports, as the protocol says."
 
 
-def metric_title(arena: Arena) -> str:
+def metric_title(run_set: RunSet) -> str:
     """Name of the metric whose values a table holds."""
-    if arena.metric != OFFICIAL:
-        return f"{METRICS[arena.metric].title}{', %' if unit_of(arena) == 100 else ''}"
-    return "top-1 accuracy, %" if arena.only_accuracy else "official metrics, %"
+    if run_set.metric != OFFICIAL:
+        return f"{METRICS[run_set.metric].title}{', %' if unit_of(run_set) == 100 else ''}"
+    return "top-1 accuracy, %" if run_set.only_accuracy else "official metrics, %"
 
 
-def unit_of(arena: Arena) -> float:
+def unit_of(run_set: RunSet) -> float:
     """100 for shares, 1 for losses."""
-    return 100.0 if arena.higher_is_better else 1.0
+    return 100.0 if run_set.higher_is_better else 1.0
 
 
 def main_table(found: Comparison) -> Text:
     """One line per row: best first, then those that are not ranked, each with its reason."""
-    arena, unit = found.arena, unit_of(found.arena)
+    run_set, unit = found.run_set, unit_of(found.run_set)
     claims = {claim.row: claim for claim in found.claims}
     base = next(line for line in found.lines if found.baseline and line.row.name == found.baseline.name)
     beside = ("mean OOD accuracy",) if base.accuracies else ()
     confirmed = "Holm" if found.family == "ood-mean" else "BH, exploratory"
     header = (
-        "method", "seeds", arena.column(arena.test), "mean OOD", *beside, "letters", "rank", "P(best)",
+        "method", "seeds", run_set.column(run_set.test), "mean OOD", *beside, "letters", "rank", "P(best)",
         f"difference to {base.row.name}", "p", f"p {confirmed}", "reading",
     )  # fmt: skip
     body = tuple(_line(line, claims.get(line.row.name), base, unit) for line in found.lines)
     ranked = sum(line.status == "ranked" for line in found.lines)
     return Text(
-        f"{arena.title}: {metric_title(arena)}", header, body, assumptions(found),
+        f"{run_set.title}: {metric_title(run_set)}", header, body, assumptions(found),
         ranked if ranked < len(found.lines) else 0,
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ def _no_claim(line: Line, base: Line) -> str:
 
 def cell_table(found: Comparison) -> Text:
     """Differences on single shifts and kinds of shift."""
-    unit = unit_of(found.arena)
+    unit = unit_of(found.run_set)
     columns = list(dict.fromkeys(claim.on for claim in found.exploratory))
     by_place = {(claim.row, claim.on): claim for claim in found.exploratory}
     names = list(dict.fromkeys(claim.row for claim in found.exploratory))
@@ -100,7 +100,7 @@ def cell_table(found: Comparison) -> Text:
 
     body = tuple((name, *(text(by_place.get((name, column))) for column in columns)) for name in names)
     size = sum(claim.tested for claim in found.exploratory)
-    shown = [found.arena.column(c) if c in found.arena.shifts else c for c in columns]
+    shown = [found.run_set.column(c) if c in found.run_set.shifts else c for c in columns]
     return Text(
         f"Differences to {found.baseline_name} by test set", ("method", *shown), body,
         f"95 % intervals, unadjusted; * adjusted p < .05 ({correction}, {size} cells). One seed or oracle: no test.",
@@ -109,8 +109,8 @@ def cell_table(found: Comparison) -> Text:
 
 def assumptions(found: Comparison) -> str:
     """One line that states estimand, interval and correction."""
-    arena = found.arena
-    units = sorted({arena.cluster_names.get(split, "example") for split in arena.shifts})
+    run_set = found.run_set
+    units = sorted({run_set.cluster_names.get(split, "example") for split in run_set.shifts})
     paired = sorted({claim.row for claim in found.claims if claim.paired_seeds})
     pairing = f"seeds of {', '.join(paired)} paired (same training runs)" if paired else "seeds independent"
     family = "mean OOD" if found.family == "ood-mean" else "cells by test set"
@@ -121,13 +121,13 @@ def assumptions(found: Comparison) -> str:
     )
     m, parts = len(found.pairs), ["no letters, no ranks: fewer than two rows with 3 seeds"]
     if m > 1:
-        parts = [f"letters: Holm over {m * (m - 1) // 2} pairs of rows with {FOR_LETTERS}+ seeds",
+        parts = [f"letters: Holm over {m * (m - 1) // 2} pairs of rows with {MIN_SEEDS_FOR_LETTERS}+ seeds",
                  f"ranks: 95 % of {found.draws} {found.drawn} bootstrap draws"]  # fmt: skip
     seeds = span([len(line.row.runs) for line in found.lines if not line.row.deterministic])
     text = "; ".join([
         "Estimand: a fresh seed on fresh images of the same kind",
         f"95 % two-way t intervals, unadjusted (S = {seeds} seeds x {' or '.join(units)}s, n = "
-        f"{span([arena.n[split] for split in arena.shifts])} per set)",
+        f"{span([run_set.n[split] for split in run_set.shifts])} per set)",
         f"differences paired on examples, {pairing}", claims, *parts, "mean OOD: equal weights, ID not in it",
     ])  # fmt: skip
     least, said = found.permutation, [f"{text}."]
@@ -142,25 +142,26 @@ def assumptions(found: Comparison) -> str:
 
 def notes(found: Comparison) -> list[str]:
     """What a reader must know of these rows besides: recipes, selection on reported images, few images."""
-    arena = found.arena
+    run_set = found.run_set
     return [
         recipes_line([line.row for line in found.lines]),
-        REPORTED if arena.selects_on_reported else "",
-        sizes_line({("ID" if split == arena.test else split): n for split, n in arena.n.items()}),
+        REPORTED if run_set.selects_on_reported else "",
+        sizes_line({("ID" if split == run_set.test else split): n for split, n in run_set.n.items()}),
     ]
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
     """Every number of a comparison, unrounded."""
-    arena = found.arena
+    run_set = found.run_set
     return {
-        "suite": arena.suite, "suite_version": arena.version, "model": arena.model, "weights": arena.weights,
-        "protocol": arena.protocol, "metric": arena.metric,
-        "metrics": {split: arena.metric_of(split) for split in arena.n},
+        "suite": run_set.suite, "suite_version": run_set.version, "model": run_set.model, "weights": run_set.weights,
+        "protocol": run_set.protocol, "metric": run_set.metric,
+        "metrics": {split: run_set.metric_of(split) for split in run_set.n},
         "splits": {
-            split: {"n": arena.n[split], "digest": arena.digests.get(split),
-                    "role": "ID" if split == arena.test else "OOD", "unit": arena.cluster_names.get(split, "example")}
-            for split in arena.n
+            split: {"n": run_set.n[split], "digest": run_set.digests.get(split),
+                    "role": "ID" if split == run_set.test else "OOD",
+                    "unit": run_set.cluster_names.get(split, "example")}
+            for split in run_set.n
         },
         "baseline": found.baseline.name if found.baseline else None, "family": found.family,
         "family_size": found.family_size,
@@ -168,7 +169,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "comparisons": [_claim_json(claim) for claim in found.claims],
         "cells": [_claim_json(claim) for claim in found.exploratory],
         "pairs": {"rows": list(found.pairs), "p": found.p_raw.tolist(), "p_holm": found.p_holm.tolist()},
-        "bootstrap": {"draws": found.draws, "kind": found.drawn, "stream": arena.stream},
+        "bootstrap": {"draws": found.draws, "kind": found.drawn, "stream": run_set.stream},
         "permutation_test": dict(found.permutation),
         "assumptions": assumptions(found),
     }  # fmt: skip

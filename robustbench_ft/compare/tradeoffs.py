@@ -22,7 +22,7 @@ from robustbench_ft.stats.robustness import (
     rising,
 )
 
-from .load import OFFICIAL, Arena, examples_of
+from .load import OFFICIAL, RunSet, examples_of
 from .rows import Row, Run, curve_runs
 from .text import MISSING, Text, points
 from .verdicts import Comparison
@@ -70,27 +70,27 @@ def beyond(found: Comparison, curve: str = "") -> Beyond:
 
     Without a name it is the family that was made from the baseline's runs, else the one with the most seeds.
     """
-    arena = found.arena
-    if arena.metric not in (OFFICIAL, ACCURACY):
+    run_set = found.run_set
+    if run_set.metric not in (OFFICIAL, ACCURACY):
         return Beyond("", (), {}, (), (), "", {}, {})
-    curves = _curves(arena, found.baseline)
+    curves = _curves(run_set, found.baseline)
     chosen = next((digest for digest in curves if curve and digest.startswith(curve)), next(iter(curves), ""))
-    names = {digest: _curve_name(arena, digest) for digest in curves}
+    names = {digest: _curve_name(run_set, digest) for digest in curves}
     gains = tuple[Gain, ...]()
     if chosen:
         # points of the curve gain nothing over it
-        rivals = [row for row in arena.rows if not row.oracle and not row.deterministic and not _is_of(row, chosen)]
-        gains = tuple(_gain(arena, row, *curves[chosen]) for row in rivals)
+        rivals = [row for row in run_set.rows if not row.oracle and not row.deterministic and not _is_of(row, chosen)]
+        gains = tuple(_gain(run_set, row, *curves[chosen]) for row in rivals)
     areas = {names[key]: area for key, (line, _) in curves.items() if (area := curve_area(line)) is not None}
-    places, met, refusal = frontiers(arena, found.baseline.method if found.baseline else "")
-    used = axes(arena.suite, arena.shifts)
-    effective = {row.name: _effective(arena, row, used) for row in arena.rows} if used else {}
+    places, met, refusal = frontiers(run_set, found.baseline.method if found.baseline else "")
+    used = axes(run_set.suite, run_set.shifts)
+    effective = {row.name: _effective(run_set, row, used) for row in run_set.rows} if used else {}
     return Beyond(names.get(chosen, ""), gains, areas, places, met, refusal, effective, used)
 
 
-def _curve_name(arena: Arena, digest: str) -> str:
+def _curve_name(run_set: RunSet, digest: str) -> str:
     """The name of the first row that is made of this family."""
-    return next(row.name for row in arena.rows if not row.oracle and _is_of(row, digest))
+    return next(row.name for row in run_set.rows if not row.oracle and _is_of(row, digest))
 
 
 def _is_of(row: Row, digest: str) -> bool:
@@ -98,69 +98,69 @@ def _is_of(row: Row, digest: str) -> bool:
     return all(record.cell["digest"] == digest for record, _ in row.runs)
 
 
-def _point(arena: Arena, runs: Sequence[Run]) -> Point | None:
-    identity, ood = examples_of(arena, runs, (arena.test,)), examples_of(arena, runs, arena.shifts)
+def _point(run_set: RunSet, runs: Sequence[Run]) -> Point | None:
+    identity, ood = examples_of(run_set, runs, (run_set.test,)), examples_of(run_set, runs, run_set.shifts)
     return Point(identity[0], tuple(ood)) if identity and ood else None
 
 
-def _curves(arena: Arena, baseline: Row | None) -> dict[str, tuple[Curve, tuple[str, ...]]]:
+def _curves(run_set: RunSet, baseline: Row | None) -> dict[str, tuple[Curve, tuple[str, ...]]]:
     """Digest of a family -> its rising branch and its runs' origins, for families that go from alpha 0 to alpha 1.
 
     Those that share their runs with the baseline come first, then those with more seeds.
     """
     found: dict[str, tuple[Curve, tuple[str, ...]]] = {}
-    for digest, members in curve_runs(arena.records).items():
+    for digest, members in curve_runs(run_set.records).items():
         alphas = [alpha for alpha, _ in members]
-        made = [_point(arena, runs) for _, runs in members]
+        made = [_point(run_set, runs) for _, runs in members]
         kept = [point for point in made if point is not None]
         if alphas[0] == 0 and alphas[-1] == 1 and len(kept) == len(made):
             curve = rising(kept)
             if len(curve.points) > 1:
-                origins = tuple(arena.origins[str(record.folder)] for record, _ in members[0][1])
+                origins = tuple(run_set.origins[str(record.folder)] for record, _ in members[0][1])
                 found[digest] = curve, origins
-    base = set(arena.origin(baseline)) if baseline else set[str]()
+    base = set(run_set.origin(baseline)) if baseline else set[str]()
     order = sorted(found, key=lambda key: (not base & set(found[key][1]), -len(found[key][1]), key))
     return {digest: found[digest] for digest in order}
 
 
-def _gain(arena: Arena, row: Row, curve: Curve, origins: tuple[str, ...]) -> Gain:
-    point = _point(arena, row.runs)
+def _gain(run_set: RunSet, row: Row, curve: Curve, origins: tuple[str, ...]) -> Gain:
+    point = _point(run_set, row.runs)
     if point is None:
         return Gain(row.name, None, False, "missing predictions")
     low, high = curve.id_range
     if not low <= point.id_accuracy <= high:
         return Gain(row.name, None, False, f"ID outside {100 * low:.1f}-{100 * high:.1f} %")
-    paired = len(row.runs) == len(origins) and bool(set(origins) & set(arena.origin(row)))
+    paired = len(row.runs) == len(origins) and bool(set(origins) & set(run_set.origin(row)))
     return Gain(row.name, matched_id_gain(point, curve, paired), paired)
 
 
-def best_points(arena: Arena) -> dict[str, Curve]:
+def best_points(run_set: RunSet) -> dict[str, Curve]:
     """Method -> the points that no other of its settings and alphas beats on both axes; methods with two or more."""
-    families = {record.cell["digest"] for record in arena.records if record.metrics["axis"]}
+    families = {record.cell["digest"] for record in run_set.records if record.metrics["axis"]}
     runs: dict[str, list[Sequence[Run]]] = {}
-    for row in arena.rows:
+    for row in run_set.rows:
         if row.selection == "fixed" and row.runs[0][0].cell["digest"] not in families:
             runs.setdefault(row.method, []).append(row.runs)
-    for members in curve_runs(arena.records).values():
+    for members in curve_runs(run_set.records).values():
         method = members[0][1][0][0].cell["method"]
         runs.setdefault(method, []).extend(candidates for _, candidates in members)
     curves: dict[str, Curve] = {}
     for method, choices in runs.items():
         most = max(map(len, choices))  # points are joined run by run
         kept = [choice for choice in choices if len(choice) == most]
-        made = [point for choice in kept if (point := _point(arena, choice)) is not None]
+        made = [point for choice in kept if (point := _point(run_set, choice)) is not None]
         if len(made) > 1 and len((curve := frontier(made)).points) > 1:
             curves[method] = curve
     return curves
 
 
-def frontiers(arena: Arena, baseline: str) -> tuple[tuple[float, ...], tuple[Frontier, ...], str]:
+def frontiers(run_set: RunSet, baseline: str) -> tuple[tuple[float, ...], tuple[Frontier, ...], str]:
     """Methods with several points, met within the ID range that all of their frontiers share.
 
     Returns the ID accuracies where they meet, the frontiers there, and why they are not compared, if so. `baseline` is
     the method whose frontier the others are measured from; '' for none.
     """
-    curves = best_points(arena)
+    curves = best_points(run_set)
     if len(curves) < 2:
         return (), (), ""
     low = max(curve.id_range[0] for curve in curves.values())
@@ -178,10 +178,10 @@ def frontiers(arena: Arena, baseline: str) -> tuple[tuple[float, ...], tuple[Fro
     ), ""  # fmt: skip
 
 
-def _effective(arena: Arena, row: Row, used: Mapping[str, Axis]) -> dict[str, EffectiveRobustness]:
+def _effective(run_set: RunSet, row: Row, used: Mapping[str, Axis]) -> dict[str, EffectiveRobustness]:
     found: dict[str, EffectiveRobustness] = {}
     for split, axis in used.items():
-        identity, ood = (examples_of(arena, row.runs, (name,)) for name in (axis.identity, split))
+        identity, ood = (examples_of(run_set, row.runs, (name,)) for name in (axis.identity, split))
         effective = axis.robustness(identity[0], ood[0]) if identity and ood else None
         if effective is not None:
             found[split] = effective

@@ -143,7 +143,7 @@ def _pairs(split: Split, seen: Seen, other: Theirs) -> Iterator[tuple[str, str]]
 
 def entry(suite: Suite, split: Split) -> Path:
     """Path of the stored check of these files. Another size, time or path of a file gives another entry."""
-    key = "\0".join((suite.name, str(suite.version), split.name, split.digest, split.images.stamp()))
+    key = "\0".join((suite.name, str(suite.version), split.name, split.digest, split.images.fingerprint()))
     return cache.entry("manifest", key, ".parquet")
 
 

@@ -80,7 +80,7 @@ def choose(split: Split, n: int | None) -> Ints:
 
 
 def look(split: Split, seen: Seen, indices: Sequence[int] | Ints, workers: int, advance: Advance) -> None:
-    """Read, digest and decode these images. Pixels that are kept as an array need no decoding."""
+    """Read, digest and decode these images. ImageBatches that are kept as an array need no decoding."""
     pixels = split.images.array() is not None
 
     def one(index: int) -> tuple[bytes, int, str]:

@@ -7,7 +7,7 @@ from .captions import TEMPLATES, captions, vocabulary
 from .classes import CLASSES, DIGIT_NAMES, DIGITS, DOMAINS, OBJECTS
 from .colouring import CAMERAS
 from .domains import paint
-from .draws import Draws
+from .random_draws import Draws
 from .raster import SIZE
 from .scans import STYLES, scan_images
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from .classes import BACKGROUNDS, CLASSES, COLOURS, DIGITS, DOMAINS, OBJECTS
 from .domains import scene_of
-from .draws import Draws
+from .random_draws import Draws
 
 # Prompts of the zero-shot head for both embedded suites. Each is also a caption of the domain it names.
 TEMPLATES = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .draws import Draws, Floats
+from .random_draws import Draws, Floats
 from .raster import SIZE, Maps, coverage
 from .scene import Scene, palette
 from .scenery import brushwork, clouds, landscape

@@ -12,7 +12,7 @@ from robustbench_ft.seal import check_drawing
 from . import colouring, objects, things
 from .classes import CLASSES, DIGITS, OBJECTS
 from .colouring import CAMERAS, Camera
-from .draws import Draws, Floats, Ints
+from .random_draws import Draws, Floats, Ints
 from .raster import CANVAS, SIZE, Maps, Pen, Pose, draw, place
 from .scene import Scene, choose
 from .scenery import clutter, occluder, page

@@ -1,6 +1,6 @@
 """Sixteen of the objects: buildings, plants, vehicles and animals. Each function draws n random examples at once."""
 
-from .draws import Draws
+from .random_draws import Draws
 from .shapes import ACCENT, DARK, LIGHT, MAIN, SECOND, Part, arc, box, chain, fill, line, oval, petal, points
 
 

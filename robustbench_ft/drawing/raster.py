@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .draws import Draws, Floats
+from .random_draws import Draws, Floats
 from .shapes import BLANK, INK, Part
 
 SIZE = 32  # pixels of a finished image

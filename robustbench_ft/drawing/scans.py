@@ -6,7 +6,7 @@ from PIL import Image
 
 from robustbench_ft.seal import check_drawing
 
-from .draws import Draws, Floats
+from .random_draws import Draws, Floats
 from .raster import SIZE
 from .scene import RGB
 from .scenery import clouds

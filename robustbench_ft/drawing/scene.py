@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from .classes import BACKGROUNDS, CLASSES, COLOURS, HABITS
-from .draws import Draws, Floats, Ints
+from .random_draws import Draws, Floats, Ints
 from .shapes import ACCENT, DARK, EXTRA_1, EXTRA_4, INK, LIGHT, MAIN, SECOND
 
 RGB: Floats = np.array(list(COLOURS.values()), dtype=np.float32) / 255  # [colours, 3]

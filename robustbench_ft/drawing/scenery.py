@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .classes import BACKGROUNDS
-from .draws import Draws, Floats, Ints
+from .random_draws import Draws, Floats, Ints
 from .raster import SIZE
 from .shapes import EXTRA_1, EXTRA_2, EXTRA_3, EXTRA_4, Part, box, fill, line, points
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .draws import Bools, Floats
+from .random_draws import Bools, Floats
 
 # What a pixel of a drawing can be. The first five are the colour roles of an object's parts.
 BLANK, MAIN, SECOND, ACCENT, LIGHT, DARK, INK, EXTRA_1, EXTRA_2, EXTRA_3, EXTRA_4 = range(11)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .draws import Draws
+from .random_draws import Draws
 from .shapes import ACCENT, DARK, LIGHT, MAIN, SECOND, Part, arc, box, chain, fill, line, oval, points
 
 

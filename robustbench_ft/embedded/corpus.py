@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robustbench_ft import drawing
-from robustbench_ft.drawing.draws import Draws, Ints
+from robustbench_ft.drawing.random_draws import Draws, Ints
 
 # Photos are the largest part, as on the web; every domain is there, so none is new to the model.
 SHARES = {"real": 0.34, "painting": 0.14, "clipart": 0.16, "infograph": 0.12, "sketch": 0.14, "quickdraw": 0.10}

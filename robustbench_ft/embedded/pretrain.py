@@ -28,7 +28,7 @@ from robustbench_ft import drawing
 
 from .corpus import Corpus, corpus
 from .network import CONTEXT_LENGTH, model_config
-from .words import Words
+from .tokenizer import Words
 from .zero_shot import pixels, zero_shot
 
 

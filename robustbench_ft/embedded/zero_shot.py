@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robustbench_ft import drawing, embedded
 
-from .words import Words
+from .tokenizer import Words
 
 STREAM = "zero-shot"  # pretraining draws from other streams, so no picture is in both
 

@@ -44,7 +44,7 @@ class PackedImages:
     names: tuple[str, ...]  # what errors call them
     sizes: Ints  # [N], bytes
     load: Callable[[int, int, int], bytes]
-    stamps: tuple[str, ...]  # of the archives: path, size, time
+    fingerprints: tuple[str, ...]  # of the archives: path, size, time
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,14 +75,16 @@ class PackedImages:
             digest.update(f"{size}\n".encode())
         return digest.hexdigest()
 
-    def stamp(self) -> str:
-        return hashlib.sha256("\n".join((*self.stamps, *self.names)).encode()).hexdigest()
+    def fingerprint(self) -> str:
+        return hashlib.sha256("\n".join((*self.fingerprints, *self.names)).encode()).hexdigest()
 
     def take(self, rows: Ints) -> "PackedImages":
         """Some of them, in another order."""
         own = rows.astype(np.int64)
         names = tuple(self.names[k] for k in own)
-        return PackedImages(names, self.sizes[own], lambda k, start, n: self.load(int(own[k]), start, n), self.stamps)
+        return PackedImages(
+            names, self.sizes[own], lambda k, start, n: self.load(int(own[k]), start, n), self.fingerprints
+        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from robustbench_ft.errors import RbftError
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 Array = TypeVar("Array", bound=NDArray[Any])
-LOOKS, LOOKERS = 2_000, 16  # files per task, and threads, when asking for sizes
+STATS_PER_TASK, STAT_THREADS = 2_000, 16  # files per task, and threads, when asking for sizes
 
 
 def read_only(values: Array) -> Array:
@@ -61,8 +61,8 @@ class Images(Protocol):
         """Names the content, wherever it lies: the same digest means the same pixels in the same order."""
         ...
 
-    def stamp(self) -> str:
-        """Names the content as it lies here and now: a replaced file gives another stamp. What caches are keyed by."""
+    def fingerprint(self) -> str:
+        """Names the content as it lies here and now: a replaced file gives another one. Caches are keyed by it."""
         ...
 
 
@@ -99,7 +99,7 @@ class ArrayImages:
     def digest(self) -> str:
         return hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes()).hexdigest()
 
-    def stamp(self) -> str:
+    def fingerprint(self) -> str:
         return self.digest()
 
 
@@ -144,7 +144,7 @@ class FileImages:
         """By size: ids name the files, and reading every byte of a large set is the data check's business."""
         return self._hash(lambda name: f"{os.stat(name).st_size}")
 
-    def stamp(self) -> str:
+    def fingerprint(self) -> str:
         def line(name: str) -> str:
             found = os.stat(name)
             return f"{name}\0{found.st_size}\0{found.st_mtime_ns}"
@@ -156,7 +156,7 @@ class FileImages:
 
         def lines(start: int) -> bytes:
             some: list[str] = []
-            for name in map(self.name, range(start, min(start + LOOKS, len(self)))):
+            for name in map(self.name, range(start, min(start + STATS_PER_TASK, len(self)))):
                 try:
                     some.append(f"{line(name)}\n")
                 except OSError as error:
@@ -164,8 +164,8 @@ class FileImages:
             return "".join(some).encode()
 
         digest = hashlib.sha256(f"border {self.border}\n".encode())
-        with ThreadPoolExecutor(LOOKERS) as pool:
-            for part in pool.map(lines, range(0, len(self), LOOKS)):
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
+            for part in pool.map(lines, range(0, len(self), STATS_PER_TASK)):
                 digest.update(part)
         return digest.hexdigest()
 
@@ -235,5 +235,5 @@ class ChosenImages:
     def digest(self) -> str:
         return f"{self.images.digest()}[{','.join(map(str, self.indices))}]"
 
-    def stamp(self) -> str:
-        return f"{self.images.stamp()}[{','.join(map(str, self.indices))}]"
+    def fingerprint(self) -> str:
+        return f"{self.images.fingerprint()}[{','.join(map(str, self.indices))}]"

@@ -22,7 +22,7 @@ from robustbench_ft.progress import choose
 
 KIND = "pixels"
 SPARE = 2**30  # bytes that are left free on the disk
-LARGE = 2**30  # bytes: cache entries larger than this are announced
+ANNOUNCED = 2**30  # bytes: cache entries larger than this are announced
 Add = Callable[[Bytes], None]
 
 
@@ -131,6 +131,6 @@ def _has_room(path: Path, need: int) -> bool:
         )
         return False
     cache.shrink(limit - need, (KIND,))
-    if need >= LARGE:
+    if need >= ANNOUNCED:
         choose().say(f"  cache: keeping {cache.size_text(need)} of pixels in {path.parent} for later (`rbft cache ls`)")
     return True

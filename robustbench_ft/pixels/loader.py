@@ -94,7 +94,7 @@ class Loader:
     def chunks(self, size: int, keep: bool = True) -> Generator[tuple[int, Tensor], None, None]:
         """(start, evaluation pixels) over the whole split; the next chunk is read while this one is used.
 
-        Pixels come from the cache where they were kept before; with `keep`, they are kept now.
+        ImageBatches come from the cache where they were kept before; with `keep`, they are kept now.
         """
         starts = range(0, len(self.split), size)
         if self.native is not None:
@@ -122,7 +122,7 @@ class Loader:
     @cached_property
     def key(self) -> str:
         """Names the evaluation pixels of this split for this model."""
-        return f"{self.split.images.stamp()}\0{self.words()}"
+        return f"{self.split.images.fingerprint()}\0{self.words()}"
 
     def _in_turn(self, starts: range, begin: "Callable[[Sequence[int]], Pending]") -> Iterator[tuple[int, Tensor]]:
         rows = [range(start, min(start + starts.step, len(self.split))) for start in starts]

@@ -4,10 +4,10 @@ Torch-free, and free of records: arrays in, small frozen results out. `README.md
 guards.
 """
 
-from .intervals import Draws as Draws
 from .intervals import Estimate as Estimate
 from .intervals import Examples as Examples
 from .intervals import Matrix as Matrix
+from .intervals import Resamples as Resamples
 from .intervals import Sample as Sample
 from .intervals import difference as difference
 from .intervals import estimate as estimate

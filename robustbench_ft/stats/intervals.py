@@ -156,7 +156,7 @@ class Examples:
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
+class Resamples:
     """A metric that is no mean (macro-F1, worst group): each run's value, and its values in shared resamples."""
 
     runs: Matrix  # [S]
@@ -184,12 +184,12 @@ class Draws:
         centred = self.draws - self.draws.mean(axis=1, keepdims=True) - self.units
         return _square_sum(centred) * self.scale / (len(self.runs) - 1)
 
-    def minus(self, other: Any) -> "Draws":
+    def minus(self, other: Any) -> "Resamples":
         bounds = total([(1.0, self.range), (-1.0, other.range)])
-        return Draws(self.runs - other.runs, self.draws - other.draws, min(self.df, other.df), bounds)
+        return Resamples(self.runs - other.runs, self.draws - other.draws, min(self.df, other.df), bounds)
 
 
-Sample = Examples | Draws  # one method on one test set, as far as an interval needs it
+Sample = Examples | Resamples  # one method on one test set, as far as an interval needs it
 
 
 def cluster_variance(scores: Matrix, clusters: NDArray[np.int64]) -> float:

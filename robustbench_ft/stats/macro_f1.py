@@ -11,7 +11,7 @@ import scipy  # whose parts are imported where they are first used
 from numpy.typing import NDArray
 
 from .bootstrap import cluster_weights, example_weights
-from .intervals import Draws, Matrix, cluster_df
+from .intervals import Matrix, Resamples, cluster_df
 from .streams import generator
 
 DRAWS = 2_000
@@ -51,16 +51,16 @@ def influence(label: Ints, prediction: Ints) -> Matrix:
 
 def macro_recall_draws(
     label: Ints, predictions: NDArray[np.int64], draws: int, *names: object, clusters: Ints | None = None
-) -> list[Draws]:
-    """One `Draws` for each of the runs [R, n] on shared labels [n]: mean per-class recall in shared resamples."""
+) -> list[Resamples]:
+    """One `Resamples` for each of the runs [R, n] on shared labels [n]: mean per-class recall in shared resamples."""
     return macro_f1_draws(label, predictions, draws, *names, clusters=clusters, recall=True)
 
 
 def macro_f1_draws(
     label: Ints, predictions: NDArray[np.int64], draws: int, *names: object, clusters: Ints | None = None,
     recall: bool = False,
-) -> list[Draws]:  # fmt: skip
-    """One `Draws` for each of the runs [R, n] on shared labels [n]: macro-F1 (or recall) in shared resamples."""
+) -> list[Resamples]:  # fmt: skip
+    """One `Resamples` for each of the runs [R, n] on shared labels [n]: macro-F1 (or recall) in shared resamples."""
     classes, n = np.unique(label), len(label)
     k = len(classes)
     place = np.full(int(max(label.max(), predictions.max())) + 1, -1)
@@ -83,13 +83,13 @@ def macro_f1_draws(
     score = per_class_recall if recall else per_class_f1
     whole = np.array([score(label, p).mean() for p in predictions])
     df = n - 1.0 if clusters is None else cluster_df(clusters)
-    return [Draws(whole[r : r + 1], values[r : r + 1], df, (0.0, 1.0)) for r in range(runs)]
+    return [Resamples(whole[r : r + 1], values[r : r + 1], df, (0.0, 1.0)) for r in range(runs)]
 
 
-def stack(parts: list[Draws]) -> Draws:
+def stack(parts: list[Resamples]) -> Resamples:
     """Runs of one method together."""
     runs, draws = np.concatenate([part.runs for part in parts]), np.concatenate([part.draws for part in parts])
-    return Draws(runs, draws, min(part.df for part in parts), parts[0].range)
+    return Resamples(runs, draws, min(part.df for part in parts), parts[0].range)
 
 
 def _indicator(codes: NDArray[np.int64], k: int) -> "scipy.sparse.csr_matrix":

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from robustbench_ft.errors import RbftError
 
 from .bootstrap import exact_draws
-from .intervals import Draws, Matrix, cluster_codes, cluster_df
+from .intervals import Matrix, Resamples, cluster_codes, cluster_df
 
 DRAWS = 2_000
 Ints = NDArray[np.int64]
@@ -17,8 +17,8 @@ Ints = NDArray[np.int64]
 
 def worst_group_draws(
     correct: NDArray[np.bool_], group: Ints, draws: int, *names: object, clusters: Ints | None = None
-) -> list[Draws]:
-    """One `Draws` for each of the runs [R, n]: least accuracy over groups [n] (-1: in none) in shared resamples.
+) -> list[Resamples]:
+    """One `Resamples` for each of the runs [R, n]: least accuracy over groups [n] (-1: in none) in shared resamples.
 
     Groups are those with examples; each is resampled within itself, so that none can be empty: its examples, or where
     clusters [n] are given the clusters in it (what a cluster adds in several groups is taken as independent: only one
@@ -39,7 +39,7 @@ def worst_group_draws(
     accuracies = np.stack([runs for runs, _, _ in parts])  # [K, R]
     values = np.min([drawn for _, drawn, _ in parts], axis=0)  # [draws, R]
     worst, whole = accuracies.argmin(axis=0), accuracies.min(axis=0)
-    return [Draws(whole[r : r + 1], values[:, r][None], parts[k][2], (0.0, 1.0)) for r, k in enumerate(worst)]
+    return [Resamples(whole[r : r + 1], values[:, r][None], parts[k][2], (0.0, 1.0)) for r, k in enumerate(worst)]
 
 
 def _within(
@@ -47,7 +47,7 @@ def _within(
 ) -> tuple[Matrix, Matrix, float]:
     """(accuracies [R], their draws [draws, R], df) of one group. A group of one example has df 1, the least there is.
 
-    Draws are exact: those of a normal approximation would depend on which runs are drawn together.
+    Resamples are exact: those of a normal approximation would depend on which runs are drawn together.
     """
     runs = correct[:, inside]
     codes = None if clusters is None else cluster_codes(clusters[inside])

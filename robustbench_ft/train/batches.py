@@ -88,7 +88,7 @@ class Source(Protocol):
         ...
 
 
-class Pixels:
+class ImageBatches:
     """Batches of images, the next ones decoded while a step is computed, and validation through the image tower."""
 
     def __init__(self, clip: Clip, data: TrainSet, workers: int = 0, gpu_decode: bool = False) -> None:
@@ -120,7 +120,7 @@ class Pixels:
         return -math.inf if math.isnan(value) else metrics.sign_of(self.metric) * value
 
 
-class Features:
+class FeatureBatches:
     """Image features computed once with the evaluation transform: for stages that leave the image tower alone."""
 
     def __init__(self, clip: Clip, data: TrainSet, run: Run) -> None:

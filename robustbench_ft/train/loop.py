@@ -22,10 +22,10 @@ from robustbench_ft.recipe import Recipe
 from robustbench_ft.suite import ACCURACY
 
 from . import checkpoint
-from .batches import Batch, Pixels, Scores, Source, indices_at
+from .batches import Batch, ImageBatches, Scores, Source, indices_at
 
-Terms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is minimised
-Objective = Callable[[Batch], Terms]
+LossTerms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is minimised
+Objective = Callable[[Batch], LossTerms]
 MakeOptimizer = Callable[[Clip, Recipe], torch.optim.Optimizer]
 CHECKPOINT = {
     "step", "diverged", "finished", "weights", "optimizer", "best", "best_step", "best_scores", "images", "seconds",
@@ -64,7 +64,7 @@ def train(
     is not finite ends the stage, and the log says so: the best checkpoint is kept, else the weights before that step,
     else, where these give no finite logits, those that the stage began with.
     """
-    source = Pixels(clip, data, run.workers, run.gpu_decode) if isinstance(data, TrainSet) else data
+    source = ImageBatches(clip, data, run.workers, run.gpu_decode) if isinstance(data, TrainSet) else data
     beside = [*companions, *(make(clip) for make in run.companions)]
     stage = run.prefix + stage
     state = _State(clip, recipe, source, run, stage, optimizer(clip, recipe), beside)
@@ -122,14 +122,14 @@ def _update(
 
 def backward(
     objective: Objective, batch: Batch, size: int, run: Run, clear: Callable[[], None] = lambda: None
-) -> Terms:
+) -> LossTerms:
     """Add the gradients of this rank's rows of `batch`, in parts of at most `size` (0: one part); returns the terms.
 
     Each part counts by its share of the whole batch, so for a loss that is a mean over examples the sums over parts and
     ranks are the loss and the gradients of the whole batch. `clear` drops the gradients of the step before. It is
     called once, after the first forward pass: called before it, a CPU step of the embedded model took 5 % longer.
     """
-    found: Terms = {}
+    found: LossTerms = {}
     for part in batch.parts(size, run.rank, run.world):
         terms = _checked(objective(part))
         if not found:
@@ -145,7 +145,7 @@ def backward(
     return found
 
 
-def _checked(terms: Any) -> Terms:
+def _checked(terms: Any) -> LossTerms:
     """Refuse what is no dictionary of scalars, before torch fails on it in words of its own."""
     ok = isinstance(terms, Mapping) and terms and all(isinstance(t, Tensor) and t.dim() == 0 for t in terms.values())  # pyright: ignore
     if not ok:

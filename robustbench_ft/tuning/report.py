@@ -10,7 +10,7 @@ from typing import Any
 from robustbench_ft import __version__
 from robustbench_ft.compare import report as engine
 from robustbench_ft.compare import tradeoffs
-from robustbench_ft.compare.load import Arena, arena_of
+from robustbench_ft.compare.load import RunSet, run_set_of
 from robustbench_ft.compare.rows import rows
 from robustbench_ft.compare.text import MISSING, Text
 from robustbench_ft.compare.text import markdown as text_markdown
@@ -38,7 +38,7 @@ class Tuned:
     @property
     def folder(self) -> Path:
         """Where tables, figure and recipes of this search lie."""
-        suite, model = self.trials[0].arena
+        suite, model = self.trials[0].run_set
         return self.out / suite / model / f"tuning-{self.search.tuning_seed}"
 
     def recipes(self) -> dict[str, Path]:
@@ -50,24 +50,25 @@ class Tuned:
     def winners(self) -> engine.Table:
         """The table of what is chosen."""
         chosen = [row for entrant in self.entrants for row in entrant.rows()]
-        arena = arena_of(list({str(r.folder): r for row in chosen for r, _ in row.runs}.values()), given=chosen)
-        return engine.Table(arena, tuple(line_of(arena, row) for row in arena.rows), {})
+        run_set = run_set_of(list({str(r.folder): r for row in chosen for r, _ in row.runs}.values()), given=chosen)
+        return engine.Table(run_set, tuple(line_of(run_set, row) for row in run_set.rows), {})
 
     @cached_property
-    def every(self) -> Arena:
-        """The arena of all trials: headlines and families; what else a method leaves, like the last step of an average,
-        is no setting of it."""
+    def every(self) -> RunSet:
+        """All trials: headlines and families. What else a method leaves, like the last step of a mean, is no setting
+        of it.
+        """
         found: dict[str, Record] = {}
         for entrant in self.entrants:
             found |= {str(r.folder): r for outcome in entrant.outcomes for r, _ in outcome.runs}
         records = list(found.values())
         kept = [row for row in rows(records, grids=False) if all(_is_own(*run) for run in row.runs)]
-        return arena_of(records, given=kept)
+        return run_set_of(records, given=kept)
 
     @cached_property
     def curves(self) -> Mapping[str, Sequence[BestOf]]:
         """Tuned entrant -> the expected best of 1..N trials."""
-        names = (*self.trials[0].arena, self.search.tuning_seed)
+        names = (*self.trials[0].run_set, self.search.tuning_seed)
         return {entrant.name: entrant.curve(*names) for entrant in self.entrants if entrant.tuned}
 
     @cached_property
@@ -86,7 +87,7 @@ def tuned(search: Search, trials: Sequence[Trial], out: Path) -> list[Tuned]:
     """One for each suite and model, in the order of the plan, from the records under `out`."""
     found: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
-        found.setdefault(trial.arena, []).append(trial)
+        found.setdefault(trial.run_set, []).append(trial)
     return [Tuned(search, tuple(some), entrants(some, out), out) for some in found.values()]
 
 
@@ -152,7 +153,7 @@ def markdown(found: Tuned) -> str:
 
 def as_json(found: Tuned) -> str:
     """Every number, unrounded, with trials, ranges, winners and curves."""
-    suite, model = found.trials[0].arena
+    suite, model = found.trials[0].run_set
     content = {
         "rbft": __version__, "suite": suite, "model": model, "tuning_seed": found.search.tuning_seed,
         "seeds": [cell.seed for cell in found.trials[0].cells],

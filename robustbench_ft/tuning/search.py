@@ -55,7 +55,7 @@ class Trial:
         return self.cell.method
 
     @property
-    def arena(self) -> tuple[str, str]:
+    def run_set(self) -> tuple[str, str]:
         """Suite and model, inside which methods are compared."""
         return self.cell.suite, self.cell.model.label
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
-from robustbench_ft.train import Terms, train
+from robustbench_ft.train import LossTerms, train
 
 ALIASES = ("boom",)
 
@@ -18,7 +18,7 @@ class Explode(Method):
         clip.start_from_zero_shot(data.task)
         clip.train_only("image", "head")
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             value = clip.classify(batch.features).logsumexp(dim=-1).mean()
             return {"boom": value * float("nan") if batch.step >= self.at else value}
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Method, Run, TrainSet
-from robustbench_ft.train import Features
+from robustbench_ft.train import FeatureBatches
 
 
 class Means:
@@ -37,7 +37,7 @@ class Nearest(Method):
     @torch.no_grad()
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         clip.start_from_zero_shot(data.task)
-        source = Features(clip, data, run)
+        source = FeatureBatches(clip, data, run)
         sums = torch.zeros_like(clip.head).index_add(0, source.labels, source.train)
         means = Means(clip, F.normalize(sums, dim=-1))
         return Candidates(clip, {"means": lambda: means, "zero-shot": clip.snapshot}, default="means")

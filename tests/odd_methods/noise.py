@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
-from robustbench_ft.train import Terms, train
+from robustbench_ft.train import LossTerms, train
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Noise(Method):
         def noisy(features: Tensor) -> Tensor:
             return drop(features) if self.way == "module" else features + 0.1 * torch.randn_like(features)
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             return {"nll": F.cross_entropy(clip.classify(noisy(batch.features)), batch.labels)}
 
         return train(clip, data, loss, self.resolved, run)

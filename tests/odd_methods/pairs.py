@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
-from robustbench_ft.train import Terms, train
+from robustbench_ft.train import LossTerms, train
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Pairs(Method):
         clip.start_from_zero_shot(data.task)
         clip.train_only("image", "head")
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             logits = batch.features @ clip.head[batch.labels].T  # [B, B]
             return {"contrastive": F.cross_entropy(10 * logits, torch.arange(len(logits)))}
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
 from robustbench_ft.method import ModelName
-from robustbench_ft.train import Terms, train
+from robustbench_ft.train import LossTerms, train
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Taught(Method):
         clip.train_only("image", "head")
         teacher = run.load_teacher(self.teacher)
 
-        def loss(batch: Batch) -> Terms:
+        def loss(batch: Batch) -> LossTerms:
             with torch.no_grad():
                 wanted = teacher.encode_image(batch.images)
             apart = 1 - (batch.features * wanted).sum(dim=-1).mean()
