@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.embedded.words import Words
 from robustbench_ft.method import FileName
 from robustbench_ft.prompts import Task, fill, imagenet_classes
 from robustbench_ft.train import Objective, Terms
@@ -57,7 +56,8 @@ class LwF(FT):
         """The names of the old head's classes."""
         if self.old_classes:
             return lines(self.old_classes, "the old classes")
-        return clip.tokenizer.tokens[2:-1] if isinstance(clip.tokenizer, Words) else imagenet_classes()
+        words: tuple[str, ...] = getattr(clip.tokenizer, "tokens", ())  # pad, start, all words, end
+        return words[2:-1] or imagenet_classes()
 
     def skip(self, clip: Clip, data: TrainSet) -> str:
         return refusal(clip, [fill(data.task.templates[0], name) for name in self.classes(clip)])

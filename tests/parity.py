@@ -14,6 +14,7 @@ PARTS = {
     "test_parity_forward.py": "Without training",
     "test_parity_methods.py": "Step by step",
     "test_parity_penalties.py": "Penalties on the distance from the pre-trained model",
+    "test_parity_flyp_kin.py": "StarFT and CaRot",
 }
 QUIET = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # torch came first
 HEADER = """\
