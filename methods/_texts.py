@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustbench_ft import Clip, RbftError
+from robustbench_ft import Clip
+from robustbench_ft.errors import RbftError
 
 
 def lines(file: str, what: str) -> tuple[str, ...]:

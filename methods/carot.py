@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustbench_ft import Batch, Candidates, Clip, Run, TrainSet
-from robustbench_ft.clip import State
 from robustbench_ft.recipe import R_FLYP, Recipe
 from robustbench_ft.train import LossTerms, Objective, train
 
 from .flyp import FLYP, contrastive
+
+State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
 """EWC: FT with a pull back that is strong where the zero-shot model's answers are (Kirkpatrick et al., PNAS 2017)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
-from robustbench_ft.train import Loader, LossTerms, Objective
+from robustbench_ft.train import Batches, LossTerms, Objective
 
 from ._drift import copies, squared_distance, tower
 from .ft import FT
-
-CHUNK = 64  # images read at once; gradients are of one at a time
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,8 @@ class EWC(FT):
     (`labels` 'predicted', FACIL's default), or a draw from its probabilities ('sampled', the definition). No true label
     is used. Gradients are squared one example at a time.
 
-    The strength is ours: that of ImageNet-RIB, whose best baselines are EWC and LwF, could not be verified.
+    The strength is ours, declared before any run: that of ImageNet-RIB, whose best baselines are EWC and LwF, could not
+    be verified.
     """
 
     equation: ClassVar[str] = (
@@ -54,19 +53,18 @@ class EWC(FT):
 
     def fisher(self, clip: Clip, data: TrainSet, run: Run) -> list[Tensor]:
         """The diagonal of the Fisher information of the model as it is, for each trained tensor of the image tower."""
-        loader, moving = Loader(clip, data.train, run.workers), tower(clip)
-        order = torch.randperm(len(data.train), generator=run.generator("fisher"))[: self.n_fisher].tolist()
-        sums, training = [torch.zeros_like(p) for p in moving], clip.training
+        n, moving, training = min(self.n_fisher, len(data.train)), tower(clip), clip.training
+        plain = replace(self.resolved, steps=n, epochs=0, batch=1, augment="none", shuffle=True)
+        images, sums = Batches(clip, data.train, plain, run.branch("fisher")), [torch.zeros_like(p) for p in moving]
         clip.eval()
-        with clip.exact(), run.progress.bar("fisher", len(order), "images") as advance:
-            for start in range(0, len(order), CHUNK):
-                images = loader.normalise(loader.read(order[start : start + CHUNK]))
-                for k, image in enumerate(images.split(1), start):
-                    gradients = torch.autograd.grad(self.surprise(clip, image, run.generator("labels", k)), moving)
-                    torch._foreach_addcmul_(sums, gradients, gradients)  # pyright: ignore
-                advance(len(images))
+        with clip.exact(), run.progress.bar("fisher", n, "images") as advance:
+            for k in range(n):
+                surprise = self.surprise(clip, images(k).images, run.generator("labels", k))
+                gradients = torch.autograd.grad(surprise, moving)
+                torch._foreach_addcmul_(sums, gradients, gradients)  # pyright: ignore
+                advance(1)
         clip.train(training)
-        return [total / len(order) for total in sums]
+        return [total / n for total in sums]
 
     def surprise(self, clip: Clip, image: Tensor, generator: torch.Generator) -> Tensor:
         """-log p of the model's own label of one image [1, 3, H, W], a scalar."""

@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_ft import Batch, Clip, RbftError, Run, TrainSet
+from robustbench_ft import Batch, Clip, Run, TrainSet
+from robustbench_ft.errors import RbftError
 from robustbench_ft.method import FileName
 from robustbench_ft.prompts import fill
 from robustbench_ft.recipe import R_FLYP, Recipe

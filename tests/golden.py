@@ -93,6 +93,11 @@ def _pair(ours: Any, golden: Any) -> tuple[NDArray[np.float64], NDArray[np.float
     return a, b
 
 
+def tensor(array: Array, grad: bool = False) -> torch.Tensor:
+    """A copy of an array of the vectors, to learn from where `grad` says so."""
+    return torch.from_numpy(array.copy()).requires_grad_(grad)
+
+
 def tensors(golden: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """What stands under `prefix`, by parameter name."""
     found = {name.removeprefix(prefix): array for name, array in golden.items() if name.startswith(prefix)}

@@ -14,7 +14,7 @@ PARTS = {
     "test_parity_forward.py": "Without training",
     "test_parity_methods.py": "Step by step",
     "test_parity_penalties.py": "Penalties on the distance from the pre-trained model",
-    "test_parity_contrastive.py": "Contrastive losses with a teacher",
+    "test_parity_flyp_kin.py": "StarFT and CaRot",
     "test_parity_layers.py": "Some layers, and parameters beside them",
     "test_parity_pulls.py": "Pulls towards the pre-trained weights",
     "test_parity_merges.py": "Soups, merges and mixtures",

@@ -12,8 +12,7 @@ import pytest
 import replay
 import torch
 import torch.nn.functional as F
-from drifted import data, moved, tensor
-from golden import TASK, agrees, arrays, differs
+from golden import TASK, agrees, arrays, differs, tensor
 from torch import Tensor
 
 from robustbench_ft import clip as clips
@@ -21,7 +20,7 @@ from robustbench_ft import model_ref
 from robustbench_ft.clip import Clip
 from robustbench_ft.embedded import vocabulary
 from robustbench_ft.errors import RbftError
-from robustbench_ft.method import Run
+from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.prompts import Task, imagenet_classes
 from robustbench_ft.recipe import Recipe
@@ -34,6 +33,21 @@ OWN = "its own sampled mode"
 drift: Any = import_module("robustbench_ft.methods._drift")
 RECIPE = Recipe(steps=4, batch=8, shuffle=False, select="last")
 RUN = Run(0, replay.CPU)
+
+
+def data() -> TrainSet:
+    """The recorded images of the Lipsum-FT runs."""
+    official = arrays("lipsum_ft")
+    train = golden.split(official["images"], official["labels"])
+    return TrainSet(train, train, TASK)
+
+
+def moved(clip: Clip, by: float = 0.02) -> None:
+    """Push the image tower and the head away from where they are."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in (*clip.model.visual.parameters(), clip.head):
+            p.add_(by * torch.randn(p.shape, generator=generator))
 
 
 def terms(name: str, **settings: Any) -> tuple[dict[str, Tensor], Clip, Clip, Batch]:
@@ -354,7 +368,7 @@ def test_fisher_information_is_the_mean_of_squared_gradients() -> None:
     clip, method = golden.model(), replay.method("ewc")(recipe=RECIPE, n_fisher=10)
     method.start(clip, data())
     found = method.fisher(clip, data(), RUN)
-    order = torch.randperm(40, generator=RUN.generator("fisher"))[:10].tolist()
+    order = torch.randperm(40, generator=RUN.branch("fisher").generator("order")).tolist()[:10]
     flat = torch.cat([f.flatten() for f in found])
     right, wrong = (torch.cat([f.flatten() for f in brute_fisher(clip, order, whole)]) for whole in (False, True))
     agrees("EWC: Fisher information, rel L2", "image by image", golden.relative_l2(flat, right), NEAR)

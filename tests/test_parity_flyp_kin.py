@@ -1,4 +1,4 @@
-"""Contrastive losses with a frozen or a slow teacher (StarFT, CaRot), against official functions."""
+"""StarFT and CaRot, which are FLYP and further terms, against the functions of their authors."""
 
 from importlib import import_module
 from pathlib import Path
@@ -8,21 +8,27 @@ import golden
 import pytest
 import replay
 import torch
-from drifted import data, tensor
-from golden import TASK, agrees, arrays, differs
+from golden import TASK, agrees, arrays, differs, tensor
 from torch import Tensor, nn
 
 from robustbench_ft import clip as clips
 from robustbench_ft import model_ref
 from robustbench_ft.errors import RbftError
-from robustbench_ft.method import Candidates, Run
+from robustbench_ft.method import Candidates, Run, TrainSet
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import Batch
 
 STAR, CAROT = "StarFT@4d11b94", "CaRot@c3e8bdc"
 NEAR = 1e-5
-drift: Any = import_module("robustbench_ft.methods._drift")
 RUN = Run(0, replay.CPU)
+drift: Any = import_module("robustbench_ft.methods._drift")
+
+
+def data() -> TrainSet:
+    """The recorded images of the Lipsum-FT runs."""
+    official = arrays("lipsum_ft")
+    train = golden.split(official["images"], official["labels"])
+    return TrainSet(train, train, TASK)
 
 
 # -- StarFT ------------------------------------------------------------------------------------------------------------
