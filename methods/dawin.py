@@ -1,6 +1,6 @@
 """DaWin: merge zero-shot and fine-tuned weights for each image by their entropies (Oh et al., ICLR 2025)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from robustbench_ft.clip import interpolate
 from robustbench_ft.train import Features
 
 from ._beta_mixture import Mixture, fit
-from ._pair import Pair, Temperatures, calibrated, fit_pair
+from ._pair import Pair, Temperatures, calibrated, fit_pair, load_pair
 from .ft import FT
 
 
@@ -33,6 +33,7 @@ class DaWin(FT):
     """
 
     averages: ClassVar[bool] = False
+    single_model: ClassVar[bool] = False
     transductive: ClassVar[bool] = True
     equation: ClassVar[str] = (
         "theta(x) = (1 - l) theta0 + l theta_FT,  lambda = (e^-H + o/w) / (e^-H0 + e^-H + o), H of softmax(u / T); "
@@ -62,6 +63,13 @@ class DaWin(FT):
         seed = run.generator("k-means").initial_seed() % 2**31
         scorer = Merger(pair, heat, self.components, self.offset, seed)
         return Candidates(clip, pair.ends() | {"dawin": lambda: scorer}, default="dawin")
+
+    @classmethod
+    def reload(cls, folder: Path, load: Callable[[str], Clip]) -> Candidates:
+        pair = load_pair(load)
+        own = pair.tuned.config["rbft"]["dawin"]
+        heat = Temperatures(**own["temperatures"])
+        return pair.alone(Merger(pair, heat, own["components"], own["offset"], own["seed"]))
 
     def problems(self) -> list[str]:
         return [] if self.components >= 0 else [f"components={self.components} must be at least 0"]

@@ -190,6 +190,7 @@ class Method(ABC):
     version: ClassVar[int] = 1  # raise it whenever a number could change
     trains: ClassVar[bool] = True  # False: nothing is fitted, so there is no recipe and no seed to vary
     transductive: ClassVar[bool] = False  # True: a prediction depends on the other images of its split
+    single_model: ClassVar[bool] = True  # False: the headline answers with several models, so nothing can follow it
     published: ClassVar[Mapping[str, Recipe]] = {}  # suite name -> the authors' recipe
     separable: ClassVar[bool] = True  # False: the loss is no mean over examples, so a batch cannot be cut
     averages: ClassVar[bool] = False  # True: an average of the weights along the path is a model, so `NAME+ema` is one
@@ -228,6 +229,14 @@ class Method(ABC):
     def problems(self) -> list[str]:
         """What is wrong with the values of the fields, one line each; empty when nothing is."""
         return []
+
+    @classmethod
+    def reload(cls, folder: Path, load: Callable[[str], Clip]) -> Candidates:
+        """Build what the headline's `save` wrote to `folder`, for a headline that is no `Clip`; the default answers.
+
+        `load('tuned')` gives the model that `Clip.save` wrote to its subfolder 'tuned'.
+        """
+        raise NotImplementedError
 
     @property
     def resolved(self) -> Recipe:

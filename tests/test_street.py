@@ -13,7 +13,7 @@ CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "ranges", "recipe", "prompts", "suite",
     "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
-    "model_ref", "clip", "pixels", "method", "predict", "train", "settings", "recipe_choice", "cell",
+    "model_ref", "clip", "pixels", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell",
     "plan", "needs",
     "environment", "record", "compare", "claims", "board", "earlier", "runner", "tuning", "notebook", "plot", "watch",
     "checks", "bench", "cli",
@@ -51,7 +51,7 @@ COURTS = {
     ),
 }  # fmt: skip
 TORCH = {
-    "clip", "pixels", "method", "predict", "train", "environment", "runner", "bench", "embedded", "watch",
+    "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "bench", "embedded", "watch",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}
