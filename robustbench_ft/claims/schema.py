@@ -149,7 +149,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class SplitDigests:
-    """Of one run's answers on one split."""
+    """One run's answers on one split."""
 
     predictions_sha256: str
     probabilities_sha256: str
