@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
+from robustbench_ft.recipe import R_WISE, Recipe
 from robustbench_ft.train import Features
 
 from ._pair import Pair, Temperatures, calibrated, fit_pair, load_pair, mixed
@@ -29,6 +30,7 @@ class OutputEnsemble(FT):
 
     averages: ClassVar[bool] = False
     single_model: ClassVar[bool] = False
+    published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_WISE}
     equation: ClassVar[str] = "p = (1 - alpha) softmax(u0 / T0) + alpha softmax(u / T),  u = scale W F(x)"
     source: ClassVar[str] = "Wortsman et al., CVPR 2022; BeierZhu/VRF@de9647d, src/baselines.py"
     oracle: ClassVar[str] = "mixtures.npz: the mixture of VRF@de9647d"
