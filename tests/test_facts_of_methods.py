@@ -129,7 +129,9 @@ def test_what_cannot_follow_is_refused_with_the_plan(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["ema+wise-ft", "lipsum+ema+wise-ft", "greedy-soup+wise-ft", "swad+wise-ft"])
+@pytest.mark.parametrize(
+    "name", ["lora+wise-ft", "ema+wise-ft", "lipsum+ema+wise-ft", "greedy-soup+wise-ft", "swad+wise-ft"]
+)
 def test_what_can_follow_begins_at_zero_shot(name: str, tiny_model: str) -> None:
     kind: Any = registry.load("method", name, Method)
     found = kind(recipe=Tiny.recipe).fit(load(tiny_model), DATA, RUN)
