@@ -22,7 +22,7 @@ from .ft import FT
 
 @dataclass(frozen=True)
 class DaWin(FT):
-    """lambda(x) near 1 where the fine-tuned model is surer; images of like lambda share one merged model.
+    """Merge with lambda(x) near 1 where the fine-tuned model is surer; images of like lambda share one merged model.
 
     A mixture of Betas is fitted to all lambda of a split, so a prediction depends on the other images of the split, and
     rows are never ranked with others. With `components` = 0 each image has a merged model of its own: one forward pass
@@ -53,8 +53,8 @@ class DaWin(FT):
         "zero-shot": ("components", 3, "zero-shot"),
     }
 
-    components: int = 3  # K
-    offset: bool = True  # as in all published commands
+    components: int = 3  # K Betas in the mixture; 0: a merged model for each image
+    offset: bool = True  # o, as in all published commands; without it o = 0 and w = 2
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         pair = fit_pair(self, clip, data, run)

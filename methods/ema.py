@@ -28,7 +28,7 @@ class EMA(FT):
 
     ranges: ClassVar[Mapping[str, Range]] = {"decay": Range(0.9, 0.9999, "log1m")}
 
-    decay: float = 0.999
+    decay: float = 0.999  # what the mean keeps of itself at each update
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         return self.around(FT(self.recipe), clip, data, run)

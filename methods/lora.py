@@ -40,7 +40,7 @@ class LoRA(Method):
         "the released recipe is for 1 to 16 images per class, and its test accuracy is of the last step",
     )
 
-    towers: Literal["both", "image", "text"] = "both"
+    towers: Literal["both", "image", "text"] = "both"  # that get updates
     rank: int = 2  # r
     lora_alpha: float = 1.0  # alpha; peft's name, so that '+wise-ft' may have its own
     scaling: Literal["sqrt", "rank"] = "sqrt"  # alpha / sqrt(r), or LoRA's own alpha / r

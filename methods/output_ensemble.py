@@ -46,8 +46,8 @@ class OutputEnsemble(FT):
     }
 
     alpha: float = 0.5  # of the headline row
-    space: Space = "probabilities"
-    calibrate: bool = False
+    space: Space = "probabilities"  # what is mixed
+    calibrate: bool = False  # divide logits by temperatures from ID validation
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         pair, heat = fit_pair(self, clip, data, run), Temperatures()

@@ -47,7 +47,7 @@ class VRF(FT):
     }
 
     a: float = 1.5  # the squared distance at which both weigh the same
-    b: float = 0.6
+    b: float = 0.6  # width of the step from one model to the other
     k_factor: float = 1000.0  # k = round(k_factor |V| / |train|), 1 at least
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:

@@ -75,7 +75,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     lines: list[str] = []
     for row in rows:
         start = "  " + "".join(f"{text:<{width}}  " for text, width in zip(row, widths, strict=False))
-        if len(start) > WIDTH // 2 and row[-1]:
+        if len(start) > WIDTH // 2 and len(start) + len(row[-1]) > WIDTH:
             lines += [start.rstrip(), *_filled(row[-1], " " * 6)]
         else:
             lines += _filled(row[-1], start)
