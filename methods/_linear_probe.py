@@ -24,7 +24,9 @@ class LinearProbe(FT):
 
     ranges: ClassVar[Mapping[str, Range]] = {"head_lr": Range(1e-3, 1.0, "log")}  # of the probe 'zero-shot'
 
-    probe: Literal["zero-shot", "logistic"] = "zero-shot"
+    probe: Literal["zero-shot", "logistic"] = (
+        "zero-shot"  # start from the zero-shot head, or from nothing with 100 penalties to choose from
+    )
     head_lr: float = 3e-2  # of the probe 'zero-shot', in logits
 
     def fit_probe(self, clip: Clip, data: TrainSet, run: Run) -> Clip:

@@ -29,8 +29,8 @@ class Members(FT):
 
     averages: ClassVar[bool] = False  # there are several paths
 
-    members: int = 3
-    lr_factors: str = "1"
+    members: int = 3  # fits in one cell
+    lr_factors: str = "1"  # on the recipe's learning rate, for one member after the other, in turn
 
     def states(self, clip: Clip, data: TrainSet, run: Run) -> tuple[State, list[State]]:
         """What all members start from, and what each ends with."""

@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from robustbench_ft import Clip, Run, TrainSet
+from robustbench_ft import Candidates, Clip, Run, TrainSet
 from robustbench_ft.train import FeatureBatches
 
 from .ft import FT
@@ -33,6 +33,10 @@ class Pair:
         self.before.save(folder / "zero-shot", note)
         self.tuned.save(folder / "tuned", note)
 
+    def alone(self, scorer: Any) -> Candidates:
+        """`scorer` as the only candidate, where the pair was loaded again."""
+        return Candidates(self.tuned, {"final": lambda: scorer}, "final")
+
     def ends(self) -> dict[str, Callable[[], State]]:
         """The two models alone, as candidates."""
         return {"zero-shot": lambda: dict(self.start), "ft": lambda: dict(self.end)}
@@ -52,6 +56,16 @@ def fit_pair(method: FT, clip: Clip, data: TrainSet, run: Run) -> Pair:
     start, before = clip.snapshot(), _exact_copy(clip)
     end = method.tune(clip, data, run).snapshot()
     return Pair(before, _exact_copy(clip), start, end)
+
+
+def load_pair(load: Callable[[str], Clip]) -> Pair:
+    """The pair that `Pair.save` wrote; `load` gives the model of a subfolder."""
+    before, tuned = load("zero-shot"), load("tuned")
+    tuned.train_only("image", "head")  # what `fit_pair` trained
+    end, start = tuned.snapshot(), dict(before.state_dict())
+    for parameter in tuned.parameters():
+        parameter.requires_grad_(False)
+    return Pair(before, tuned, {name: start[name] for name in end}, end)
 
 
 def _exact_copy(clip: Clip) -> Clip:

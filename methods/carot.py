@@ -50,7 +50,7 @@ class CaRot(FLYP):
     momentum_start: float = 0.05  # --m_sche_src
     momentum_end: float = 0.9  # --m_sche_tar
     momentum_warmup: float = 0.2  # --m_warm_up
-    report: Literal["student", "teacher"] = "student"
+    report: Literal["student", "teacher"] = "student"  # the model of the headline row
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         clip.train_only("image", "text", "scale")

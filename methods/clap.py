@@ -45,7 +45,7 @@ class CLAP(Method):
         "the initialisations with a grid search select on the test set",
     )
 
-    rate: float = 0.1
+    rate: float = 0.1  # of SGD, in place of the recipe's
     strength: float = 1.0  # of the pull; 0 is the authors' ZS-LP
     views: int = 20  # augmented views of each image; 0: the evaluation transform
     start: Literal["raw", "unit"] = "raw"  # prototypes as the text tower gives them, or as unit rows

@@ -34,7 +34,7 @@ class CoOp(Method):
         "few-shot subsets are drawn from a folder listing and cached: they differ between machines (CoOp#88)",
     )
 
-    rate: float = 2e-3
+    rate: float = 2e-3  # of SGD, in place of the recipe's
     init: str = "a photo of a"  # words that V starts from; empty: `n_context` vectors from a normal of deviation 0.02
     n_context: int = 4  # M, where `init` is empty
 

@@ -1,6 +1,6 @@
 """DaWin: merge zero-shot and fine-tuned weights for each image by their entropies (Oh et al., ICLR 2025)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,13 @@ from robustbench_ft.clip import interpolate
 from robustbench_ft.train import FeatureBatches
 
 from ._beta_mixture import Mixture, fit
-from ._pair import Pair, Temperatures, calibrated, fit_pair
+from ._pair import Pair, Temperatures, calibrated, fit_pair, load_pair
 from .ft import FT
 
 
 @dataclass(frozen=True)
 class DaWin(FT):
-    """lambda(x) near 1 where the fine-tuned model is surer; images of like lambda share one merged model.
+    """Merge with lambda(x) near 1 where the fine-tuned model is surer; images of like lambda share one merged model.
 
     A mixture of Betas is fitted to all lambda of a split, so a prediction depends on the other images of the split, and
     rows are never ranked with others. With `components` = 0 each image has a merged model of its own: one forward pass
@@ -33,6 +33,7 @@ class DaWin(FT):
     """
 
     averages: ClassVar[bool] = False
+    single_model: ClassVar[bool] = False
     transductive: ClassVar[bool] = True
     equation: ClassVar[str] = (
         "theta(x) = (1 - l) theta0 + l theta_FT,  lambda = (e^-H + o/w) / (e^-H0 + e^-H + o), H of softmax(u / T); "
@@ -52,8 +53,8 @@ class DaWin(FT):
         "zero-shot": ("components", 3, "zero-shot"),
     }
 
-    components: int = 3  # K
-    offset: bool = True  # as in all published commands
+    components: int = 3  # K Betas in the mixture; 0: a merged model for each image
+    offset: bool = True  # o, as in all published commands; without it o = 0 and w = 2
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         pair = fit_pair(self, clip, data, run)
@@ -62,6 +63,13 @@ class DaWin(FT):
         seed = run.generator("k-means").initial_seed() % 2**31
         scorer = Merger(pair, heat, self.components, self.offset, seed)
         return Candidates(clip, pair.ends() | {"dawin": lambda: scorer}, default="dawin")
+
+    @classmethod
+    def reload(cls, folder: Path, load: Callable[[str], Clip]) -> Candidates:
+        pair = load_pair(load)
+        own = pair.tuned.config["rbft"]["dawin"]
+        heat = Temperatures(**own["temperatures"])
+        return pair.alone(Merger(pair, heat, own["components"], own["offset"], own["seed"]))
 
     def problems(self) -> list[str]:
         return [] if self.components >= 0 else [f"components={self.components} must be at least 0"]

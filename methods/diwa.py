@@ -36,9 +36,9 @@ class DiWA(LpFT):
         "member-0": ("members", 1, "lp-ft"),
     }
 
-    members: int = 3
+    members: int = 3  # fits in one cell
     lr_factors: str = "1 0.333 1.667"  # 3e-5, 1e-5 and 5e-5, where the recipe's rate is 3e-5
-    decay_factors: str = "1"
+    decay_factors: str = "1"  # on the recipe's weight decay, in turn
     selection: Literal["uniform", "restricted"] = "uniform"  # of the headline row
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:

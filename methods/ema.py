@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_ft import Candidates, Clip, Method, Range, Run, TrainSet
+from robustbench_ft import Candidates, Clip, Method, Range, RbftError, Run, TrainSet
 
 from .ft import FT
 
@@ -28,7 +28,7 @@ class EMA(FT):
 
     ranges: ClassVar[Mapping[str, Range]] = {"decay": Range(0.9, 0.9999, "log1m")}
 
-    decay: float = 0.999
+    decay: float = 0.999  # what the mean keeps of itself at each update
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         return self.around(FT(self.recipe), clip, data, run)
@@ -43,7 +43,9 @@ class EMA(FT):
 
         fitted = method.fit(clip, data, replace(run, companions=(*run.companions, beside)))
         if not isinstance(fitted, Clip):
-            raise TypeError("only the path of a single model has an average")
+            raise RbftError(
+                "'+ema' needs the path of one model, and what was fitted is several: set `averages` to False"
+            )
         last, mean = fitted.snapshot(), averages[-1].mean
         return Candidates(fitted, {"last": lambda: last, "ema": lambda: mean}, default="ema")
 

@@ -39,7 +39,7 @@ class EWC(FT):
 
     strength: float = 100.0  # lambda
     n_fisher: int = 1_000  # images; all of them where there are fewer
-    labels: Literal["predicted", "sampled"] = "predicted"
+    labels: Literal["predicted", "sampled"] = "predicted"  # the most probable class, or a draw from the probabilities
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         fine_tuning, moving = super().objective(clip, data, run), tower(clip)

@@ -32,8 +32,8 @@ class FeatureDistill(FT):
     )
     reduces_to: ClassVar[dict[str, tuple[str, Any, str]]] = {"final": ("strength", 0.0, "ft")}
 
-    strength: float = 30.0
-    features: Literal["raw", "unit"] = "raw"
+    strength: float = 30.0  # lambda
+    features: Literal["raw", "unit"] = "raw"  # before or after they are normalised
     reduction: Literal["mean", "sum"] = "mean"  # over dimensions; over images it is always a mean
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:

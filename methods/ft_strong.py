@@ -50,8 +50,8 @@ class FTStrong(FT):
         "layers.npz: rates and decays of get_parameter_groups, FT-CLIP@3f9cefa; its training run needs deepspeed"
     )
     traps: ClassVar[tuple[str, ...]] = (
-        "the published 85.7 is the mean's best epoch on the test set; its last has 84.7, the weights themselves 84.3 "
-        "(logs/CLIP_B16.log)",
+        "the published 85.7 is the mean's best epoch on the test set; its last one has 84.7, the weights themselves "
+        "84.3 (logs/CLIP_B16.log)",
         "the released models of 224 px freeze their first convolution (models/finetune_clip.py)",
         "neither code nor logs hold a number on a shift",
     )

@@ -27,7 +27,7 @@ class GreedySoup(Soup):
         "ID validation chooses members, so it no longer estimates ID accuracy without bias",
     )
 
-    lr_factors: str = "1 0.3 3"
+    lr_factors: str = "1 0.3 3"  # on the recipe's learning rate, for one member after the other, in turn
 
     def soup(self, ends: Sequence[State], clip: Clip, data: TrainSet, run: Run) -> State:
         soup, kept = greedy(ends, rating(clip, data, run))

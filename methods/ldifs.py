@@ -43,7 +43,7 @@ class LDIFS(FT):
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"final": ("strength", 0.0, "ft")}
 
     strength: float = 10.0  # lambda
-    unit: Over = "tokens"
+    unit: Over = "tokens"  # normalise along the tokens or along the channels
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()

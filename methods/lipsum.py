@@ -50,8 +50,8 @@ class LipsumFT(FT):
     strength: float = 1.0  # lambda
     n_texts: int = 80  # M, drawn afresh every step
     text_length: int = 8  # random tokens between start and end
-    mode: Literal["sampled", "expected"] = "sampled"
-    n_expected: int = 10_000  # texts behind C, in mode 'expected'
+    mode: Literal["sampled", "expected"] = "sampled"  # texts of each step, or their mean
+    n_expected: int = 10_000  # texts, in the mode 'expected'
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         if self.mode == "expected":

@@ -40,9 +40,9 @@ class LoRA(Method):
         "the released recipe is for 1 to 16 images per class, and its test accuracy is of the last step",
     )
 
-    towers: Literal["both", "image", "text"] = "both"
+    towers: Literal["both", "image", "text"] = "both"  # that get updates
     rank: int = 2  # r
-    alpha: float = 1.0
+    lora_alpha: float = 1.0  # alpha; peft's name, so that '+wise-ft' may have its own
     scaling: Literal["sqrt", "rank"] = "sqrt"  # alpha / sqrt(r), or LoRA's own alpha / r
     dropout: float = 0.25  # of the inputs of A, while training
     template: str = ""  # of the class names, with one {}; empty: the suite's first
@@ -51,7 +51,7 @@ class LoRA(Method):
         task = self.one_template(data).task
         clip.start_from_zero_shot(task, self.resolved.head)
         clip.train_only()
-        scale = self.alpha / (math.sqrt(self.rank) if self.scaling == "sqrt" else self.rank)
+        scale = self.lora_alpha / (math.sqrt(self.rank) if self.scaling == "sqrt" else self.rank)
         generator = run.generator("lora")
         beside = install(clip.model, self.places(clip), self.rank, scale, self.dropout, generator)
         for one in beside.values():

@@ -38,7 +38,7 @@ class LwF(FT):
 
     strength: float = 1.0  # lambda_o
     temperature: float = 2.0  # T
-    old_classes: FileName = ""
+    old_classes: FileName = ""  # file with one class of the old task per line
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()

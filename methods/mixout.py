@@ -40,7 +40,7 @@ class Mixout(FT):
 
     p: float = 0.9  # the share that is the pre-trained weight
     draw: Literal["input", "weight"] = "input"  # one draw for each input of a layer, or for each weight
-    gradient: Literal["exact", "released"] = "released"
+    gradient: Literal["exact", "released"] = "released"  # of a mixed weight; 'released' lacks the 1 / (1 - p)
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         if self.p == 0:

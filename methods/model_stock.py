@@ -38,8 +38,8 @@ class ModelStock(Members):
         "uniform": ("members", 1, "ft"),
     }
 
-    members: int = 2
-    clip_ratio: bool = True
+    members: int = 2  # fits in one cell
+    clip_ratio: bool = True  # keep t in [0, 1]
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         start, ends = self.states(clip, data, run)

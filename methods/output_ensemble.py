@@ -1,6 +1,6 @@
 """Output ensemble: mix what zero-shot and fine-tuned models say (a baseline of Wortsman et al., CVPR 2022)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
+from robustbench_ft.recipe import R_WISE, Recipe
 from robustbench_ft.train import FeatureBatches
 
-from ._pair import Pair, Temperatures, calibrated, fit_pair, mixed
+from ._pair import Pair, Temperatures, calibrated, fit_pair, load_pair, mixed
 from .ft import FT
 
 GRID = tuple(round(0.1 * k, 1) for k in range(11))
@@ -28,6 +29,8 @@ class OutputEnsemble(FT):
     """
 
     averages: ClassVar[bool] = False
+    single_model: ClassVar[bool] = False
+    published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_WISE}
     equation: ClassVar[str] = "p = (1 - alpha) softmax(u0 / T0) + alpha softmax(u / T),  u = scale W F(x)"
     source: ClassVar[str] = "Wortsman et al., CVPR 2022; BeierZhu/VRF@de9647d, src/baselines.py"
     oracle: ClassVar[str] = "mixtures.npz: the mixture of VRF@de9647d"
@@ -43,8 +46,8 @@ class OutputEnsemble(FT):
     }
 
     alpha: float = 0.5  # of the headline row
-    space: Space = "probabilities"
-    calibrate: bool = False
+    space: Space = "probabilities"  # what is mixed
+    calibrate: bool = False  # divide logits by temperatures from ID validation
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         pair, heat = fit_pair(self, clip, data, run), Temperatures()
@@ -57,6 +60,12 @@ class OutputEnsemble(FT):
         ends = {"alpha-0": lambda: dict(pair.start), "alpha-1": lambda: dict(pair.end)}
         ordered = {name: members.get(name) or ends[name] for name in axis}
         return Candidates(clip, ordered, default=f"alpha-{self.alpha:g}", axis=axis)
+
+    @classmethod
+    def reload(cls, folder: Path, load: Callable[[str], Clip]) -> Candidates:
+        pair = load_pair(load)
+        own = pair.tuned.config["rbft"]["ensemble"]
+        return pair.alone(Mixture(pair, own["alpha"], own["space"], Temperatures(**own["temperatures"])))
 
     def problems(self) -> list[str]:
         return [] if 0 <= self.alpha <= 1 else [f"alpha={self.alpha} must be between 0 and 1"]

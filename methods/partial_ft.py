@@ -19,9 +19,7 @@ class PartialFT(FT):
     with retrieved images and adversarial features. This is its first stage without them.
     """
 
-    equation: ClassVar[str] = (
-        "L = CE(scale W F(x), y), over W and the last `blocks` blocks of F, its norm, its projection"
-    )
+    equation: ClassVar[str] = "L = CE(scale W F(x), y), over W and the last k = blocks of F, its norm, its projection"
     source: ClassVar[str] = "Wang, Liu, Kong, arXiv 2506.04713; hannawang09/SRAPF@d93c5a9, PFT_demo.ipynb, main.py"
     oracle: ClassVar[str] = "none of its own: with every block it is ft to the bit, which wiseft_finetune.npz holds"
     traps: ClassVar[tuple[str, ...]] = (

@@ -18,7 +18,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class SAFT(FT):
-    """FT of the `fraction` of all weights whose mean gradient over ID train at theta0 is largest; the rest stay.
+    """Trains the `fraction` of all weights whose mean gradient over ID train at theta0 is largest; the rest stay.
 
     The weights are those that FT moves: image tower and head. The paper's are both towers of CLIP, whose text tower
     makes the head; that a head of its own is ranked with the tower is ours. Gradients are of the loss with the
@@ -28,7 +28,7 @@ class SAFT(FT):
     A run that was stopped computes the gradients again.
     """
 
-    equation: ClassVar[str] = "M = top `fraction` of |mean_x grad CE(theta0; x)|;  FT of the weights in M"
+    equation: ClassVar[str] = "FT of the weights with the largest |mean_x grad CE(theta0; x)|, a share fraction"
     source: ClassVar[str] = (
         "Nguyen et al., ECCV 2024, arXiv 2407.03036; ayush939/FineTuneCLIP@45d77ac, saft.py (unofficial)"
     )

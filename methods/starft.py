@@ -54,7 +54,7 @@ class StarFT(FLYP):
     )
 
     strength: float = 0.5  # rho
-    spurious: FileName = ""
+    spurious: FileName = ""  # file with one template per line; empty: a short list of our own
     template: str = "a photo of a {}."  # of the captions; empty: all templates of the suite, at random
 
     def captions(self, clip: Clip, data: TrainSet) -> Tensor:

@@ -21,7 +21,7 @@ class TIES(Merge):
 
     grid: ClassVar[tuple[float, ...]] = tuple(0.25 * k for k in range(7))  # 0 to 1.5; LiNeS searches it by 0.1
     equation: ClassVar[str] = (
-        "m_j = mean of the tau_kj with sign(tau_kj) = sign(sum_k tau_kj), after all but the largest `keep` of each "
+        "m_j = mean of the tau_kj with sign(tau_kj) = sign(sum_k tau_kj), after all but the largest share keep of each "
         "tau_k are 0"
     )
     source: ClassVar[str] = "Yadav et al., NeurIPS 2023; prateeky2806/ties-merging@44e7891, src/ties_minimal.ipynb"
@@ -32,7 +32,7 @@ class TIES(Merge):
     )
     reduces_to: ClassVar[Mapping[str, tuple[str, int, str]]] = {"lambda-0": ("members", 1, "zero-shot")}
 
-    keep: float = 0.2  # k
+    keep: float = 0.2  # k, the share of entries that are not trimmed
 
     def merged(self, vectors: Sequence[Vector], run: Run) -> Vector:
         names = sorted(vectors[0])  # the order of the released code; it matters to nothing

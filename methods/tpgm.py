@@ -49,7 +49,7 @@ class TPGM(FT):
     )
     reduces_to: ClassVar[Mapping[str, tuple[str, Any, str]]] = {"ft": ("iterations", 1, "ft")}
 
-    when: Literal["after", "during"] = "after"
+    when: Literal["after", "during"] = "after"  # radii are learnt after fine-tuning, or with every step
     norm: Norm = "l2"  # one norm for each tensor; 'mars': sums of absolute values, one for each row
     rate: float = 1e-2  # of Adam on gamma
     iterations: int = 200  # of 'after'; never more than fine-tuning took

@@ -1,19 +1,19 @@
 """VRF: weigh zero-shot and fine-tuned by the distance to what fine-tuning repaired (Zhu, Cui, Zhang, NeurIPS 2024)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
 from robustbench_ft.train import FeatureBatches
 
-from ._pair import Pair, Temperatures, calibrated, fit_pair, mixed
+from ._pair import Pair, Temperatures, calibrated, fit_pair, load_pair, mixed
 from .ft import FT
 
 
@@ -26,6 +26,7 @@ class VRF(FT):
     """
 
     averages: ClassVar[bool] = False
+    single_model: ClassVar[bool] = False
     equation: ClassVar[str] = (
         "p = w softmax(u / T) + (1 - w) softmax(u0 / T0),  w = sigmoid((a - d_k(x, V)) / b),  mean confidence at T is "
         "the accuracy"
@@ -46,7 +47,7 @@ class VRF(FT):
     }
 
     a: float = 1.5  # the squared distance at which both weigh the same
-    b: float = 0.6
+    b: float = 0.6  # width of the step from one model to the other
     k_factor: float = 1000.0  # k = round(k_factor |V| / |train|), 1 at least
 
     def fit(self, clip: Clip, data: TrainSet, run: Run) -> Candidates:
@@ -58,6 +59,13 @@ class VRF(FT):
         run.log({"event": "vrf", "repaired": len(rows), "k": k, "zero_shot": heat.before, "tuned": heat.tuned})
         scorer = Near(pair, rows, min(k, len(rows)), self.a, self.b, heat)
         return Candidates(clip, pair.ends() | {"vrf": lambda: scorer}, default="vrf")
+
+    @classmethod
+    def reload(cls, folder: Path, load: Callable[[str], Clip]) -> Candidates:
+        pair = load_pair(load)
+        own = pair.tuned.config["rbft"]["vrf"]
+        known = load_file(folder / "repaired.safetensors")["repaired"].to(pair.tuned.device)
+        return pair.alone(Near(pair, known, own["k"], own["a"], own["b"], Temperatures(**own["temperatures"])))
 
     def problems(self) -> list[str]:
         return [

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from robustbench_ft import Candidates, Clip, Method, Run, TrainSet
+from robustbench_ft import Candidates, Clip, Method, RbftError, Run, TrainSet
 from robustbench_ft.clip import interpolate
+from robustbench_ft.recipe import R_WISE, Recipe
 
 from .ft import FT
 
@@ -23,6 +24,8 @@ State = dict[str, Tensor]
 class WiseFT(FT):
     """theta = (1 - alpha) * zero-shot + alpha * fine-tuned, head included. Every alpha of the grid is a candidate."""
 
+    averages: ClassVar[bool] = False  # it returns a line, not a single model
+    published: ClassVar[Mapping[str, Recipe]] = {"imagenet": R_WISE}
     equation: ClassVar[str] = "theta = (1 - alpha) theta0 + alpha theta_FT, of all weights and the head"
     source: ClassVar[str] = "Wortsman et al., CVPR 2022; mlfoundations/wise-ft@58b7a4b, src/wise_ft.py"
     oracle: ClassVar[str] = "wiseft_merge.npz: wise-ft@58b7a4b"
@@ -70,5 +73,5 @@ def _headline(fitted: Clip | Candidates) -> Clip:
     """The model of the headline row, with its tensors in place."""
     model = fitted.use(fitted.default) if isinstance(fitted, Candidates) else fitted
     if not isinstance(model, Clip):
-        raise TypeError("its headline answers without weights, so no line leads back from them")
+        raise RbftError("'+wise-ft' needs weights, and what was fitted answers with several models: `single_model`")
     return model

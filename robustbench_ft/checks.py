@@ -258,16 +258,20 @@ class _Trial:
         from .clip import Clip, load_saved
 
         found = self.fitted(0)
-        model = found.use(found.default)
-        with tempfile.TemporaryDirectory() as folder:
-            model.save(Path(folder) / "model", {})
-            if not isinstance(model, Clip):
-                return
-            back = load_saved(Path(folder) / "model")
-        model.eval()
-        back.eval()
+        model, noise = found.use(found.default), _noise(found.clip.image_size)
+        found.clip.eval()
+        single = self.kind.single_model
+        _claim(isinstance(model, Clip) == single, f"`single_model` is {single}, its headline is {type(model).__name__}")
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "model"
+            model.save(folder, {})
+            if isinstance(model, Clip):
+                back = load_saved(folder)
+            else:
+                again = self.kind.reload(folder, lambda part: load_saved(folder / part))
+                back = again.use(again.default)
         with torch.no_grad():
-            same = torch.equal(model.logits(_noise(model.image_size)), back.logits(_noise(model.image_size)))
+            same = torch.equal(model.logits(noise), back.logits(noise))
         _claim(same, "saved and loaded, the model gives other logits: does it use something that is no weight of it?")
 
     def finite_in_bf16(self) -> None:

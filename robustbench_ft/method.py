@@ -190,7 +190,8 @@ class Method(ABC):
     version: ClassVar[int] = 1  # raise it whenever a number could change
     trains: ClassVar[bool] = True  # False: nothing is fitted, so there is no recipe and no seed to vary
     transductive: ClassVar[bool] = False  # True: a prediction depends on the other images of its split
-    published: ClassVar[Mapping[str, Recipe]] = {}  # suite name -> the authors' recipe
+    single_model: ClassVar[bool] = True  # False: the headline answers with several models, so nothing can follow it
+    published: ClassVar[Mapping[str, Recipe]] = {}  # suite name -> the authors' recipe; a subclass does not inherit it
     separable: ClassVar[bool] = True  # False: the loss is no mean over examples, so a batch cannot be cut
     averages: ClassVar[bool] = False  # True: an average of the weights along the path is a model, so `NAME+ema` is one
     later: ClassVar[tuple[str, ...]] = ()  # settings younger than published cells: at their defaults, in no digest
@@ -209,6 +210,7 @@ class Method(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse the signatures of 0.2 in one line; called with another argument they would end in a traceback."""
         super().__init_subclass__(**options)
+        cls.published = vars(cls).get("published", {})  # a method that is FT and more has authors of its own
         for name, wanted in SIGNATURES.items():
             given = tuple(inspect.signature(vars(cls)[name]).parameters) if name in vars(cls) else wanted
             if len(given) < len(wanted):
@@ -228,6 +230,14 @@ class Method(ABC):
     def problems(self) -> list[str]:
         """What is wrong with the values of the fields, one line each; empty when nothing is."""
         return []
+
+    @classmethod
+    def reload(cls, folder: Path, load: Callable[[str], Clip]) -> Candidates:
+        """Build what the headline's `save` wrote to `folder`, for a headline that is no `Clip`; the default answers.
+
+        `load('tuned')` gives the model that `Clip.save` wrote to its subfolder 'tuned'.
+        """
+        raise NotImplementedError
 
     @property
     def resolved(self) -> Recipe:
@@ -253,9 +263,15 @@ def _composed(inner: type[Method], outer: type[Method], names: tuple[str, str]) 
         raise RbftError(f"method '{title}': '{names[1]}' cannot follow another method; wise-ft and ema can")
     if not inner.trains:
         raise RbftError(f"method '{title}': '{names[0]}' trains nothing, so there is nothing for '{names[1]}' to do")
-    if names[1] == "ema" and not inner.averages:
+    if not inner.single_model:
         raise RbftError(
-            f"method '{title}': '{names[0]}' does not declare `averages`: a mean of its weights is no model"
+            f"method '{title}': '{names[0]}' answers with several models, so there are no weights for '{names[1]}'"
+        )
+    if names[1] == "ema" and not inner.averages:
+        turned = inner.around is not Method.around and inner is not outer
+        raise RbftError(
+            f"method '{title}': '{names[0]}' does not declare `averages`: it is no single path of weights whose mean "
+            "is a model" + (f"; {names[1]}+{names[0]} is possible" if turned else "")
         )
     hints = get_type_hints(outer, include_extras=True)
     own = [f for f in fields(outer) if f.name in vars(outer).get("__annotations__", {})]
@@ -276,7 +292,7 @@ def _composed(inner: type[Method], outer: type[Method], names: tuple[str, str]) 
     source = type(outer.__name__, (), {"__module__": outer.__module__})  # its file is part of the composition's code
     space = {
         "fit": fit, "problems": problems, "version": 100 * inner.version + outer.version, "reduces_to": {},
-        "later": (*inner.later, *outer.later),
+        "later": (*inner.later, *outer.later), "published": inner.published, "averages": False,
         "ranges": {**inner.ranges, **{f.name: outer.ranges[f.name] for f in own if f.name in outer.ranges}},
         "around": Method.around, "__module__": inner.__module__, "__doc__": f"{title}: {inner.__doc__} {outer.__doc__}",
     }  # fmt: skip

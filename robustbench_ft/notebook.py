@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .clip import Clip
     from .earlier import Way
     from .ranges import Space
+    from .saved import SavedScorer
     from .tuning.report import Tuned
 
 Names = str | Path | Iterable[str | Path]
@@ -262,11 +263,12 @@ def compare(
     return Comparisons(tuple(compared(run_set, baseline, family, exact_bootstrap) for run_set in every))
 
 
-def load_model(record: Record | str | Path, device: str = "cpu") -> "Clip":
+def load_model(record: Record | str | Path, device: str = "cpu") -> "Clip | SavedScorer":
     """The tuned model of a record (or of its folder, or of a `model/` folder), head included, ready to answer.
 
     `.logits(images)` takes normalised pixels [B, 3, H, W] and returns [B, K]; `.preprocess()` gives the transform of a
-    PIL image, mean and std; `.task.classes` names the K classes.
+    PIL image, mean and std; `.task.classes` names the K classes. A method that answers with several models, such as
+    output-ensemble, gives a `SavedScorer`, which has the same three.
 
     >>> import numpy as np
     >>> import torch
@@ -281,13 +283,13 @@ def load_model(record: Record | str | Path, device: str = "cpu") -> "Clip":
     >>> bool((logits.argmax(1).numpy() == stored.prediction[:50]).all())
     True
     """
-    from . import clip, environment
+    from . import environment, saved
 
     folder = record.folder if isinstance(record, Record) else Path(record)
-    place = folder if (folder / "open_clip_config.json").exists() else folder / "model"
-    if not (place / "head.safetensors").exists():
+    place = folder if saved.is_there(folder) else folder / "model"
+    if not saved.is_there(place):
         raise RbftError(f"{folder} keeps no tuned weights: published claims hold none, and --no-save-model keeps none")
-    return clip.load_saved(place).to(environment.choose_device(device))
+    return saved.load(place, environment.choose_device(device))
 
 
 def suite(name: str | Path, root: Names = (), partial: bool = False) -> Suite:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from . import atomic, cache, doctor, earlier, environment, metrics, provenance
+from . import atomic, cache, doctor, earlier, environment, metrics, provenance, saved
 from . import clip as clips
 from .compare.rows import by_validation
 from .data import Predictions, Split
@@ -122,7 +122,7 @@ def run_cell(
         if options.save_model:
             parent = {"parent": cell.model.weights, "parent_name": cell.model.label}
             note = {**parent, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
-            model.use(model.default).save(folder / "model", note)
+            saved.write(model.use(model.default), folder / "model", cell.method, note)
     summary = _summary(model, suite, roles, results)
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))

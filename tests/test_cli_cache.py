@@ -60,8 +60,8 @@ def test_an_empty_cache_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("words", "remain"),
     [
-        ("prune", {"split a", "split b", "split c"}), ("prune --older 2.5", {"split a", "split b"}),
-        ("prune --to 70KiB --kind pixels", {"split a", "split b"}), ("prune --to 0", set[str]()),
+        ("prune", {"split a", "split b", "split c"}), ("prune --unused-days 2.5", {"split a", "split b"}),
+        ("prune --until-size 70KiB --kind pixels", {"split a", "split b"}), ("prune --to 0", set[str]()),
         ("prune --all", set[str]()), ("prune --kind pixels", set[str]()),
         ("prune --kind drawn", {"split a", "split b", "split c"}),
     ],
@@ -88,8 +88,8 @@ def test_prune_leaves_no_file_behind(own_cache: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("prune --all --older 3", "--all, --older and --to exclude each other; give one"),
-        ("prune --to lots", "--to: 'lots' is no size; write e.g. 500MiB or 20GiB"),
+        ("prune --all --older 3", "--all, --unused-days and --until-size exclude each other; give one"),
+        ("prune --to lots", "--until-size: 'lots' is no size; write e.g. 500MiB or 20GiB"),
         ("prune --kind pixel", "unknown kind of cache entry 'pixel': did you mean pixels? known: drawn, pixels"),
     ],
 )

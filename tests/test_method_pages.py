@@ -83,14 +83,34 @@ def test_a_built_in_method_states_where_it_is_from(name: str) -> None:
     assert card.oracle
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_newcomer_is_told_what_every_setting_is(name: str) -> None:
+    card = method_card.card(name, registry.resolve("method", name))
+    assert [s.name for group in card.groups for s in group.symbols if not s.comment] == []
+    assert "`" not in registry.load("method", name, Method).equation  # the page sets all of it as code
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("lipsum", "with strength=0.0 it equals ft, to the bit"),
+        ("dawin", "its candidate zero-shot equals zero-shot, to the bit"),
+        ("ties", "with members=1 its candidate lambda-0 equals zero-shot, to the bit"),
+        ("vrf", "its headline answers with several models: nothing can follow it"),
+    ],
+)
+def test_what_is_declared_reads_as_a_sentence(name: str, says: str) -> None:
+    assert says in " ".join(shown(name).split())
+
+
 def test_settings_come_with_the_comment_beside_them() -> None:
     lines = part(shown("lipsum"), "settings of lipsum")
     assert [re.split(r"  +", line.strip()) for line in lines] == [
         ["strength", "float", "1.0", "lambda"],
         ["n_texts", "int", "80", "M, drawn afresh every step"],
         ["text_length", "int", "8", "random tokens between start and end"],
-        ["mode", "sampled|expected", "sampled"],
-        ["n_expected", "int", "10000", "texts behind C, in mode 'expected'"],
+        ["mode", "sampled|expected", "sampled", "texts of each step, or their mean"],
+        ["n_expected", "int", "10000", "texts, in the mode 'expected'"],
     ]
     assert "settings of ft" not in shown("lipsum")  # FT has none
 
@@ -131,8 +151,8 @@ def test_inherited_settings_are_grouped_by_the_method_that_declares_them(
         ["way", "one|two", "one", 'which "#" is meant'],
         ["file", "FileName", "''"],
     ]
-    inherited = [line.split()[0] for line in part(text, "settings of lipsum")]
-    assert inherited == ["n_texts", "text_length", "mode", "n_expected"]
+    inherited = ["n_texts", "text_length", "mode", "n_expected"]
+    assert [line.split()[0] for line in part(text, "settings of lipsum")] == inherited
     assert "equation" not in text  # Lipsum-FT's is not its own
     assert "trap      none\n" in text
     assert "rows of papers" not in text

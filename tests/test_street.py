@@ -13,7 +13,7 @@ CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "ranges", "recipe", "prompts", "suite",
     "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
-    "model_ref", "clip", "pixels", "method", "predict", "train", "settings", "recipe_choice", "cell",
+    "model_ref", "clip", "pixels", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell",
     "plan", "needs",
     "environment", "record", "compare", "claims", "board", "earlier", "runner", "tuning", "notebook", "plot", "watch",
     "checks", "bench", "cli",
@@ -26,7 +26,7 @@ COURTS = {
         "random_draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring", "domains",
         "captions", "scans",
     ),
-    "embedded": ("vocabulary", "corpus", "network", "words", "zero_shot", "pretrain"),
+    "embedded": ("vocabulary", "corpus", "network", "tokenizer", "zero_shot", "pretrain"),
     "stats": (
         "streams", "proportions", "tails", "limits", "intervals", "best_of", "bootstrap", "multiplicity", "letters",
         "pairs", "power", "ranks", "seeds", "description", "robustness", "lines", "macro_f1", "worst_group",
@@ -51,7 +51,7 @@ COURTS = {
     ),
 }  # fmt: skip
 TORCH = {
-    "clip", "pixels", "method", "predict", "train", "environment", "runner", "bench", "embedded", "watch",
+    "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "bench", "embedded", "watch",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}
@@ -185,7 +185,9 @@ def test_reporting_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["list"], ["run", "--help"], ["--version"], ["leaderboard", "build", "--help"]], ids=" ".join
+    "tokenizer",
+    [["--help"], ["list"], ["run", "--help"], ["--version"], ["leaderboard", "build", "--help"]],
+    ids=" ".join,
 )
 def test_help_and_list_load_nothing_heavy(words: list[str]) -> None:
     modules = loaded_after(f"from robustbench_ft.cli import main\nmain({words}, standalone_mode=False)")

@@ -21,7 +21,7 @@ from robustbench_ft.compare.rows import by_oracle, by_validation, selection_metr
 from robustbench_ft.data import Ints, Predictions
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY, further_columns, named
-from robustbench_ft.record.store import Json, Record, read_json, write_bytes, write_json
+from robustbench_ft.record.store import Json, Record, model_config, read_json, write_bytes, write_json
 from robustbench_ft.record.summary import RESTORE, CellRecord, Environment, Summary, read_summary
 from robustbench_ft.stats.intervals import cluster_codes
 
@@ -278,10 +278,7 @@ def _values(part: Any, name: str) -> NDArray[Any]:
 
 def _resolution(folder: Path) -> int | None:
     """Image side of the saved model; None where weights were not kept."""
-    path = folder / "model" / "open_clip_config.json"
-    if not path.exists():
-        return None
-    size = read_json(path).get("model_cfg", {}).get("vision_cfg", {}).get("image_size")
+    size = model_config(folder).get("model_cfg", {}).get("vision_cfg", {}).get("image_size")
     return cast("int | None", size[0] if isinstance(size, list) else size)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robustbench_ft.data import Ints
+from robustbench_ft.data import Ints, Split
 from robustbench_ft.errors import RbftError
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.record.store import Record, find_records
@@ -19,6 +19,8 @@ from robustbench_ft.stats.streams import generator
 from .claim_store import StoredClaim
 
 if TYPE_CHECKING:
+    from robustbench_ft.clip import Clip
+    from robustbench_ft.saved import SavedScorer
     from robustbench_ft.suite import Suite
 
 DISAGREEMENT = 0.005  # of the images drawn may get another class
@@ -64,12 +66,10 @@ def rescore(one: StoredClaim, runs: Path, k: int, data: Roots | None = None, dev
 
 
 def _verdict(one: StoredClaim, record: Record, suite: "Suite", k: int, device: str) -> Verdict:
-    from robustbench_ft import clip as clips
+    from robustbench_ft import saved
     from robustbench_ft.environment import choose_device
-    from robustbench_ft.predict import predict
 
-    model = clips.load_saved(record.folder / "model").to(choose_device(device))
-    model.bf16 = record.config.precision == "bf16"
+    model = saved.load(record.folder / "model", choose_device(device))
     bundle = next(run for run in one.runs if run.seed == record.seed)
     before: list[Ints] = []
     after: list[Ints] = []
@@ -88,10 +88,26 @@ def _verdict(one: StoredClaim, record: Record, suite: "Suite", k: int, device: s
                 f"{one.place.file}: split '{name}' on this machine contains example {unknown[0]}, which the claim "
                 "does not; it is a different version of the data: get the version that the claim names"
             )
-        found = predict(model, split.take(drawn))["final"]
+        found = _answers(model, split, drawn)
         before.append(stored[[place[example] for example in ids]])
-        after.append(found.prediction)
-        labels.append(found.label)
+        after.append(found[0])
+        labels.append(found[1])
     old, new, label = (np.concatenate(parts) for parts in (before, after, labels))
     test = flips(old == label, new == label).test
     return Verdict(record.seed, len(old), int((old != new).sum()), test.mid_p)
+
+
+def _answers(model: "Clip | SavedScorer", split: Split, drawn: Ints) -> tuple[Ints, Ints]:
+    """Predictions and labels of the rows drawn. A scorer that looks at a split first is shown the whole split."""
+    from robustbench_ft.method import TransductiveScorer, candidates_of
+    from robustbench_ft.predict import predict
+    from robustbench_ft.saved import SavedScorer
+
+    found = candidates_of(model.candidates if isinstance(model, SavedScorer) else model)
+    if not isinstance(found.use(found.default), TransductiveScorer):
+        answers = predict(found, split.take(drawn))[found.default]
+        return answers.prediction, answers.label
+    answers = predict(found, split)[found.default]
+    place = {example: row for row, example in enumerate(answers.ids)}
+    rows = [place[split.ids[k]] for k in drawn]
+    return answers.prediction[rows], answers.label[rows]

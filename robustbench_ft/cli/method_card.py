@@ -160,11 +160,15 @@ def _facts(kind: type[Method]) -> Iterable[str]:
     if not kind.trains:
         yield "trains nothing: no recipe, no seeds"
     for candidate, (setting, value, other) in kind.reduces_to.items():
-        yield f"{candidate} is {other} where {setting} is {value}, to the bit"
+        ours = "it" if candidate == "final" else f"its candidate {candidate}"
+        given = "" if value == getattr(kind, setting, None) else f"with {setting}={value} "
+        yield f"{given}{ours} equals {other}, to the bit"
     if kind.transductive:
         yield "transductive: a prediction depends on the other images of its split, so it is not ranked"
     if not kind.separable:
         yield "its loss is no mean over examples: `micro_batch` is refused"
+    if not kind.single_model:
+        yield "its headline answers with several models: nothing can follow it, as in NAME+wise-ft"
     if kind.averages and kind.around is Method.around:
         yield "an average of its weights is a model: NAME+ema works"
 

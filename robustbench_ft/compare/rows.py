@@ -14,9 +14,9 @@ from robustbench_ft.metrics.across import RULES, Setting
 from robustbench_ft.record.store import Record
 from robustbench_ft.record.summary import CellRecord, Summary
 
-BY_VAL = "alpha by ID val"
-BY_REPORTED = "alpha by the reported ID set"
-BY_OOD = "oracle: alpha by OOD"
+BY_VAL = "{} by ID val"
+BY_REPORTED = "{} by the reported ID set"
+BY_OOD = "oracle: {} by OOD"
 Run = tuple[Record, str]  # and the candidate that the row takes from it
 _CHANGED = re.compile(r"--set ([a-z0-9_, ]+)")  # in a cell's `recipe_source`
 
@@ -191,19 +191,28 @@ def _rows_of_cell(group: Sequence[Record], setting: str) -> list[Row]:
     ]
     if not told.axis:
         return [row, *others]
-    named = replace(row, setting=join(setting, told.default.replace("-", "=", 1)))
+    word = axis_word(told)
+    own = [r.summary.default for r in group]  # merges choose theirs on ID validation, each seed its own
+    said = told.default.replace("-", "=", 1) if len(set(own)) == 1 else f"{word} of each seed"
+    named = replace(row, setting=join(setting, said))
     by_val = replace(
         row, setting=join(setting, by_val_text(told)), selection="id_val",
         runs=tuple((r, by_validation(r.summary)) for r in group),
     )  # fmt: skip
     by_ood = tuple((r, by_oracle(r.summary)) for r in group)
-    oracle = replace(row, setting=join(setting, BY_OOD), selection="oracle", runs=by_ood, oracle=True)
-    return [named, by_val, oracle, *others]
+    oracle = replace(row, setting=join(setting, BY_OOD.format(word)), selection="oracle", runs=by_ood, oracle=True)
+    chosen = len(set(own)) > 1 and named.runs == by_val.runs
+    return [*([] if chosen else [named]), by_val, oracle, *others]
 
 
 def by_val_text(summary: Summary) -> str:
     """What the rule that chooses an alpha on ID validation is called."""
-    return BY_REPORTED if reported_selection(summary) else BY_VAL
+    return (BY_REPORTED if reported_selection(summary) else BY_VAL).format(axis_word(summary))
+
+
+def axis_word(summary: Summary) -> str:
+    """What candidates lie along, 'alpha' or 'lambda': the beginning of their names."""
+    return next(iter(summary.axis), "alpha").partition("-")[0]
 
 
 def _grids(cells: Iterable[Sequence[Record]]) -> list[list[Sequence[Record]]]:
@@ -237,7 +246,7 @@ def _rows_of_grid(groups: Sequence[Sequence[Record]]) -> list[Row]:
                 places = [(r, r.summary.default if fixed else by_validation(r.summary)) for r in found]
                 runs.append(places[select([setting_of(*place) for place in places])])
             said = rule.replace("ID val", "the reported ID set") if reported_selection(told) else rule
-            text = join(said, "" if not told.axis else "fixed alpha" if fixed else by_val_text(told))
+            text = join(said, "" if not told.axis else f"fixed {axis_word(told)}" if fixed else by_val_text(told))
             made.append(Row(cell.method, text, f"id_val of {len(groups)}", tuple(runs), False))
     return made
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError, unknown
-from robustbench_ft.record.store import Record, read_json
+from robustbench_ft.record.store import Record, model_config
 from robustbench_ft.stats.pairs import Flips, flips
 
 from .text import MISSING, Text, p_text
@@ -137,10 +137,7 @@ def _compared(split: str, left: Predictions, right: Predictions, order: np.ndarr
 def class_names(record: Record) -> tuple[str, ...]:
     """Names of the classes in label order, from the record or from its saved model; empty where neither tells."""
     told = record.env.get("labels", {}).get("classes")
-    path = record.folder / "model" / "open_clip_config.json"
-    if not told and path.exists():
-        told = read_json(path).get("rbft", {}).get("classes")
-    return tuple(told or ())
+    return tuple(told or model_config(record.folder).get("rbft", {}).get("classes") or ())
 
 
 def sections(found: TwoRuns) -> list[Text]:

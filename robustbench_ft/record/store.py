@@ -40,6 +40,14 @@ def read_json(path: Path) -> Json:
         raise RbftError(f"cannot read {path}: {error}; delete its folder to run the cell again") from error
 
 
+def model_config(folder: Path) -> Json:
+    """open_clip_config.json of a record's saved model, or of the first of several; {} where no weights were kept."""
+    model = folder / "model"
+    found = [model, *sorted(path.parent for path in model.glob("*/open_clip_config.json"))]
+    places = [path / "open_clip_config.json" for path in found if (path / "open_clip_config.json").exists()]
+    return read_json(places[0]) if places else {}
+
+
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """One row per example, in split order."""
     columns = _columns(predictions) | {f"group:{name}": pa.array(v) for name, v in predictions.groups.items()}
