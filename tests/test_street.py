@@ -185,7 +185,7 @@ def test_reporting_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "tokenizer",
+    "words",
     [["--help"], ["list"], ["run", "--help"], ["--version"], ["leaderboard", "build", "--help"]],
     ids=" ".join,
 )
