@@ -160,7 +160,8 @@ def run(
     set: Mapping[str, Any] | None = None, model: str | Iterable[str] | None = None, pretrained: str | None = None,
     recipe: str | None = None, protocol: str = "clean", root: Names = (), out: str | Path = "runs",
     device: str = "auto", precision: str = "auto", allow_partial: bool = False, save_model: bool = True,
-    workers: int = 0, checkpoint_seconds: float = 30.0, changed: "Way" = "refuse", progress: bool = True,
+    save_candidates: bool = False, workers: int = 0, checkpoint_seconds: float = 30.0, changed: "Way" = "refuse",
+    progress: bool = True,
 ) -> Records:  # fmt: skip
     """Fit methods on suites, evaluate them on their shifts, and return the records; finished cells are not run again.
 
@@ -184,8 +185,9 @@ def run(
         precision=environment.choose_precision(precision, place), **asked,
     )  # fmt: skip
     options = runner.RunOptions(
-        Path(out), place, choose() if progress else Progress(), checkpoint_seconds, save_model, workers, changed=changed
-    )
+        Path(out), place, choose() if progress else Progress(), checkpoint_seconds, save_model, save_candidates,
+        workers, changed=changed,
+    )  # fmt: skip
     try:
         folders = runner.run_cells(plan.make(request, roots.choose(_texts(root), os.environ)), options)
     except runner.InterruptedRun as error:
