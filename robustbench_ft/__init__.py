@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from .method import Scorer as Scorer
     from .method import TrainSet as TrainSet
     from .notebook import Comparisons as Comparisons
+    from .notebook import Diagnoses as Diagnoses
     from .notebook import Records as Records
     from .notebook import compare as compare
+    from .notebook import diagnose as diagnose
     from .notebook import load as load
     from .notebook import load_model as load_model
     from .notebook import methods as methods
@@ -39,6 +41,7 @@ __all__ = [
     "Choices",
     "Clip",
     "Comparisons",
+    "Diagnoses",
     "Method",
     "Range",
     "RbftError",
@@ -48,6 +51,7 @@ __all__ = [
     "Scorer",
     "TrainSet",
     "compare",
+    "diagnose",
     "load",
     "load_model",
     "methods",

@@ -26,6 +26,7 @@ from .suite import Suite
 
 if TYPE_CHECKING:
     from .clip import Clip
+    from .diagnose.points import Diagnosis
     from .earlier import Way
     from .ranges import Space
     from .tuning.report import Tuned
@@ -155,6 +156,40 @@ class Tunings:
         return "\n".join(map(tuned.markdown, self))
 
 
+@dataclass(frozen=True)
+class Diagnoses:
+    """How far tuned models are from zero-shot, one diagnosis for each suite and pre-trained model."""
+
+    found: "tuple[Diagnosis, ...]"
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __iter__(self) -> "Iterator[Diagnosis]":
+        return iter(self.found)
+
+    def __getitem__(self, place: int) -> "Diagnosis":
+        return self.found[place]
+
+    def table(self, pandas: bool = False) -> Any:
+        """One plain dict per model: ID, mean OOD and its change from zero-shot, and each measure's mean over shifts."""
+        from .diagnose import report as diagnosed
+
+        rows = [row for one in self for row in diagnosed.rows(one)]
+        return _frame(rows) if pandas else rows
+
+    def markdown(self) -> str:
+        """What `rbft diagnose --format markdown` prints."""
+        from .diagnose import report as diagnosed
+
+        return "\n".join(map(diagnosed.markdown, self))
+
+    def _repr_html_(self) -> str:
+        from .diagnose import report as diagnosed
+
+        return "\n".join(_html(text) for one in self for text in diagnosed.sections(one))
+
+
 def run(
     method: Names, suite: Names, *, seeds: int | str | Iterable[int] = 0,
     set: Mapping[str, Any] | None = None, model: str | Iterable[str] | None = None, pretrained: str | None = None,
@@ -262,6 +297,39 @@ def compare(
     """
     every = arenas(list(records), metric)
     return Comparisons(tuple(compared(arena, baseline, family, exact_bootstrap) for arena in every))
+
+
+def diagnose(
+    records: Iterable[Record], *, images: int = 512, texts: int = 1000, forget: str | None = None,
+    suite: str | Path | None = None, root: Names = (), device: str = "auto", workers: int = 0, progress: bool = True,
+) -> Diagnoses:  # fmt: skip
+    """Feature distortion and energy gap of the models that records kept, as `rbft diagnose` measures them.
+
+    The arguments are its flags. `images` of each test set and `texts` random texts are the same for all models. `suite`
+    keeps the records of one suite; the path of its suite.toml is needed where that defines it. Raises `RbftError` where
+    no record kept a model.
+
+    >>> import robustbench_ft as rb
+    >>> found = rb.diagnose(rb.load("runs"), images=50, texts=20, progress=False, device="cpu")
+    >>> rows = found.table()
+    >>> [(row["row"], row["seed"]) for row in rows]
+    [('ft (steps=2)', 0), ('ft (steps=2)', 1), ('zero-shot', 0)]
+    >>> rows[0]["energy gap"] > 0, rows[2]["energy gap"]
+    (True, 0.0)
+    """
+    from . import environment
+    from .diagnose.measure import Ask
+    from .diagnose.measure import diagnose as measured
+
+    some, name = tuple(records), str(suite or "")
+    if name:
+        wanted = suite_ref.name_of(name) if suite_ref.is_file(name) else name
+        some = Records(some).of(suite=wanted).found
+    ask = Ask(
+        images, texts, forget or "", name if suite_ref.is_file(name) else "", roots.choose(_texts(root), os.environ),
+        environment.choose_device(device), workers, choose() if progress else Progress(),
+    )  # fmt: skip
+    return Diagnoses(tuple(measured(some, ask)))
 
 
 def load_model(record: Record | str | Path, device: str = "cpu") -> "Clip":

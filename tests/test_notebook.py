@@ -50,6 +50,7 @@ def test_every_function_of_the_face_has_an_example() -> None:
     shown = {test.name.rpartition(".")[2] for test in examples()}
     functions = {
         "compare",
+        "diagnose",
         "load",
         "load_model",
         "methods",

@@ -1,0 +1,105 @@
+"""Rank correlations of each measure with accuracy under shift, over the models of one seed. Torch-free.
+
+Nam, Heo, Lee (ICLR 2024) say that accuracy under shift falls with the energy gap, and not so with feature distortion:
+the correlation of the gap is then the more negative one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy  # whose parts are imported where they are first used
+
+from robustbench_ft.stats.proportions import LEVEL
+from robustbench_ft.stats.tails import t_quantile
+
+from .points import TITLES, Diagnosis, Point
+
+FEWEST = 3  # models; two are always in order or in reverse
+DIFFERENCE = "energy gap - feature distortion"
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """A mean over seeds with its 95 % t interval."""
+
+    value: float
+    seeds: int
+    low: float | None  # None: one seed has no interval
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of one measure with mean OOD accuracy, or a difference of two of them."""
+
+    name: str
+    by_seed: Mapping[int, float | None]  # None: a constant, or too few models
+    over_seeds: OverSeeds | None  # of the seeds that have one; None: no seed has
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Every measure, and the difference that the paper's claim is about."""
+
+    models: Mapping[int, int]  # seed -> models that were ranked
+    measures: Mapping[str, Correlation]  # name of the measure -> its correlation
+    difference: Correlation | None  # None: no energy gap was measured
+
+
+def correlations(found: Diagnosis) -> Correlations:
+    """Over the mean of a measure on the shifts, and the mean of the shifts' official metrics."""
+    by_seed = models_of_seeds(found)
+    measures = {name: _of_measure(found, name, by_seed) for name in found.measured}
+    difference = None
+    if found.texts:
+        gap, moved = measures["energy_gap"].by_seed, measures["distortion"].by_seed
+        difference = _correlation(DIFFERENCE, {seed: _minus(gap[seed], moved[seed]) for seed in by_seed}, 2.0)
+    return Correlations({seed: len(some) for seed, some in by_seed.items()}, measures, difference)
+
+
+def models_of_seeds(found: Diagnosis) -> dict[int, list[Point]]:
+    """Seed -> its models. Those that agree in every number are one model, and zero-shot, the origin, is none.
+
+    WiSE-FT at alpha 1 is FT, the last step of a path is the end of it, and alpha 0 is zero-shot.
+    """
+    origins = {point.numbers() for point in found.points if not point.trained}
+    models: dict[int, dict[object, Point]] = {}
+    for point in found.points:
+        if point.trained and point.numbers() not in origins:
+            models.setdefault(point.seed, {}).setdefault(point.numbers(), point)
+    return {seed: list(models[seed].values()) for seed in sorted(models)}
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, ties at their mean rank; None for fewer than three pairs, or a constant."""
+    if len(a) < FEWEST or len(set(a)) < 2 or len(set(b)) < 2:
+        return None
+    return float(scipy.stats.spearmanr(a, b).statistic)
+
+
+def over_seeds(values: Sequence[float], bound: float = 1.0) -> OverSeeds | None:
+    """Mean and 95 % t interval of one value per seed, cut at -bound and bound."""
+    if not values:
+        return None
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return OverSeeds(mean, n, None, None)
+    half = t_quantile(0.5 + LEVEL / 2, n - 1) * float(np.std(values, ddof=1)) / n**0.5
+    return OverSeeds(mean, n, max(-bound, mean - half), min(bound, mean + half))
+
+
+def _of_measure(found: Diagnosis, name: str, by_seed: Mapping[int, Sequence[Point]]) -> Correlation:
+    values: dict[int, float | None] = {}
+    for seed, points in by_seed.items():
+        measured = [point.mean(name, found.shifts) for point in points]
+        values[seed] = spearman([v for v in measured if v is not None], [point.score(found.shifts) for point in points])
+    return _correlation(TITLES[name], values)
+
+
+def _correlation(name: str, by_seed: Mapping[int, float | None], bound: float = 1.0) -> Correlation:
+    return Correlation(name, by_seed, over_seeds([v for v in by_seed.values() if v is not None], bound))
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
