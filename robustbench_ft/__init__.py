@@ -11,6 +11,7 @@ from . import _names
 if TYPE_CHECKING:
     from . import plot as plot
     from .clip import Clip as Clip
+    from .diagnose.answer import Diagnoses as Diagnoses
     from .errors import RbftError as RbftError
     from .method import Candidates as Candidates
     from .method import Method as Method
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from .method import Scorer as Scorer
     from .method import TrainSet as TrainSet
     from .notebook import Comparisons as Comparisons
-    from .notebook import Diagnoses as Diagnoses
     from .notebook import Records as Records
     from .notebook import compare as compare
     from .notebook import diagnose as diagnose

@@ -4,7 +4,7 @@ Accuracies and other shares are fractions, in [0, 1].
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,11 +14,12 @@ from .claims.shelf import find_runs
 from .compare import compare as compared
 from .compare import load as arenas
 from .compare import report, tables
-from .compare.text import Text, grid
+from .compare.text import Text
 from .compare.text import markdown as text_markdown
 from .compare.verdicts import Comparison, Line
 from .errors import RbftError
 from .images import roots
+from .notebook_tables import frame, html
 from .progress import Progress, choose
 from .record.store import Record
 from .stats import Estimate
@@ -26,7 +27,7 @@ from .suite import Suite
 
 if TYPE_CHECKING:
     from .clip import Clip
-    from .diagnose.points import Diagnosis
+    from .diagnose.answer import Diagnoses
     from .earlier import Way
     from .ranges import Space
     from .tuning.report import Tuned
@@ -81,7 +82,7 @@ class Records:
         True
         """
         rows = [_row(table, line) for table in report.tables(self) for line in table.lines]
-        return _frame(rows) if pandas else rows
+        return frame(rows) if pandas else rows
 
     def markdown(self) -> str:
         """What `rbft report --format markdown` prints."""
@@ -90,7 +91,7 @@ class Records:
     def _repr_html_(self) -> str:
         found = report.tables(self)
         return "\n".join(
-            _html(Text(table.title, tuple(table.header()), tuple(tuple(table.texts(line)) for line in table.lines),
+            html(Text(table.title, tuple(table.header()), tuple(tuple(table.texts(line)) for line in table.lines),
                        report.footnote(table)))
             for table in found
         )  # fmt: skip
@@ -119,14 +120,14 @@ class Comparisons:
             }
             for one in self for claim in (*one.claims, *one.exploratory)
         ]  # fmt: skip
-        return _frame(rows) if pandas else rows
+        return frame(rows) if pandas else rows
 
     def markdown(self) -> str:
         """What `rbft compare --format markdown` prints, without the trade-offs."""
         return "\n".join(text_markdown(text) for one in self for text in tables.sections(one))
 
     def _repr_html_(self) -> str:
-        return "\n".join(_html(text) for one in self for text in tables.sections(one))
+        return "\n".join(html(text) for one in self for text in tables.sections(one))
 
 
 @dataclass(frozen=True)
@@ -147,47 +148,13 @@ class Tunings:
     def table(self, pandas: bool = False) -> Any:
         """One plain dict per row of what is chosen, as `Records.table` gives it."""
         rows = [_row(one.winners, line) for one in self for line in one.winners.lines]
-        return _frame(rows) if pandas else rows
+        return frame(rows) if pandas else rows
 
     def markdown(self) -> str:
         """What `rbft tune --format markdown` prints."""
         from .tuning import report as tuned
 
         return "\n".join(map(tuned.markdown, self))
-
-
-@dataclass(frozen=True)
-class Diagnoses:
-    """How far tuned models are from zero-shot, one diagnosis for each suite and pre-trained model."""
-
-    found: "tuple[Diagnosis, ...]"
-
-    def __len__(self) -> int:
-        return len(self.found)
-
-    def __iter__(self) -> "Iterator[Diagnosis]":
-        return iter(self.found)
-
-    def __getitem__(self, place: int) -> "Diagnosis":
-        return self.found[place]
-
-    def table(self, pandas: bool = False) -> Any:
-        """One plain dict per model: ID, mean OOD and its change from zero-shot, and each measure's mean over shifts."""
-        from .diagnose import report as diagnosed
-
-        rows = [row for one in self for row in diagnosed.rows(one)]
-        return _frame(rows) if pandas else rows
-
-    def markdown(self) -> str:
-        """What `rbft diagnose --format markdown` prints."""
-        from .diagnose import report as diagnosed
-
-        return "\n".join(map(diagnosed.markdown, self))
-
-    def _repr_html_(self) -> str:
-        from .diagnose import report as diagnosed
-
-        return "\n".join(_html(text) for one in self for text in diagnosed.sections(one))
 
 
 def run(
@@ -302,7 +269,7 @@ def compare(
 def diagnose(
     records: Iterable[Record], *, images: int = 512, texts: int = 1000, forget: str | None = None,
     suite: str | Path | None = None, root: Names = (), device: str = "auto", workers: int = 0, progress: bool = True,
-) -> Diagnoses:  # fmt: skip
+) -> "Diagnoses":  # fmt: skip
     """Feature distortion and energy gap of the models that records kept, as `rbft diagnose` measures them.
 
     The arguments are its flags. `images` of each test set and `texts` random texts are the same for all models. `suite`
@@ -318,6 +285,7 @@ def diagnose(
     (True, 0.0)
     """
     from . import environment
+    from .diagnose.answer import Diagnoses
     from .diagnose.measure import Ask
     from .diagnose.measure import diagnose as measured
 
@@ -408,24 +376,6 @@ def _estimate(column: str, found: Estimate | None) -> dict[str, float | None]:
     if found is None:
         return {column: None, f"{column} low": None, f"{column} high": None}
     return {column: found.value, f"{column} low": found.low, f"{column} high": found.high}
-
-
-def _frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise RbftError("pandas is not installed: run `pip install pandas`, or take the plain dicts") from error
-    return pandas.DataFrame(list(rows))
-
-
-def _html(text: Text) -> str:
-    head, body = map(_escaped, text.header), [list(map(_escaped, row)) for row in text.body]
-    table = grid(list(head), body, "unsafehtml")
-    return f"<p><b>{_escaped(text.title)}</b></p>\n{table}\n<p><small>{_escaped(text.caption)}</small></p>"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _said(asked: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ STREET = (
     "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
     "model_ref", "clip", "pixels", "method", "predict", "train", "settings", "recipe_choice", "cell",
     "plan", "needs",
-    "environment", "record", "compare", "claims", "board", "earlier", "runner", "diagnose", "tuning", "notebook", "plot", "watch",
+    "environment", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner", "diagnose", "tuning", "notebook", "plot", "watch",
     "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
@@ -43,7 +43,7 @@ COURTS = {
     ),
     "claims": ("schema", "bundle", "claim", "shelf", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
-    "diagnose": ("points", "measure", "correlate", "report", "figure"),
+    "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
     "bench": ("step", "loader"),
     "cli": (

@@ -173,7 +173,7 @@ def _row(record: Record, named: Mapping[str, str], candidate: str = "") -> str:
 
 
 def _candidates(record: Record) -> Iterator[tuple[str, Path | None, str]]:
-    """Each candidate with the folder of its model, or with None and the reason; in the order of its axis or its steps."""
+    """Each candidate with the folder of its model, or None and the reason; in the order of its axis or its steps."""
     told, index = record.summary, record.folder / store.MODELS / store.INDEX
     if not (record.folder / "cell.json").exists():
         yield from ((name, None, PUBLISHED) for name in told.candidates)
