@@ -227,6 +227,25 @@ def test_correlations_are_over_the_models_of_a_seed(found: points.Diagnosis) -> 
         assert every.difference.by_seed[seed] == pytest.approx(rho - other)
 
 
+def test_headline_models_and_kinds_of_shift_are_ranked_apart(found: points.Diagnosis) -> None:
+    assert found.groups == {}
+    one = replace(found, groups={"dark": ("dim",)})
+    every = correlate.scopes(one)
+    assert every.headlines is not None
+    some = correlate.models_of_seeds(one, headlines=True)[1]
+    assert [p.method for p in some] == ["flyp", "ft", "lipsum", "wise-ft"]  # the end of ft+path is ft
+    ood = [p.score(found.shifts) for p in some]
+    gaps = [p.mean("energy_gap", found.shifts) or 0.0 for p in some]
+    rho = float(scipy.stats.spearmanr(gaps, ood).statistic)
+    assert every.headlines.measures["energy_gap"].by_seed[1] == pytest.approx(rho)
+    models = correlate.models_of_seeds(one)[0]
+    moved, accuracy = [p.measures["dim"].distortion for p in models], [p.scores["dim"] for p in models]
+    rho = float(scipy.stats.spearmanr(moved, accuracy).statistic)
+    assert every.groups["dark"].measures["distortion"].by_seed[0] == pytest.approx(rho)
+    assert "The same by kind of shift" in report.markdown(one)
+    assert "headline models only" in report.markdown(one)
+
+
 def test_one_seed_has_no_interval_and_says_so(runs: Path) -> None:
     [one] = rb.diagnose(rb.load(runs).of(seed=0), images=4, texts=4, device="cpu", progress=False)
     text = report.markdown(one)
@@ -282,7 +301,7 @@ def test_the_command_writes_tables_json_and_a_picture(runs: Path, tmp_path: Path
     [content] = json.loads(out.read_text())
     assert {p["method"] for p in content["points"]} == {"zero-shot", "ft", "lipsum", "flyp", "wise-ft", "ft+path"}
     assert set(content["points"][0]["measures"]) == set(SPLITS)
-    assert set(content["correlations"]["difference"]["by_seed"]) == {"0", "1"}
+    assert set(content["correlations"]["every"]["difference"]["by_seed"]) == {"0", "1"}
     assert content["forgetting"]["suite"] == "spaced"
     for style in ("terminal", "markdown"):
         shown = rbft(*words, "--format", style).stdout

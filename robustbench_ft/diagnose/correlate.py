@@ -47,10 +47,26 @@ class Correlations:
     difference: Correlation | None  # None: no energy gap was measured
 
 
-def correlations(found: Diagnosis) -> Correlations:
-    """Over the mean of a measure on the shifts, and the mean of the shifts' official metrics."""
-    by_seed = models_of_seeds(found)
-    measures = {name: _of_measure(found, name, by_seed) for name in found.measured}
+@dataclass(frozen=True)
+class Scopes:
+    """Correlations over which models, and with accuracy on which shifts."""
+
+    every: Correlations  # all models, mean over all shifts
+    headlines: Correlations | None  # default candidates only; None: there are no others
+    groups: Mapping[str, Correlations]  # kind of shift -> all models, mean over its shifts
+
+
+def scopes(found: Diagnosis) -> Scopes:
+    """Correlations of all models and of headline models, over all shifts and over each kind of shift."""
+    several = any(not point.headline for point in found.points)
+    groups = {name: correlations(found, shifts) for name, shifts in found.groups.items()}
+    return Scopes(correlations(found), correlations(found, headlines=True) if several else None, groups)
+
+
+def correlations(found: Diagnosis, shifts: Sequence[str] = (), headlines: bool = False) -> Correlations:
+    """Over a measure's mean over shifts, and the mean of their official metrics; without `shifts` over all."""
+    by_seed, shifts = models_of_seeds(found, headlines), shifts or found.shifts
+    measures = {name: _of_measure(name, by_seed, shifts) for name in found.measured}
     difference = None
     if found.texts:
         gap, moved = measures["energy_gap"].by_seed, measures["distortion"].by_seed
@@ -58,17 +74,23 @@ def correlations(found: Diagnosis) -> Correlations:
     return Correlations({seed: len(some) for seed, some in by_seed.items()}, measures, difference)
 
 
-def models_of_seeds(found: Diagnosis) -> dict[int, list[Point]]:
-    """Seed -> its models. Those that agree in every number are one model, and zero-shot, the origin, is none.
+def models_of_seeds(found: Diagnosis, headlines: bool = False) -> dict[int, list[Point]]:
+    """Seed -> its models, or its headline models. Those that agree in every number are one model.
 
-    WiSE-FT at alpha 1 is FT, the last step of a path is the end of it, and alpha 0 is zero-shot.
+    WiSE-FT at alpha 1 is FT, and the last step of a path is the end of it. Zero-shot is the origin and no model, and so
+    is alpha 0.
     """
     origins = {point.numbers() for point in found.points if not point.trained}
     models: dict[int, dict[object, Point]] = {}
-    for point in found.points:
-        if point.trained and point.numbers() not in origins:
+    for point in sorted(found.points, key=_plainness):  # which of several names a model goes by
+        if point.trained and point.numbers() not in origins and (point.headline or not headlines):
             models.setdefault(point.seed, {}).setdefault(point.numbers(), point)
-    return {seed: list(models[seed].values()) for seed in sorted(models)}
+    return {seed: [p for p in found.points if p in models[seed].values()] for seed in sorted(models)}
+
+
+def _plainness(point: Point) -> tuple[bool, int]:
+    """Headlines first, and 'ft' before 'ft+path'."""
+    return not point.headline, len(point.method)
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
@@ -89,11 +111,11 @@ def over_seeds(values: Sequence[float], bound: float = 1.0) -> OverSeeds | None:
     return OverSeeds(mean, n, max(-bound, mean - half), min(bound, mean + half))
 
 
-def _of_measure(found: Diagnosis, name: str, by_seed: Mapping[int, Sequence[Point]]) -> Correlation:
+def _of_measure(name: str, by_seed: Mapping[int, Sequence[Point]], shifts: Sequence[str]) -> Correlation:
     values: dict[int, float | None] = {}
     for seed, points in by_seed.items():
-        measured = [point.mean(name, found.shifts) for point in points]
-        values[seed] = spearman([v for v in measured if v is not None], [point.score(found.shifts) for point in points])
+        measured = [point.mean(name, shifts) for point in points]
+        values[seed] = spearman([v for v in measured if v is not None], [point.score(shifts) for point in points])
     return _correlation(TITLES[name], values)
 
 

@@ -46,14 +46,19 @@ def draw(found: Diagnosis) -> "Figure":
 
 
 def _draw(axes: Any, found: Diagnosis, name: str, points: Sequence[Point], k: int) -> None:
-    """One method."""
+    """One method: its models as points, the candidates of each run as a line."""
     colour, marker = f"C{k % 10}", MARKERS[k % len(MARKERS)]
-    places = [(point.mean(name, found.shifts), 100 * point.score(found.shifts)) for point in points]
-    axes.plot(*zip(*places, strict=True), marker, color=colour, markersize=5, alpha=0.75, label=points[0].method)
-    for line in _runs(points).values():
-        line = [(one.mean(name, found.shifts), 100 * one.score(found.shifts)) for one in line]
+    axes.plot(*_places(found, name, points), marker, color=colour, markersize=5, alpha=0.75, label=points[0].method)
+    for line in _runs([point for point in found.points if point.method == points[0].method]).values():
         if len(line) > 1:
-            axes.plot(*zip(*line, strict=True), "-", color=colour, linewidth=0.8, alpha=0.5)
+            axes.plot(*_places(found, name, line), "-", color=colour, linewidth=0.8, alpha=0.5)
+
+
+def _places(found: Diagnosis, name: str, points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """A measure, and mean OOD in percent."""
+    return [point.mean(name, found.shifts) or 0.0 for point in points], [
+        100 * point.score(found.shifts) for point in points
+    ]
 
 
 def _runs(points: Sequence[Point]) -> Mapping[tuple[str, int], list[Point]]:

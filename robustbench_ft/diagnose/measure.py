@@ -151,8 +151,9 @@ class _Bench:
         found = {name: measures(self.before[name], view(clip, some, texts)) for name, some in self.samples.items()}
         return Point(
             one.row, record.config.method, one.candidate, record.seed, record.config.digest,
-            not record.config.deterministic, scores_of(record, one.candidate, tuple(self.samples)), found,
-            self.remembered(clip),
+            trained=not record.config.deterministic, headline=one.candidate == record.summary.default,
+            scores=scores_of(record, one.candidate, tuple(self.samples)), measures=found,
+            remembered=self.remembered(clip),
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -192,8 +193,9 @@ def _diagnose(records: Sequence[Record], ask: Ask) -> Diagnosis:
             advance(1, one.row)
     return Diagnosis(
         first.suite, first.suite_version, model_name(first.model), first.protocol, told.splits.test,
-        tuple(told.splits.shifts), {name: len(some.split) for name, some in samples.items()},
-        0 if tokens is None else len(tokens), _zero_shot(records, splits), tuple(points), tuple(missing), forgetting,
+        tuple(told.splits.shifts), groups={name: tuple(group) for name, group in told.shift_groups.items()},
+        images={name: len(some.split) for name, some in samples.items()}, texts=0 if tokens is None else len(tokens),
+        zero_shot=_zero_shot(records, splits), points=tuple(points), missing=tuple(missing), forgetting=forgetting,
     )  # fmt: skip
 
 

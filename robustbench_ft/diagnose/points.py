@@ -78,6 +78,7 @@ class Point:
     seed: int
     cell: str  # digest of the configuration
     trained: bool  # False: zero-shot
+    headline: bool  # it is the default candidate of its record
     scores: Mapping[str, float]  # split -> official metric of the stored predictions, all images
     measures: Mapping[str, Measures]  # split -> measures
     remembered: float | None = None  # zero-shot accuracy on the suite that was asked for with `forget`
@@ -116,6 +117,7 @@ class Diagnosis:
     protocol: str
     test: str
     shifts: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]]  # kinds of shift
     images: Mapping[str, int]  # split -> images that were looked at
     texts: int  # random texts behind the energy gap; 0: the model does not say what they are drawn from
     zero_shot: Mapping[str, float] | None  # its scores; None: there is no record of it

@@ -11,7 +11,7 @@ from robustbench_ft.compare.text import MISSING, Text
 from robustbench_ft.compare.text import markdown as text_markdown
 from robustbench_ft.metrics import title_of
 
-from .correlate import Correlation, correlations
+from .correlate import Correlation, Correlations, Scopes, scopes
 from .points import TITLES, Diagnosis, Point
 
 SHORT = ("distortion", "energy_gap")  # measures that have a table by split
@@ -20,7 +20,9 @@ SHORT = ("distortion", "energy_gap")  # measures that have a table by split
 def sections(found: Diagnosis) -> list[Text]:
     """Every table, in reading order."""
     by_split = [_by_split(found, name) for name in SHORT if name in found.measured]
-    tables = [_overview(found), *by_split, _correlations(found), _forgetting(found), _missing(found)]
+    every = scopes(found)
+    ranked = [_ranked(every.every, ""), every.headlines and _ranked(every.headlines, ", headline models only")]
+    tables = [_overview(found), *by_split, *ranked, _by_group(every), _forgetting(found), _missing(found)]
     return [table for table in tables if table is not None]
 
 
@@ -31,7 +33,7 @@ def markdown(found: Diagnosis) -> str:
 
 def as_json(every: Sequence[Diagnosis]) -> str:
     """Every number, unrounded: of each model on each split, and the correlations."""
-    content = [{**asdict(found), "correlations": asdict(correlations(found))} for found in every]
+    content = [{**asdict(found), "correlations": asdict(scopes(found))} for found in every]
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -86,18 +88,35 @@ def _by_split(found: Diagnosis, name: str) -> Text:
     return Text(f"{TITLES[name][0].upper()}{TITLES[name][1:]} by test set", header, body, "Means over seeds.")
 
 
-def _correlations(found: Diagnosis) -> Text:
-    every = correlations(found)
+def _ranked(every: Correlations, which: str) -> Text:
     seeds = tuple(every.models)
-    lines = [*every.measures.values(), *([every.difference] if every.difference else [])]
-    body = tuple((line.name, *(_signed(line.by_seed[seed]) for seed in seeds), _over_seeds(line)) for line in lines)
+    body = tuple(
+        (line.name, *(_signed(line.by_seed[seed]) for seed in seeds), _over_seeds(line)) for line in _lines(every)
+    )
     counts = ", ".join(f"{n} of seed {seed}" for seed, n in every.models.items())
     one = " One seed: no interval, run more with --seeds." if len(seeds) == 1 else ""
     return Text(
-        "Spearman's rank correlation with mean OOD", ("measure", *(f"seed {seed}" for seed in seeds), "over seeds"),
-        body, f"Over the models of a seed ({counts or 'none'}; those that agree in every number count once, zero-shot "
-        f"is none); over seeds: mean and 95 % t interval. It is about these models: others may order otherwise.{one}",
+        f"Spearman's rank correlation with mean OOD{which}",
+        ("measure", *(f"seed {seed}" for seed in seeds), "over seeds"), body,
+        f"Over the models of a seed ({counts or 'none'}; those that agree in every number count once, zero-shot is "
+        f"none); over seeds: mean and 95 % t interval. It is about these models: others may order otherwise.{one}",
     )  # fmt: skip
+
+
+def _by_group(every: Scopes) -> Text | None:
+    """The correlations with each kind of shift, over seeds."""
+    if not every.groups:
+        return None
+    columns = [{line.name: _over_seeds(line) for line in _lines(found)} for found in every.groups.values()]
+    body = tuple((line.name, *(column[line.name] for column in columns)) for line in _lines(every.every))
+    return Text(
+        "The same by kind of shift, all models", ("measure", *every.groups), body,
+        "Measure and official metric, both as means over the shifts of one kind; mean over seeds and 95 % t interval.",
+    )  # fmt: skip
+
+
+def _lines(every: Correlations) -> list[Correlation]:
+    return [*every.measures.values(), *([every.difference] if every.difference else [])]
 
 
 def _over_seeds(line: Correlation) -> str:
