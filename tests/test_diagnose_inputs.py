@@ -107,6 +107,16 @@ def test_a_model_without_an_id_range_has_no_energy_gap(tmp_path: Path) -> None:
     assert len(figure.draw(one).axes) == 1
 
 
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "head.safetensors", "open_clip_config.json"])
+def test_a_damaged_model_is_one_line(name: str, tmp_path: Path, tiny_model: str) -> None:
+    fit(tmp_path, tiny_model, "--method", "ft")
+    [path] = tmp_path.rglob(f"model/{name}")
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(RbftError, match=r"cannot read the model in .*model: .*; run the cell again") as error:
+        rb.diagnose(rb.load(tmp_path), images=2, texts=2, device="cpu", progress=False)
+    assert "\n" not in str(error.value)
+
+
 def test_published_runs_hold_no_weights() -> None:
     boards = Path(__file__).parent.parent / "leaderboards" / "digits-v1"
     with pytest.raises(RbftError, match="a published run holds no weights"):

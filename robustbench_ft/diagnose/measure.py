@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
 from robustbench_ft import clip as clips
@@ -189,7 +190,7 @@ def _diagnose(records: Sequence[Record], ask: Ask) -> Diagnosis:
     points: list[Point] = []
     with ask.progress.bar("measure", len(models), "models") as advance:
         for one in models:
-            points.append(bench.point(one, clips.load_saved(one.folder).to(ask.device)))
+            points.append(bench.point(one, _load(one).to(ask.device)))
             advance(1, one.row)
     return Diagnosis(
         first.suite, first.suite_version, model_name(first.model), first.protocol, told.splits.test,
@@ -197,6 +198,15 @@ def _diagnose(records: Sequence[Record], ask: Ask) -> Diagnosis:
         images={name: len(some.split) for name, some in samples.items()}, texts=0 if tokens is None else len(tokens),
         zero_shot=_zero_shot(records, splits), points=tuple(points), missing=tuple(missing), forgetting=forgetting,
     )  # fmt: skip
+
+
+def _load(one: Saved) -> Clip:
+    """A saved model. Raises `RbftError` where its files are damaged."""
+    try:
+        return clips.load_saved(one.folder)
+    except (SafetensorError, OSError, RuntimeError, ValueError, LookupError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RbftError(f"cannot read the model in {one.folder}: {reason}; run the cell again") from error
 
 
 def _zero_shot(records: Sequence[Record], splits: Sequence[str]) -> dict[str, float] | None:
