@@ -51,7 +51,7 @@ wait
 moved=(--method zero-shot --method ft --method lipsum --method kd --method l2-sp --method wise-ft --method flyp)
 kept=(--suite digits --seeds 0-1 --threads 1 --save-candidates --out "$out/diagnose")
 rbft run "${moved[@]}" --set lr=1e-4 --set lr=1e-3 "${kept[@]}" &
-rbft run --method ft+path --method lipsum+path --set lr=1e-3 "${kept[@]}"
+rbft run --method ft+path --set lr=1e-3 "${kept[@]}"
 wait
 rbft diagnose "$out/diagnose" --forget shapes --threads 1 --format markdown \
     --out docs/results/diagnostics.md --figure docs/results/diagnostics.png

@@ -280,9 +280,9 @@ def diagnose(
     >>> found = rb.diagnose(rb.load("runs"), images=50, texts=20, progress=False, device="cpu")
     >>> rows = found.table()
     >>> [(row["row"], row["seed"]) for row in rows]
-    [('ft (steps=2)', 0), ('ft (steps=2)', 1), ('zero-shot', 0)]
-    >>> rows[0]["energy gap"] > 0, rows[2]["energy gap"]
-    (True, 0.0)
+    [('zero-shot', 0), ('ft (steps=2)', 0), ('ft (steps=2)', 1)]
+    >>> rows[0]["energy gap"], rows[1]["energy gap"] > 0
+    (0.0, True)
     """
     from . import environment
     from .diagnose.answer import Diagnoses

@@ -61,6 +61,7 @@ def test_the_interval_over_seeds_is_the_t_interval() -> None:
     assert over is not None
     assert (over.low, over.high) == pytest.approx((expected.low, expected.high))
     assert correlate.over_seeds([-0.5]) == correlate.OverSeeds(-0.5, 1, None, None)
+    assert correlate.over_seeds([-0.5, -0.5]) == correlate.OverSeeds(-0.5, 2, None, None)
     assert correlate.over_seeds([]) is None
     wide = correlate.over_seeds([-0.9, 0.1])
     assert wide is not None

@@ -15,6 +15,7 @@ from robustbench_ft.stats.tails import t_quantile
 
 from .points import TITLES, Diagnosis, Point
 
+SAME = 1e-9
 FEWEST = 3  # models; two are always in order or in reverse
 DIFFERENCE = "energy gap - feature distortion"
 
@@ -25,7 +26,7 @@ class OverSeeds:
 
     value: float
     seeds: int
-    low: float | None  # None: one seed has no interval
+    low: float | None  # None: one seed has no interval, nor have seeds that agree
     high: float | None
 
 
@@ -101,11 +102,14 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def over_seeds(values: Sequence[float], bound: float = 1.0) -> OverSeeds | None:
-    """Mean and 95 % t interval of one value per seed, cut at -bound and bound."""
+    """Mean and 95 % t interval of one value per seed, cut at -bound and bound.
+
+    Ranks of few models take few values, so seeds may agree to the bit. That is no interval of length 0: it has none.
+    """
     if not values:
         return None
     mean, n = float(np.mean(values)), len(values)
-    if n < 2:
+    if n < 2 or np.ptp(values) < SAME:
         return OverSeeds(mean, n, None, None)
     half = t_quantile(0.5 + LEVEL / 2, n - 1) * float(np.std(values, ddof=1)) / n**0.5
     return OverSeeds(mean, n, max(-bound, mean - half), min(bound, mean + half))

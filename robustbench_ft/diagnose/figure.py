@@ -36,9 +36,11 @@ def draw(found: Diagnosis) -> "Figure":
     methods = list(dict.fromkeys(point.method for point in points))
     every = correlations(found)
     for axes, name in zip(panels, shown, strict=True):
+        if all(x > 0 for x in _places(found, name, points)[0]):
+            axes.set_xscale("log")
         for k, method in enumerate(methods):
             _draw(axes, found, name, [point for point in points if point.method == method], k)
-        _frame(axes, found, name, every, points)
+        _frame(axes, found, name, every)
     panels[0].set_ylabel(f"mean OOD over {len(found.shifts)} shifts, official metric, %")
     panels[-1].legend(fontsize=7)
     figure.suptitle(f"{found.title}: distance from zero-shot and accuracy under shift", fontsize=9)
@@ -50,6 +52,8 @@ def _draw(axes: Any, found: Diagnosis, name: str, points: Sequence[Point], k: in
     colour, marker = f"C{k % 10}", MARKERS[k % len(MARKERS)]
     axes.plot(*_places(found, name, points), marker, color=colour, markersize=5, alpha=0.75, label=points[0].method)
     for line in _runs([point for point in found.points if point.method == points[0].method]).values():
+        if axes.get_xscale() == "log":  # where alpha 0 has no place
+            line = [point for point in line if point.mean(name, found.shifts)]
         if len(line) > 1:
             axes.plot(*_places(found, name, line), "-", color=colour, linewidth=0.8, alpha=0.5)
 
@@ -69,10 +73,8 @@ def _runs(points: Sequence[Point]) -> Mapping[tuple[str, int], list[Point]]:
     return found
 
 
-def _frame(axes: Any, found: Diagnosis, name: str, every: Correlations, points: Sequence[Point]) -> None:
+def _frame(axes: Any, found: Diagnosis, name: str, every: Correlations) -> None:
     """Axes, the level of zero-shot, and the correlation."""
-    if all((point.mean(name, found.shifts) or 0) > 0 for point in points):
-        axes.set_xscale("log")
     if found.zero_shot is not None:
         level = 100 * sum(found.zero_shot[split] for split in found.shifts) / len(found.shifts)
         axes.axhline(level, color="black", linewidth=0.8, linestyle=":", label="zero-shot")

@@ -151,7 +151,7 @@ def find_models(records: Sequence[Record]) -> tuple[list[Saved], list[Missing]]:
     named = settings({record.config.digest: record.config for record in records})
     found: list[Saved] = []
     missing: list[Missing] = []
-    for record in records:
+    for record in sorted(records, key=_order):
         reasons: dict[str, list[str]] = {}
         for candidate, folder, reason in _candidates(record):
             if folder is None:
@@ -164,6 +164,12 @@ def find_models(records: Sequence[Record]) -> tuple[list[Saved], list[Missing]]:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise RbftError(f"no model to diagnose: {missing[0].text}{more}")
     return found, missing
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    """Zero-shot first, then by method and learning rate, as tables have it."""
+    cell = record.config
+    return cell.method != "zero-shot", cell.method, float((cell.recipe or {}).get("lr", 0.0)), cell.digest, record.seed
 
 
 def _row(record: Record, named: Mapping[str, str], candidate: str = "") -> str:

@@ -99,7 +99,8 @@ def _ranked(every: Correlations, which: str) -> Text:
         f"Spearman's rank correlation with mean OOD{which}",
         ("measure", *(f"seed {seed}" for seed in seeds), "over seeds"), body,
         f"Over the models of a seed ({counts or 'none'}; those that agree in every number count once, zero-shot is "
-        f"none); over seeds: mean and 95 % t interval. It is about these models: others may order otherwise.{one}",
+        "none); over seeds: mean and 95 % t interval, which seeds that agree do not have. It is about these models: "
+        f"others may order otherwise.{one}",
     )  # fmt: skip
 
 
