@@ -47,6 +47,15 @@ wait
     done
 } >docs/results/tuning.md
 
+# distance from zero-shot against accuracy under shift: docs/diagnostics.md
+moved=(--method zero-shot --method ft --method lipsum --method kd --method l2-sp --method wise-ft --method flyp)
+kept=(--suite digits --seeds 0-1 --threads 1 --save-candidates --out "$out/diagnose")
+rbft run "${moved[@]}" --set lr=1e-4 --set lr=1e-3 "${kept[@]}" &
+rbft run --method ft+path --set lr=1e-3 "${kept[@]}"
+wait
+rbft diagnose "$out/diagnose" --forget shapes --threads 1 --format markdown \
+    --out docs/results/diagnostics.md --figure docs/results/diagnostics.png
+
 for suite in shapes digits; do
     rbft report "$out/study/$suite" --format markdown --baseline ft --figure docs/results/$suite.png >docs/results/$suite.md
     rbft report "$out/study/$suite" --format json >docs/results/$suite.json

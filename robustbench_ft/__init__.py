@@ -11,6 +11,7 @@ from . import _names
 if TYPE_CHECKING:
     from . import plot as plot
     from .clip import Clip as Clip
+    from .diagnose.answer import Diagnoses as Diagnoses
     from .errors import RbftError as RbftError
     from .method import Candidates as Candidates
     from .method import Method as Method
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .notebook import Comparisons as Comparisons
     from .notebook import Records as Records
     from .notebook import compare as compare
+    from .notebook import diagnose as diagnose
     from .notebook import load as load
     from .notebook import load_model as load_model
     from .notebook import methods as methods
@@ -39,6 +41,7 @@ __all__ = [
     "Choices",
     "Clip",
     "Comparisons",
+    "Diagnoses",
     "Method",
     "Range",
     "RbftError",
@@ -48,6 +51,7 @@ __all__ = [
     "Scorer",
     "TrainSet",
     "compare",
+    "diagnose",
     "load",
     "load_model",
     "methods",

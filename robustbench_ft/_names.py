@@ -17,10 +17,10 @@ FACE = "notebook"
 HOMES = {
     "Batch": "train", "Candidates": "method", "Choices": "ranges", "Clip": "clip", "Family": "method",
     "Method": "method", "Range": "ranges", "Run": "method", "Scorer": "method", "TrainSet": "method",
-    "Comparisons": FACE, "Record": "record.store", "Records": FACE, "RbftError": "errors",
-    "load": FACE, "load_model": FACE, "run": FACE, "suites": FACE, "tune": FACE,
+    "Comparisons": FACE, "Diagnoses": "diagnose.answer", "Record": "record.store", "Records": FACE,
+    "RbftError": "errors", "load": FACE, "load_model": FACE, "run": FACE, "suites": FACE, "tune": FACE,
 }  # fmt: skip
-CALLED = ("compare", "methods", "suite")  # functions of the face that share their name with a module
+CALLED = ("compare", "diagnose", "methods", "suite")  # functions of the face that share their name with a module
 MODULES = ("plot", *CALLED)
 MOVED = {
     "archives": "images.archives", "augment": "pixels.augment", "autocast": "clip.autocast", "bench_loader":

@@ -96,7 +96,7 @@ def clear(folder: Path) -> None:
     try:
         for path in (*written, *folder.glob("resume-*.pt")):
             path.unlink(missing_ok=True)
-        for path in (folder / "predictions", folder / "model"):
+        for path in (folder / "predictions", folder / "model", folder / "models"):
             if path.exists():
                 shutil.rmtree(path)
         (folder / "cell.json").unlink(missing_ok=True)

@@ -260,7 +260,7 @@ class Method(ABC):
 def _composed(inner: type[Method], outer: type[Method], names: tuple[str, str]) -> type[Method]:
     title = "+".join(names)
     if outer.around is Method.around:
-        raise RbftError(f"method '{title}': '{names[1]}' cannot follow another method; wise-ft and ema can")
+        raise RbftError(f"method '{title}': '{names[1]}' cannot follow another method; wise-ft, ema and path can")
     if not inner.trains:
         raise RbftError(f"method '{title}': '{names[0]}' trains nothing, so there is nothing for '{names[1]}' to do")
     if not inner.single_model:

@@ -4,7 +4,7 @@ Accuracies and other shares are fractions, in [0, 1].
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,11 +14,12 @@ from .claims.claim_store import find_runs
 from .compare import compare as compared
 from .compare import load as run_sets
 from .compare import report, tables
-from .compare.text import Text, grid
+from .compare.text import Text
 from .compare.text import markdown as text_markdown
 from .compare.verdicts import Comparison, Line
 from .errors import RbftError
 from .images import roots
+from .notebook_tables import frame, html
 from .progress import Progress, choose
 from .record.store import Record
 from .stats import Estimate
@@ -26,6 +27,7 @@ from .suite import Suite
 
 if TYPE_CHECKING:
     from .clip import Clip
+    from .diagnose.answer import Diagnoses
     from .earlier import Way
     from .ranges import Space
     from .saved import SavedScorer
@@ -81,7 +83,7 @@ class Records:
         True
         """
         rows = [_row(table, line) for table in report.tables(self) for line in table.lines]
-        return _frame(rows) if pandas else rows
+        return frame(rows) if pandas else rows
 
     def markdown(self) -> str:
         """What `rbft report --format markdown` prints."""
@@ -90,7 +92,7 @@ class Records:
     def _repr_html_(self) -> str:
         found = report.tables(self)
         return "\n".join(
-            _html(Text(table.title, tuple(table.header()), tuple(tuple(table.texts(line)) for line in table.lines),
+            html(Text(table.title, tuple(table.header()), tuple(tuple(table.texts(line)) for line in table.lines),
                        report.footnote(table)))
             for table in found
         )  # fmt: skip
@@ -119,14 +121,14 @@ class Comparisons:
             }
             for one in self for claim in (*one.claims, *one.exploratory)
         ]  # fmt: skip
-        return _frame(rows) if pandas else rows
+        return frame(rows) if pandas else rows
 
     def markdown(self) -> str:
         """What `rbft compare --format markdown` prints, without the trade-offs."""
         return "\n".join(text_markdown(text) for one in self for text in tables.sections(one))
 
     def _repr_html_(self) -> str:
-        return "\n".join(_html(text) for one in self for text in tables.sections(one))
+        return "\n".join(html(text) for one in self for text in tables.sections(one))
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Tunings:
     def table(self, pandas: bool = False) -> Any:
         """One plain dict per row of what is chosen, as `Records.table` gives it."""
         rows = [_row(one.winners, line) for one in self for line in one.winners.lines]
-        return _frame(rows) if pandas else rows
+        return frame(rows) if pandas else rows
 
     def markdown(self) -> str:
         """What `rbft tune --format markdown` prints."""
@@ -161,7 +163,8 @@ def run(
     set: Mapping[str, Any] | None = None, model: str | Iterable[str] | None = None, pretrained: str | None = None,
     recipe: str | None = None, protocol: str = "clean", root: Names = (), out: str | Path = "runs",
     device: str = "auto", precision: str = "auto", allow_partial: bool = False, save_model: bool = True,
-    workers: int = 0, checkpoint_seconds: float = 30.0, changed: "Way" = "refuse", progress: bool = True,
+    save_candidates: bool = False, workers: int = 0, checkpoint_seconds: float = 30.0, changed: "Way" = "refuse",
+    progress: bool = True,
 ) -> Records:  # fmt: skip
     """Fit methods on suites, evaluate them on their shifts, and return the records; finished cells are not run again.
 
@@ -185,8 +188,9 @@ def run(
         precision=environment.choose_precision(precision, place), **asked,
     )  # fmt: skip
     options = runner.RunOptions(
-        Path(out), place, choose() if progress else Progress(), checkpoint_seconds, save_model, workers, changed=changed
-    )
+        Path(out), place, choose() if progress else Progress(), checkpoint_seconds, save_model, save_candidates,
+        workers, changed=changed,
+    )  # fmt: skip
     try:
         folders = runner.run_cells(plan.make(request, roots.choose(_texts(root), os.environ)), options)
     except runner.InterruptedRun as error:
@@ -261,6 +265,40 @@ def compare(
     """
     every = run_sets(list(records), metric)
     return Comparisons(tuple(compared(run_set, baseline, family, exact_bootstrap) for run_set in every))
+
+
+def diagnose(
+    records: Iterable[Record], *, images: int = 512, texts: int = 1000, forget: str | None = None,
+    suite: str | Path | None = None, root: Names = (), device: str = "auto", workers: int = 0, progress: bool = True,
+) -> "Diagnoses":  # fmt: skip
+    """Feature distortion and energy gap of the models that records kept, as `rbft diagnose` measures them.
+
+    The arguments are its flags. `images` of each test set and `texts` random texts are the same for all models. `suite`
+    keeps the records of one suite; the path of its suite.toml is needed where that defines it. Raises `RbftError` where
+    no record kept a model.
+
+    >>> import robustbench_ft as rb
+    >>> found = rb.diagnose(rb.load("runs"), images=50, texts=20, progress=False, device="cpu")
+    >>> rows = found.table()
+    >>> [(row["row"], row["seed"]) for row in rows]
+    [('zero-shot', 0), ('ft (steps=2)', 0), ('ft (steps=2)', 1)]
+    >>> rows[0]["energy gap"], rows[1]["energy gap"] > 0
+    (0.0, True)
+    """
+    from . import environment
+    from .diagnose.answer import Diagnoses
+    from .diagnose.measure import Ask
+    from .diagnose.measure import diagnose as measured
+
+    some, name = tuple(records), str(suite or "")
+    if name:
+        wanted = suite_ref.name_of(name) if suite_ref.is_file(name) else name
+        some = Records(some).of(suite=wanted).found
+    ask = Ask(
+        images, texts, forget or "", name if suite_ref.is_file(name) else "", roots.choose(_texts(root), os.environ),
+        environment.choose_device(device), workers, choose() if progress else Progress(),
+    )  # fmt: skip
+    return Diagnoses(tuple(measured(some, ask)))
 
 
 def load_model(record: Record | str | Path, device: str = "cpu") -> "Clip | SavedScorer":
@@ -341,24 +379,6 @@ def _estimate(column: str, found: Estimate | None) -> dict[str, float | None]:
     if found is None:
         return {column: None, f"{column} low": None, f"{column} high": None}
     return {column: found.value, f"{column} low": found.low, f"{column} high": found.high}
-
-
-def _frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise RbftError("pandas is not installed: run `pip install pandas`, or take the plain dicts") from error
-    return pandas.DataFrame(list(rows))
-
-
-def _html(text: Text) -> str:
-    head, body = map(_escaped, text.header), [list(map(_escaped, row)) for row in text.body]
-    table = grid(list(head), body, "unsafehtml")
-    return f"<p><b>{_escaped(text.title)}</b></p>\n{table}\n<p><small>{_escaped(text.caption)}</small></p>"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _said(asked: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ class RunOptions:
     progress: Progress = field(default_factory=Progress)
     checkpoint_seconds: float = 30.0
     save_model: bool = True
+    save_candidates: bool = False  # also the weights of every other candidate, under models/
     workers: int = 0  # threads that decode images; 0: as many as there are cores
     gpu_decode: bool = False  # decode training JPEGs on the GPU
     changed: earlier.Way = "refuse"  # what to do with records that other code made
@@ -63,6 +64,8 @@ def run_cells(plan: Plan, options: RunOptions) -> list[Path]:
             earlier.clear(folder)
         if store.is_done(folder):
             options.progress.say(f"{title}: {earlier.standing(cell, folder).note}")
+            if options.save_candidates and not (folder / store.MODELS / store.INDEX).exists():
+                options.progress.say("  it was run without --save-candidates; choose another --out to have them")
             _tidy(folder)
             continue
         options.progress.say(title)
@@ -119,10 +122,7 @@ def run_cell(
         results, sample = _evaluate(model, evaluated, folder, options, run)
         evaluation = time.monotonic() - fitted
         transductive = _is_transductive(method, model, evaluated, sample, run)
-        if options.save_model:
-            parent = {"parent": cell.model.weights, "parent_name": cell.model.label}
-            note = {**parent, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
-            saved.write(model.use(model.default), folder / "model", cell.method, note)
+        _save_models(model, cell, folder, options)
     summary = _summary(model, suite, roles, results)
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))
@@ -130,6 +130,30 @@ def run_cell(
     _write_environment(folder, suite, options, [data.train, *evaluated], log.stages(), cost)
     store.mark_done(folder)
     _tidy(folder)
+
+
+def _save_models(model: Candidates, cell: Cell, folder: Path, options: RunOptions) -> None:
+    """The default into `model/`, the weights of every other candidate into `models/<candidate>/`, as far as asked for.
+
+    `models/index.json` says which candidates are weights, and which answer with more than weights and are not kept. It
+    is written last.
+    """
+    parent = {"parent": cell.model.weights, "parent_name": cell.model.label}
+    note = {**parent, "cell": cell.digest, "seed": cell.seed, "suite": cell.suite}
+    if options.save_candidates:
+        kept: dict[str, list[str]] = {"weights": [], "scorers": []}
+        for name in model.members:
+            if name == model.default:
+                continue
+            made = model.use(name)
+            kept["weights" if isinstance(made, clips.Clip) else "scorers"].append(name)
+            if isinstance(made, clips.Clip):
+                made.save(folder / store.MODELS / name, {**note, "candidate": name})
+        if kept["scorers"]:
+            options.progress.say(f"  not kept, they are more than weights: {', '.join(kept['scorers'])}")
+        store.write_json(folder / store.MODELS / store.INDEX, {"schema": SCHEMA, **kept})
+    if options.save_model:
+        saved.write(model.use(model.default), folder / "model", cell.method, note)
 
 
 def _tidy(folder: Path) -> None:

@@ -50,6 +50,7 @@ def test_every_function_of_the_face_has_an_example() -> None:
     shown = {test.name.rpartition(".")[2] for test in examples()}
     functions = {
         "compare",
+        "diagnose",
         "load",
         "load_model",
         "methods",
@@ -113,12 +114,14 @@ def test_names_are_listed_and_cost_nothing(tmp_path: Path) -> None:
     assert python(f"{code}\nprint('torch' in sys.modules)", tmp_path).split() == ["False"]
 
 
-@pytest.mark.parametrize("name", ["compare", "methods", "suite"])
+@pytest.mark.parametrize("name", ["compare", "diagnose", "methods", "suite"])
 def test_a_module_that_shares_its_name_with_a_function_is_both(name: str, tmp_path: Path) -> None:
     code = f"import robustbench_ft as rb, inspect\nimport robustbench_ft.{name} as module\nassert module is rb.{name}\n"
-    asked = {"methods": "rb.methods()['ft'][:2]", "suite": "rb.suite('digits').name", "compare": "callable(rb.compare)"}
+    asked = {"methods": "rb.methods()['ft'][:2]", "suite": "rb.suite('digits').name", "compare": "callable(rb.compare)",
+             "diagnose": "callable(rb.diagnose)"}  # fmt: skip
     shown = python(f"{code}print({asked[name]}, list(inspect.signature(rb.{name}).parameters)[:1])", tmp_path)
-    expected = {"methods": "FT []", "suite": "digits ['name']", "compare": "True ['records']"}
+    expected = {"methods": "FT []", "suite": "digits ['name']", "compare": "True ['records']",
+                "diagnose": "True ['records']"}  # fmt: skip
     assert shown.strip() == expected[name]
 
 

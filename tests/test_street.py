@@ -15,8 +15,8 @@ STREET = (
     "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
     "model_ref", "clip", "pixels", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell",
     "plan", "needs",
-    "environment", "record", "compare", "claims", "board", "earlier", "runner", "tuning", "notebook", "plot", "watch",
-    "checks", "bench", "cli",
+    "environment", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner", "diagnose",
+    "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -43,15 +43,17 @@ COURTS = {
     ),
     "claims": ("schema", "bundle", "claim", "claim_store", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
+    "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
     "bench": ("step", "loader"),
     "cli": (
-        "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "leaderboard", "starter",
-        "new", "authors", "report", "run", "tune", "main",
+        "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
+        "starter", "new", "authors", "report", "run", "tune", "main",
     ),
 }  # fmt: skip
 TORCH = {
-    "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "bench", "embedded", "watch",
+    "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "diagnose", "bench", "embedded",
+    "watch",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

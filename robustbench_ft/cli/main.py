@@ -12,6 +12,7 @@ from . import bench, compare
 from .authors import check, list_command, show_command
 from .cache import cache_group
 from .data import data
+from .diagnose import diagnose
 from .leaderboard import leaderboard
 from .new import new
 from .report import report_command
@@ -85,7 +86,7 @@ def main(traceback: bool) -> None:
 
 
 for _command in (
-    run, tune, report_command, *compare.COMMANDS, leaderboard, list_command, show_command, check, new, data,
+    run, tune, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command, show_command, check, new, data,
     cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)

@@ -69,6 +69,11 @@ if TYPE_CHECKING:
 @click.option(
     "--save-model/--no-save-model", default=True, show_default=True, help="Keep the tuned weights in the record."
 )
+@click.option(
+    "--save-candidates",
+    is_flag=True,
+    help="Also keep the weights of every other candidate (each alpha) in models/.",
+)
 @click.option("--rerun", is_flag=True, help="Run finished cells again whose method's source has changed since.")
 @click.option(
     "--keep", is_flag=True, help="Take the numbers of finished cells whose method's source has changed since."
@@ -110,6 +115,7 @@ def run(**options: Any) -> None:
         progress=choose(),
         checkpoint_seconds=options["checkpoint_seconds"],
         save_model=options["save_model"],
+        save_candidates=options["save_candidates"],
         workers=options["workers"] or 0,
         gpu_decode=options["gpu_decode"],
         changed="rerun" if options["rerun"] else "keep" if options["keep"] else "refuse",

@@ -19,6 +19,7 @@ from robustbench_ft.errors import RbftError
 from .summary import CellRecord, Environment, Summary, read_cell, read_environment, read_summary
 
 SCHEMA = 1
+MODELS, INDEX = "models", "index.json"  # weights of candidates, and which there are
 HINT = "free some space, or choose another folder with --out"
 Json = dict[str, Any]
 

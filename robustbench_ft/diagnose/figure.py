@@ -1,0 +1,86 @@
+"""The picture of a diagnosis: energy gap and feature distortion against accuracy under shift. Torch-free."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustbench_ft.compare.figure import MARKERS
+from robustbench_ft.errors import RbftError
+
+from .correlate import Correlations, correlations, models_of_seeds
+from .points import TITLES, Diagnosis, Point
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = ("energy_gap", "distortion")
+
+
+def write(found: Diagnosis, path: Path) -> None:
+    """Write the picture as PNG."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(found).savefig(path, metadata={"Software": None})
+    except OSError as error:
+        raise RbftError(f"cannot write the figure {path}: {error.strerror}") from error
+
+
+def draw(found: Diagnosis) -> "Figure":
+    """A panel for each measure: every model of every seed, coloured by method; candidates of one run are joined."""
+    from matplotlib.figure import Figure  # without pyplot: a notebook keeps its own way of showing pictures
+
+    shown = [name for name in SHOWN if name in found.measured]
+    figure = Figure(figsize=(5.6 * len(shown), 4.8), dpi=150, layout="constrained")
+    panels: Any = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    points = [point for some in models_of_seeds(found).values() for point in some]
+    methods = list(dict.fromkeys(point.method for point in points))
+    every = correlations(found)
+    for axes, name in zip(panels, shown, strict=True):
+        if all(x > 0 for x in _places(found, name, points)[0]):
+            axes.set_xscale("log")
+        for k, method in enumerate(methods):
+            _draw(axes, found, name, [point for point in points if point.method == method], k)
+        _frame(axes, found, name, every)
+    panels[0].set_ylabel(f"mean OOD over {len(found.shifts)} shifts, official metric, %")
+    panels[-1].legend(fontsize=7)
+    figure.suptitle(f"{found.title}: distance from zero-shot and accuracy under shift", fontsize=9)
+    return figure
+
+
+def _draw(axes: Any, found: Diagnosis, name: str, points: Sequence[Point], k: int) -> None:
+    """One method: its models as points, the candidates of each run as a line."""
+    colour, marker = f"C{k % 10}", MARKERS[k % len(MARKERS)]
+    axes.plot(*_places(found, name, points), marker, color=colour, markersize=5, alpha=0.75, label=points[0].method)
+    for line in _runs([point for point in found.points if point.method == points[0].method]).values():
+        if axes.get_xscale() == "log":  # where alpha 0 has no place
+            line = [point for point in line if point.mean(name, found.shifts)]
+        if len(line) > 1:
+            axes.plot(*_places(found, name, line), "-", color=colour, linewidth=0.8, alpha=0.5)
+
+
+def _places(found: Diagnosis, name: str, points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """A measure, and mean OOD in percent."""
+    return [point.mean(name, found.shifts) or 0.0 for point in points], [
+        100 * point.score(found.shifts) for point in points
+    ]
+
+
+def _runs(points: Sequence[Point]) -> Mapping[tuple[str, int], list[Point]]:
+    """The candidates of each run, in the order of its axis or its steps."""
+    found: dict[tuple[str, int], list[Point]] = {}
+    for point in points:
+        found.setdefault((point.cell, point.seed), []).append(point)
+    return found
+
+
+def _frame(axes: Any, found: Diagnosis, name: str, every: Correlations) -> None:
+    """Axes, the level of zero-shot, and the correlation."""
+    if found.zero_shot is not None:
+        level = 100 * sum(found.zero_shot[split] for split in found.shifts) / len(found.shifts)
+        axes.axhline(level, color="black", linewidth=0.8, linestyle=":", label="zero-shot")
+    rho = every.measures[name].over_seeds
+    said = "no rank correlation" if rho is None else f"rank correlation {rho.value:+.2f}"
+    seeds = "" if rho is None else f", {rho.seeds} seed{'s' * (rho.seeds != 1)}"
+    axes.set_title(f"{said}{seeds}", fontsize=8.5)
+    axes.set_xlabel(f"{TITLES[name]}, mean over shifts")
+    axes.grid(alpha=0.25)
