@@ -129,3 +129,12 @@ def test_reading_a_diagnosis_needs_no_torch() -> None:
     code = f"from robustbench_ft.diagnose import {names}\nimport sys; print('torch' in sys.modules)"
     done = start([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+def test_the_tables_of_the_page_are_those_that_were_made() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    page = (docs / "diagnostics.md").read_text(encoding="utf-8").partition("## A worked result")[2]
+    made = (docs / "results" / "diagnostics.md").read_text(encoding="utf-8").splitlines()
+    shown = [line for line in page.splitlines() if line.startswith(("|", "**"))]
+    assert len(shown) > 25
+    assert set(shown) <= set(made)
