@@ -67,6 +67,7 @@ FACTS = {
     "mixout": TO_FT,
     "model-stock": Facts(equals=("ft",)),
     "olor": PATH,
+    "path": Facts(equals=("ft",)),
     "output-ensemble": MIXTURE._replace(published=("imagenet",)),
     "paint": Facts(equals=("zero-shot",)),
     "partial-ft": TO_FT,
