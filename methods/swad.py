@@ -191,6 +191,7 @@ class ValleyAverage:
         self.valley.add(on_cpu(self.segment.state), self.loss())
         self.segment = Mean(now)
 
+    @torch.no_grad()
     def loss(self) -> float:
         """Mean cross-entropy of ID validation; infinite where it is not finite, which `train` reports."""
         training = self.clip.training

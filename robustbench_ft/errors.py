@@ -32,5 +32,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The line for a name that is not known: close matches first, then all that is."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    ratios = [difflib.SequenceMatcher(None, other, name).ratio() for other in close]
+    # the nearest, and what is hardly farther
+    close = [other for other, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.15]
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return f"unknown {kind} '{name}': {hint}known: {', '.join(names) if len(names) < 40 else f'{len(names)} names'}"

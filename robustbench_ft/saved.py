@@ -70,7 +70,7 @@ def load(folder: Path, device: torch.device) -> Clip | SavedScorer:
     kind = registry.load("method", name, Method)
     if kind.reload.__func__ is Method.reload.__func__:
         raise RbftError(
-            f"{folder}: '{name}' answers with more than one model and cannot load them again; write its `reload`, or "
+            f"{folder}: '{name}' saves its model in a form of its own and has no `reload` to read it; write one, or "
             "use the stored predictions"
         )
     try:

@@ -12,15 +12,6 @@ import tiny
 from robustbench_ft import registry
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares fixtures in one process when several run: a file, or one method of the file on all of them."""
-    for item in items:
-        place = item.path.stem
-        if place == "test_every_method" and "[" in item.name:
-            place = f"{place}/{item.name.partition('[')[2].partition('-')[0]}"
-        item.add_marker(pytest.mark.xdist_group(place))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Nothing is read from or left in the user's cache; subprocesses inherit it."""

@@ -77,7 +77,8 @@ def test_the_failing_example_fails_as_shown(tmp_path: Path, monkeypatch: pytest.
     Path("careless.py").write_text(block(CONTRACT, "careless"), encoding="utf-8")
     done = CliRunner().invoke(main, ["check", "method", "./careless.py"])
     assert done.exit_code == 1
-    assert done.stdout == block(CONTRACT, "failing")
+    shares = re.compile(r"[\d.]+(e[-+]\d+)?%")  # another one each time, as its noise
+    assert shares.sub("x%", done.stdout) == shares.sub("x%", block(CONTRACT, "failing"))
 
 
 def test_the_test_on_the_page_is_one() -> None:

@@ -212,7 +212,7 @@ def test_a_scorer_predicts_and_is_recorded(means: tuple[Path, Record], tiny_mode
 
 def test_a_scorer_is_saved_in_a_form_of_its_own(means: tuple[Path, Record], tiny_model: str) -> None:
     record = means[1]
-    assert [path.name for path in (record.folder / "model").iterdir()] == ["means.safetensors"]
+    assert {path.name for path in (record.folder / "model").iterdir()} == {"means.safetensors", "scorer.json"}
     with safe_open(record.folder / "model" / "means.safetensors", framework="pt") as file:
         assert file.get_tensor("means").shape == (3, 16)
         assert file.metadata()["cell"] == record.cell["digest"]
@@ -240,7 +240,7 @@ def test_weights_that_are_no_clip_cannot_be_scored_again_and_it_is_said(means: t
     rbft("leaderboard", "add", root / "runs", "--root", root / "again")
     done = rbft("leaderboard", "verify", "--root", root / "again", "--runs", root / "runs", "--rescore", 5)
     assert done.exit_code == 2
-    assert "is no tuned CLIP" in done.output
+    assert "saves its model in a form of its own and has no `reload`" in done.output
 
 
 # -- checks that hold a method to its word ----------------------------------------------------------------------------

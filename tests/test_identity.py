@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.methods.ft import FT
-from robustbench_ft.train import Objective, LossTerms
+from robustbench_ft.train import LossTerms, Objective
 
 from ._factor import FACTOR
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from robustbench_ft import Batch, Clip, Run, TrainSet
 from robustbench_ft.methods.ft import FT
-from robustbench_ft.train import Objective, LossTerms
+from robustbench_ft.train import LossTerms, Objective
 
 from .helper import FACTOR
 

@@ -52,7 +52,7 @@ def test_a_mixture_that_is_loaded_again_predicts_the_same(
         ('{"method": "vfr"}', "unknown method 'vfr'"),
         ('{"method": "./evil.py"}', "must be the name of a registered method"),
         ('{"method": "lipsum+../evil.py"}', "must be the name of a registered method"),
-        ('{"method": "ft"}', "write its `reload`"),
+        ('{"method": "ft"}', "has no `reload`"),
         ('{"method": "dawin"}', "is not what 'dawin' saves"),
         ('{"method": 3}', "must be the name of a registered method"),
         ("{}", "cannot read"),
