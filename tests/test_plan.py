@@ -238,7 +238,7 @@ def test_a_plan_file_says_what_flags_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        ('methods = "ft"\nsuit = "a"', ["unknown key 'methods': did you mean method or", "unknown key 'suit'"]),
+        ('methods = "ft"\nsuit = "a"', ["unknown key 'methods': did you mean method?", "unknown key 'suit'"]),
         ("suite = 3", ["suite: ", "string"]),
         ("seeds = [0, 1]", ["seeds: ", "string"]),
         ('protocol = "nonsense"', ["protocol: ", "'clean' or 'as-published'"]),

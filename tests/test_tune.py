@@ -95,7 +95,7 @@ def test_a_trial_is_the_cell_that_set_makes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        (["--range", "strenght=0:1"], "--range strenght: unknown setting 'strenght': did you mean strength or "),
+        (["--range", "strenght=0:1"], "--range strenght: unknown setting 'strenght': did you mean strength?"),
         (["--range", "ft.strength=0:1"], "--range ft.strength: unknown setting 'strength'"),
         (["--range", "flyp.lr=0:1"], "--range flyp.lr: method 'flyp' is not in this search (ft, lipsum)"),
         (["--range", "lr=1:0.1"], "--range lr: 1:0.1: the low end must be below the high end"),
