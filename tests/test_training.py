@@ -14,7 +14,7 @@ from tiny import Tiny
 from torch import Tensor
 
 from robustbench_ft import clip as clips
-from robustbench_ft import metrics, model_ref, plan, registry, runner
+from robustbench_ft import metrics, model_ref, plan, registry, runner, suite_ref
 from robustbench_ft.clip import Clip
 from robustbench_ft.clip.autocast import blocks, blocks_in_bf16
 from robustbench_ft.data import Split
@@ -271,3 +271,18 @@ def test_the_grid_of_the_probe_is_declared() -> None:
     assert module.LinearProbe().head_lr in grid
     assert grid[0] <= 24 * 1e-5
     assert grid[-1] >= 100 * 1e-2
+
+
+@pytest.mark.usefixtures("shelves")
+def test_a_plan_loads_a_suite_once_and_lets_its_images_go(
+    tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    load = suite_ref.load
+    monkeypatch.setattr(suite_ref, "load", lambda text, *rest: loads.append(text) or load(text, *rest))
+    made = plan.make(plan.Request(("zero-shot", "ft"), ("tiny",), (tiny_model,), set=(("steps", "1"),)))
+    [one] = made.suites.values()
+    one.split("test")
+    runner.run_cells(made, runner.RunOptions(tmp_path, torch.device("cpu"), save_model=False))
+    assert loads == ["tiny"]
+    assert not any(one.is_loaded([name]) for name in ("train", "test"))
