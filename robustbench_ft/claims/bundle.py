@@ -152,14 +152,14 @@ def write(folder: Path, bundle: Bundle) -> None:
     write_json(folder / RECORD, bundle.record)
 
 
-def read(folder: Path) -> Bundle:
-    """Read and check; a damaged file is an error that names it."""
+def read(folder: Path, like: Bundle | None = None) -> Bundle:
+    """Read and check; a damaged file is an error that names it. Ids that are those of `like` are shared with it."""
     content, path = read_json(folder / RECORD), folder / PREDICTIONS
     typed = read_run(content, folder / RECORD)
     try:
         with pq.ParquetFile(path) as file:
             table = file.read(use_threads=False)
-        bundle = _bundle(content, typed, table)
+        bundle = _bundle(content, typed, table, like)
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise RbftError(f"cannot read {path}: {first}; restore the file") from error
@@ -169,7 +169,7 @@ def read(folder: Path) -> Bundle:
     return bundle
 
 
-def _bundle(record: Json, typed: RunRecord, table: Any) -> Bundle:
+def _bundle(record: Json, typed: RunRecord, table: Any, like: Bundle | None) -> Bundle:
     """Cut the table into splits. Raises `ValueError` with what is wrong with it."""
     named = table["split"].combine_chunks().dictionary_encode()  # codes: texts are slow to compare, row by row
     codes = dict(zip(named.dictionary.to_pylist(), range(len(named.dictionary)), strict=True))
@@ -185,7 +185,8 @@ def _bundle(record: Json, typed: RunRecord, table: Any) -> Bundle:
             raise ValueError(f"split '{split}' has no {'candidate with probabilities' if len(part) else 'rows'}")
         ids[split] = part["id"].combine_chunks()
         choices[split] = {name: _ints(part, f"prediction:{name}") for name in candidates}
-        shared = _shared(part, split)
+        known = like.any(split).ids if like and split in like.ids and like.ids[split].equals(ids[split]) else None
+        shared = _shared(part, split, known)
         scored[split] = {name: _predictions(part, name, choices[split][name], **shared) for name in kept}
     if len(table) != sum(map(len, ids.values())):
         raise ValueError("it holds rows of other splits")
@@ -200,10 +201,10 @@ def _rows_of(table: Any, chosen: NDArray[np.bool_]) -> Any:
     return table.slice(int(rows[0]) if len(rows) else 0, len(rows))
 
 
-def _shared(part: Any, split: str) -> dict[str, Any]:
-    """Ids, labels and groups of a split: the same for all candidates."""
-    ids = tuple(part["id"].to_pylist())
-    if None in ids or len(set(ids)) != len(ids):
+def _shared(part: Any, split: str, known: tuple[str, ...] | None) -> dict[str, Any]:
+    """Ids, labels and groups of a split: the same for all candidates. `known` ids were made and checked before."""
+    ids = known or tuple(part["id"].to_pylist())
+    if known is None and (None in ids or len(set(ids)) != len(ids)):
         raise ValueError(f"split '{split}' {'lacks an example id' if None in ids else 'names an example id twice'}")
     groups = [name for name in part.column_names if name.startswith("group:") and part[name].null_count == 0]
     return {"ids": ids, "label": _ints(part, "label"), "groups": {name[6:]: _ints(part, name) for name in groups}}

@@ -107,7 +107,8 @@ class StoredClaim:
     def run(self, seed: int) -> Bundle:
         """One run, read once."""
         if seed not in self.read:
-            self.read[seed] = bundle.read(self.root / self.place.run(seed))
+            other = next(iter(self.read.values()), None)
+            self.read[seed] = bundle.read(self.root / self.place.run(seed), other)
         return self.read[seed]
 
     @property

@@ -1,7 +1,10 @@
 """`rbft leaderboard`: claims in, checks, pages out. Parsing and printing only; nothing heavy at module level."""
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +130,18 @@ def refresh(root: Path, suite: str | None) -> None:
     click.echo(f"{len(changed)} claims changed; next: rbft leaderboard build")
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Many small objects and no cycles: looking for cycles among them takes an eighth of a build."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 @leaderboard.command(context_settings=WIDE)
 @ROOT
 @click.option("--suite", metavar="NAME", help="Only the pages of this suite, and no index.")
@@ -136,7 +151,8 @@ def build(root: Path, suite: str | None, baseline: str | None, check: bool) -> N
     """Make Markdown, LaTeX, CSV, JSON and a static HTML site from the claims. Equal claims give equal bytes."""
     from robustbench_ft.board import build as builder
 
-    made = builder.files(root, suite, baseline)
+    with _no_collection():
+        made = builder.files(root, suite, baseline)
     if check:
         lines = builder.stale(root, made)
         for line in lines:
