@@ -1,8 +1,10 @@
 """Claims: a round trip, every kind of tampering named, and nothing written for bad input."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +377,20 @@ def test_models_in_folders_are_known_by_their_hash_not_by_a_path(tmp_path: Path)
     assert stored.claim.identity.model == "local-dir:clip"
     assert "/home/" not in "".join(p.read_text() for p in (tmp_path / "boards").rglob("*.json"))
     assert not audit.audit(stored)
+
+
+def test_the_digest_of_predictions_is_that_of_its_definition_for_ids_of_any_length(root: Path) -> None:
+    run = one(root).runs[0]
+    n = len(run.any("sketch").ids)
+    for ids in (run.any("sketch").ids, tuple(f"{k:d}é" if k % 3 else f"long/{k}" for k in reversed(range(n)))):
+        scored = {"sketch": {"final": replace(run.any("sketch"), ids=ids)}}
+        choice = run.choices["sketch"]["final"]
+        parts: list[bytes] = []
+        for k in sorted(range(n), key=ids.__getitem__):
+            name = ids[k].encode()
+            parts += [len(name).to_bytes(4, "little"), name, int(choice[k]).to_bytes(4, "little")]
+        other = bundle.Bundle(run.record, run.typed, scored, {"sketch": {"final": choice}})
+        assert bundle.predictions_digest(other, "sketch") == hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def test_the_digest_of_a_configuration_is_the_plans_own() -> None:

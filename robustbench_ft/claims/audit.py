@@ -35,7 +35,8 @@ def audit(one: StoredClaim) -> list[str]:
         problems += [line for run in runs for line in _content(one, run, runs)]
         if len(runs) == len(one.seeds):
             fresh = claim.make(runs, one.files(), one.claim.trust).written()
-            told = claim.differing(one.raw, fresh)
+            same = claim.digest(one.raw) == claim.digest(fresh)  # fields are looked at where the whole is another
+            told = [] if same else claim.differing(one.raw, fresh)
             # digests were explained above in words
             told = [line for line in told if "_sha256" not in line or not problems]
             problems += told[:MOST_FIELDS]

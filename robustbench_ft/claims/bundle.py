@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -203,9 +202,11 @@ def _rows_of(table: Any, chosen: NDArray[np.bool_]) -> Any:
 
 def _shared(part: Any, split: str, known: tuple[str, ...] | None) -> dict[str, Any]:
     """Ids, labels and groups of a split: the same for all candidates. `known` ids were made and checked before."""
-    ids = known or tuple(part["id"].to_pylist())
-    if known is None and (None in ids or len(set(ids)) != len(ids)):
-        raise ValueError(f"split '{split}' {'lacks an example id' if None in ids else 'names an example id twice'}")
+    if part["id"].null_count:
+        raise ValueError(f"split '{split}' lacks an example id")
+    ids: tuple[str, ...] = known or tuple(part["id"].to_pylist())
+    if known is None and len(set(ids)) != len(ids):
+        raise ValueError(f"split '{split}' names an example id twice")
     groups = [name for name in part.column_names if name.startswith("group:") and part[name].null_count == 0]
     return {"ids": ids, "label": _ints(part, "label"), "groups": {name[6:]: _ints(part, name) for name in groups}}
 
@@ -332,19 +333,29 @@ def probabilities_digest(bundle: Bundle, split: str) -> str:
 def _rows_digest(bundle: Bundle, what: tuple[str, str], matrix: NDArray[np.int32]) -> str:
     """Computed once for each bundle: an audit and the claim made to compare with both ask for it."""
     if what not in bundle.digests:
-        order, names = _in_order(bundle.any(what[1]).ids)
-        size = matrix.shape[1] * matrix.itemsize
-        rows: list[bytes] = np.ascontiguousarray(matrix[order]).view(f"V{size}").ravel().tolist()
-        parts = chain.from_iterable(zip(names, rows, strict=True))
-        bundle.digests[what] = hashlib.sha256(b"".join(parts)).hexdigest()
+        order, names, used = _in_order(bundle.any(what[1]).ids)
+        rows = np.ascontiguousarray(matrix[order]).view(np.uint8)  # [n, bytes]
+        if not used.all():
+            kept = np.concatenate([used, np.ones(rows.shape, np.bool_)], axis=1)
+            content = np.concatenate([names, rows], axis=1)[kept].tobytes()
+        else:
+            content = np.concatenate([names, rows], axis=1).tobytes()
+        bundle.digests[what] = hashlib.sha256(content).hexdigest()
     return bundle.digests[what]
 
 
 @lru_cache(maxsize=64)
-def _in_order(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[bytes, ...]]:
-    """Places of the sorted ids, and the sorted ids with their lengths: all runs of a split share them."""
+def _in_order(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.bool_]]:
+    """(places of the sorted ids, their bytes with their lengths [n, most], which of these bytes are used).
+
+    All runs of a split share them.
+    """
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    return np.array(order), tuple(_prefixed(ids[k]) for k in order)
+    names = [_prefixed(ids[k]) for k in order]
+    sizes = np.array([len(name) for name in names])
+    most = int(sizes.max())
+    padded = np.frombuffer(b"".join(name.ljust(most, b"\0") for name in names), np.uint8).reshape(len(names), most)
+    return np.array(order), padded, np.arange(most) < sizes[:, None]
 
 
 def _prefixed(name: str) -> bytes:

@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +131,7 @@ def refresh(root: Path, suite: str | None) -> None:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def _no_collection() -> Generator[None, None, None]:
     """Many small objects and no cycles: looking for cycles among them takes an eighth of a build."""
     was = gc.isenabled()
     gc.disable()
@@ -149,9 +149,9 @@ def _no_collection() -> Iterator[None]:
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 when a page is stale or missing.")
 def build(root: Path, suite: str | None, baseline: str | None, check: bool) -> None:
     """Make Markdown, LaTeX, CSV, JSON and a static HTML site from the claims. Equal claims give equal bytes."""
-    from robustbench_ft.board import build as builder
-
     with _no_collection():
+        from robustbench_ft.board import build as builder
+
         made = builder.files(root, suite, baseline)
     if check:
         lines = builder.stale(root, made)
