@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from robustbench_ft import metrics, stats
-from robustbench_ft.claims import audit, bundle, claim, shelf
+from robustbench_ft.claims import audit, bundle, claim, digests, shelf
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.claims.shelf import StoredClaim
 from robustbench_ft.cli.main import main
@@ -235,13 +235,13 @@ def test_a_forger_who_mends_the_file_digest_is_still_caught(root: Path) -> None:
     path = edit_predictions(stored, 1, "prediction:final", "sketch", flip)
 
     def mend(content: Any) -> None:
-        content["runs"][1]["files"][bundle.PREDICTIONS] = bundle.file_digest(path)
+        content["runs"][1]["files"][bundle.PREDICTIONS] = digests.file_digest(path)
 
     edit(stored.path, mend)
     assert "seed 1, split 'sketch': predictions changed" in problems(stored)
 
     def mend_more(content: Any) -> None:
-        digest = bundle.predictions_digest(one(root).runs[1], "sketch")
+        digest = digests.predictions_digest(one(root).runs[1], "sketch")
         content["runs"][1]["content"]["sketch"]["predictions_sha256"] = digest
 
     edit(stored.path, mend_more)
@@ -390,7 +390,7 @@ def test_the_digest_of_predictions_is_that_of_its_definition_for_ids_of_any_leng
             name = ids[k].encode()
             parts += [len(name).to_bytes(4, "little"), name, int(choice[k]).to_bytes(4, "little")]
         other = bundle.Bundle(run.record, run.typed, scored, {"sketch": {"final": choice}})
-        assert bundle.predictions_digest(other, "sketch") == hashlib.sha256(b"".join(parts)).hexdigest()
+        assert digests.predictions_digest(other, "sketch") == hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def test_the_digest_of_a_configuration_is_the_plans_own() -> None:

@@ -39,7 +39,7 @@ COURTS = {
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
     ),
-    "claims": ("schema", "bundle", "claim", "shelf", "audit", "rescore"),
+    "claims": ("schema", "bundle", "digests", "claim", "differences", "shelf", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "bench": ("step", "loader"),
     "cli": (
