@@ -212,12 +212,12 @@ def _data(runs: Sequence[Bundle]) -> DataUsed:
 
 def _entry(run: Bundle, files: Mapping[str, str]) -> RunEntry:
     environment = run.typed.environment
-    digests = {
+    found = {
         split: SplitDigests(digests.predictions_digest(run, split), digests.probabilities_digest(run, split))
         for split in run.scored
     }
     return RunEntry(
-        seed=run.seed, files=dict(files), content=digests, environment=run.typed.machine, cost=environment.cost,
+        seed=run.seed, files=dict(files), content=found, environment=run.typed.machine, cost=environment.cost,
         diverged=any(stage.diverged for stage in environment.stages),
     )  # fmt: skip
 
