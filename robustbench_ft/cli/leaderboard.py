@@ -1,5 +1,6 @@
 """`rbft leaderboard`: claims in, checks, pages out. Parsing and printing only; nothing heavy at module level."""
 
+import atexit
 import gc
 import os
 import sys
@@ -135,6 +136,7 @@ def _no_collection() -> Generator[None, None, None]:
     """Many small objects and no cycles: looking for cycles among them takes an eighth of a build."""
     was = gc.isenabled()
     gc.disable()
+    atexit.register(gc.freeze)  # nor when the process ends
     try:
         yield
     finally:

@@ -95,7 +95,7 @@ def compare(
 ) -> Comparison:
     """Every row against the baseline, every pair for letters, ranks from bootstrap draws.
 
-    Without `explore` single shifts are not compared, which boards do not show.
+    Without `explore` single shifts are not compared and lines have no cells: boards have theirs from claims.
     """
     base = find_row(arena, baseline) if isinstance(baseline, str) else baseline
     if base and not arena.complete(base):
@@ -121,7 +121,9 @@ def compare(
     rank = ranks.rank_intervals(drawn) if drawn else {}
     rest = [row for row in arena.rows if row not in eligible]
     rest.sort(key=lambda row: row.oracle)
-    lines = tuple(line_of(arena, row, letters.get(row.name, ""), rank.get(row.name)) for row in (*eligible, *rest))
+    lines = tuple(
+        line_of(arena, row, letters.get(row.name, ""), rank.get(row.name), explore) for row in (*eligible, *rest)
+    )
     return Comparison(
         arena, base, family, lines, tuple(means), tuple(cells), tuple(row.name for row in eligible), raw, adjusted,
         draws, how, _permutation(base, means, family, cells),
@@ -244,10 +246,10 @@ def columns_of(arena: Arena) -> dict[str, tuple[str, ...]]:
     return columns | {f"mean {name}": members for name, members in arena.groups.items()} | {"mean OOD": arena.shifts}
 
 
-def line_of(arena: Arena, row: Row, letters: str = "", rank: RankInterval | None = None) -> Line:
+def line_of(arena: Arena, row: Row, letters: str = "", rank: RankInterval | None = None, cells: bool = True) -> Line:
     """One row of the table, with the letters and the rank that were found among all rows."""
     missing = set(arena.missing(row))
-    present = {name: splits for name, splits in columns_of(arena).items() if not set(splits) & missing}
+    present = {name: splits for name, splits in columns_of(arena).items() if cells and not set(splits) & missing}
     diverged = any(stage["diverged"] for record, _ in row.runs for stage in record.env["stages"])
     beside = {
         name: splits
