@@ -1,8 +1,10 @@
 """Claims: a round trip, every kind of tampering named, and nothing written for bad input."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from robustbench_ft import metrics, stats
-from robustbench_ft.claims import audit, bundle, claim, claim_store
+from robustbench_ft.claims import audit, bundle, claim, claim_store, digests
 from robustbench_ft.claims.claim_store import StoredClaim
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
@@ -233,13 +235,13 @@ def test_a_forger_who_mends_the_file_digest_is_still_caught(root: Path) -> None:
     path = edit_predictions(stored, 1, "prediction:final", "sketch", flip)
 
     def mend(content: Any) -> None:
-        content["runs"][1]["files"][bundle.PREDICTIONS] = bundle.file_digest(path)
+        content["runs"][1]["files"][bundle.PREDICTIONS] = digests.file_digest(path)
 
     edit(stored.path, mend)
     assert "seed 1, split 'sketch': predictions changed" in problems(stored)
 
     def mend_more(content: Any) -> None:
-        digest = bundle.predictions_digest(one(root).runs[1], "sketch")
+        digest = digests.predictions_digest(one(root).runs[1], "sketch")
         content["runs"][1]["content"]["sketch"]["predictions_sha256"] = digest
 
     edit(stored.path, mend_more)
@@ -375,6 +377,20 @@ def test_models_in_folders_are_known_by_their_hash_not_by_a_path(tmp_path: Path)
     assert stored.claim.identity.model == "local-dir:clip"
     assert "/home/" not in "".join(p.read_text() for p in (tmp_path / "boards").rglob("*.json"))
     assert not audit.audit(stored)
+
+
+def test_the_digest_of_predictions_is_that_of_its_definition_for_ids_of_any_length(root: Path) -> None:
+    run = one(root).runs[0]
+    n = len(run.any("sketch").ids)
+    for ids in (run.any("sketch").ids, tuple(f"{k:d}é" if k % 3 else f"long/{k}" for k in reversed(range(n)))):
+        scored = {"sketch": {"final": replace(run.any("sketch"), ids=ids)}}
+        choice = run.choices["sketch"]["final"]
+        parts: list[bytes] = []
+        for k in sorted(range(n), key=ids.__getitem__):
+            name = ids[k].encode()
+            parts += [len(name).to_bytes(4, "little"), name, int(choice[k]).to_bytes(4, "little")]
+        other = bundle.Bundle(run.record, run.typed, scored, {"sketch": {"final": choice}})
+        assert digests.predictions_digest(other, "sketch") == hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def test_the_digest_of_a_configuration_is_the_plans_own() -> None:

@@ -41,7 +41,7 @@ COURTS = {
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
     ),
-    "claims": ("schema", "bundle", "claim", "claim_store", "audit", "rescore"),
+    "claims": ("schema", "bundle", "digests", "claim", "differences", "claim_store", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),

@@ -4,11 +4,9 @@ A run's folder holds `record.json` and one `predictions.parquet` with all splits
 top-1 class of every candidate, and for the candidates that rows need the three columns from which every metric follows.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
-from itertools import chain
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from robustbench_ft.compare.rows import by_oracle, by_validation, selection_metric
-from robustbench_ft.data import Ints, Predictions
+from robustbench_ft.data import Floats, Ints, Predictions
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY, further_columns, named
 from robustbench_ft.record.store import Json, Record, model_config, read_json, write_bytes, write_json
@@ -152,14 +150,14 @@ def write(folder: Path, bundle: Bundle) -> None:
     write_json(folder / RECORD, bundle.record)
 
 
-def read(folder: Path) -> Bundle:
-    """Read and check; a damaged file is an error that names it."""
+def read(folder: Path, like: Bundle | None = None) -> Bundle:
+    """Read and check; a damaged file is an error that names it. Ids that are those of `like` are shared with it."""
     content, path = read_json(folder / RECORD), folder / PREDICTIONS
     typed = read_run(content, folder / RECORD)
     try:
         with pq.ParquetFile(path) as file:
             table = file.read(use_threads=False)
-        bundle = _bundle(content, typed, table)
+        bundle = _bundle(content, typed, table, like)
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise RbftError(f"cannot read {path}: {first}; restore the file") from error
@@ -169,52 +167,74 @@ def read(folder: Path) -> Bundle:
     return bundle
 
 
-def _bundle(record: Json, typed: RunRecord, table: Any) -> Bundle:
+def _bundle(record: Json, typed: RunRecord, table: Any, like: Bundle | None) -> Bundle:
     """Cut the table into splits. Raises `ValueError` with what is wrong with it."""
     named = table["split"].combine_chunks().dictionary_encode()  # codes: texts are slow to compare, row by row
     codes = dict(zip(named.dictionary.to_pylist(), range(len(named.dictionary)), strict=True))
     code = np.from_dlpack(named.indices)
     candidates = [name.partition(":")[2] for name in table.column_names if name.startswith("prediction:")]
     kept = [name for name in candidates if f"confidence:{name}" in table.column_names]
+    chosen = {name: _values(table, f"prediction:{name}").astype(np.int64) for name in candidates}
+    scores = {name: [_values(table, f"{score}:{name}").astype(np.float32) for score in SCORES] for name in kept}
+    label = _values(table, "label").astype(np.int64)
     scored: dict[str, dict[str, Predictions]] = {}
     choices: dict[str, dict[str, Ints]] = {}
     ids: dict[str, Any] = {}
     for split in split_names(typed.summary):
-        part = _rows_of(table, code == codes.get(split, -1))
+        rows = _rows(code == codes.get(split, -1))
+        part = table.slice(rows.start, rows.stop - rows.start) if isinstance(rows, slice) else table.take(rows)
         if not len(part) or not kept:
             raise ValueError(f"split '{split}' has no {'candidate with probabilities' if len(part) else 'rows'}")
         ids[split] = part["id"].combine_chunks()
-        choices[split] = {name: _ints(part, f"prediction:{name}") for name in candidates}
-        shared = _shared(part, split)
-        scored[split] = {name: _predictions(part, name, choices[split][name], **shared) for name in kept}
+        choices[split] = {name: values[rows] for name, values in chosen.items()}
+        shared = {"ids": _ids(ids[split], split, like), "label": label[rows], "groups": _groups(part)}
+        scored[split] = {
+            name: _predictions(choices[split][name], *(values[rows] for values in scores[name]), **shared)
+            for name in kept
+        }
     if len(table) != sum(map(len, ids.values())):
         raise ValueError("it holds rows of other splits")
     return Bundle(record, typed, scored, choices, ids=ids)
 
 
-def _rows_of(table: Any, chosen: NDArray[np.bool_]) -> Any:
-    """Rows of a table, which lie together in all files that `write` made."""
+def _rows(chosen: NDArray[np.bool_]) -> "slice | Ints":
+    """Rows of a split, which lie together in all files that `write` made."""
     rows = np.flatnonzero(chosen)
     if len(rows) and rows[-1] - rows[0] + 1 != len(rows):
-        return table.take(rows)
-    return table.slice(int(rows[0]) if len(rows) else 0, len(rows))
+        return rows
+    return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
 
 
-def _shared(part: Any, split: str) -> dict[str, Any]:
-    """Ids, labels and groups of a split: the same for all candidates."""
-    ids = tuple(part["id"].to_pylist())
-    if None in ids or len(set(ids)) != len(ids):
-        raise ValueError(f"split '{split}' {'lacks an example id' if None in ids else 'names an example id twice'}")
-    groups = [name for name in part.column_names if name.startswith("group:") and part[name].null_count == 0]
-    return {"ids": ids, "label": _ints(part, "label"), "groups": {name[6:]: _ints(part, name) for name in groups}}
+def _ids(found: Any, split: str, like: Bundle | None) -> tuple[str, ...]:
+    """Ids in Python; those of `like`, made and checked before, where they are the same."""
+    if like is not None and split in like.ids and like.ids[split].equals(found):
+        return like.any(split).ids
+    if found.null_count:
+        raise ValueError(f"split '{split}' lacks an example id")
+    ids = tuple(found.to_pylist())
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"split '{split}' names an example id twice")
+    return ids
 
 
-def _predictions(part: Any, candidate: str, choice: Ints, **shared: Any) -> Predictions:
-    confidence, log_prob, sum_sq = (_values(part, f"{score}:{candidate}").astype(np.float32) for score in SCORES)
+def _groups(part: Any) -> dict[str, Ints]:
+    """Group columns that a split has."""
+    names = [name for name in part.column_names if name.startswith("group:") and part[name].null_count == 0]
+    return {name.removeprefix("group:"): _values(part, name).astype(np.int64) for name in names}
+
+
+def _predictions(choice: Ints, confidence: Floats, log_prob: Floats, sum_sq: Floats, **shared: Any) -> Predictions:
     return Predictions(
         prediction=choice, confidence=confidence, log_prob=log_prob, sum_sq=sum_sq, top_classes=choice[:, None],
         top_probs=confidence[:, None], **shared,
     )  # fmt: skip
+
+
+def _values(table: Any, name: str) -> NDArray[Any]:
+    column = table[name].combine_chunks()
+    if column.null_count:
+        raise ValueError(f"column '{name}' has empty cells")
+    return np.from_dlpack(column)  # `to_numpy` would import pandas, which takes longer than reading a claim
 
 
 @dataclass(frozen=True)
@@ -265,17 +285,6 @@ class PublishedRun(Record):
         return found
 
 
-def _ints(part: Any, name: str) -> Ints:
-    return _values(part, name).astype(np.int64)
-
-
-def _values(part: Any, name: str) -> NDArray[Any]:
-    column = part[name].combine_chunks()
-    if column.null_count:
-        raise ValueError(f"column '{name}' has empty cells")
-    return np.from_dlpack(column)  # `to_numpy` would import pandas, which takes longer than reading a claim
-
-
 def _resolution(folder: Path) -> int | None:
     """Image side of the saved model; None where weights were not kept."""
     size = model_config(folder).get("model_cfg", {}).get("vision_cfg", {}).get("image_size")
@@ -290,59 +299,3 @@ def _portable(cell: Json) -> Json:
         if "/" in place and schema != "hf-hub":
             model[key] = f"{schema}{colon}{Path(place).name}"
     return {**cell, "model": model}
-
-
-def file_digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise RbftError(f"cannot read {path}: {error.strerror}") from error
-
-
-@lru_cache(maxsize=64)
-def ids_digest(ids: tuple[str, ...]) -> str:
-    """SHA-256 of the ordered ids: each in utf-8, behind its length."""
-    return hashlib.sha256(b"".join(_prefixed(name) for name in ids)).hexdigest()
-
-
-def labels_digest(labels: Ints) -> str:
-    """SHA-256 of the labels in order, as little-endian int32."""
-    return hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest()
-
-
-def predictions_digest(bundle: Bundle, split: str) -> str:
-    """SHA-256 of rows in order of ids: length-prefixed id, then the int32 top-1 class of each candidate by name."""
-    found = bundle.choices[split]
-    matrix = np.stack([found[name] for name in sorted(found)], axis=1).astype("<i4")  # [n, candidates]
-    return _rows_digest(bundle, ("predictions", split), matrix)
-
-
-def probabilities_digest(bundle: Bundle, split: str) -> str:
-    """SHA-256 of confidence, log-probability and sum of squares, rounded to 1e-4: logits differ between machines."""
-    found = bundle.scored[split]
-    values = [getattr(found[name], score) for name in sorted(found) for score in SCORES]
-    matrix = np.rint(np.stack(values, axis=1).astype(np.float64) * 1e4).astype("<i4")
-    return _rows_digest(bundle, ("probabilities", split), matrix)
-
-
-def _rows_digest(bundle: Bundle, what: tuple[str, str], matrix: NDArray[np.int32]) -> str:
-    """Computed once for each bundle: an audit and the claim made to compare with both ask for it."""
-    if what not in bundle.digests:
-        order, names = _in_order(bundle.any(what[1]).ids)
-        size = matrix.shape[1] * matrix.itemsize
-        rows: list[bytes] = np.ascontiguousarray(matrix[order]).view(f"V{size}").ravel().tolist()
-        parts = chain.from_iterable(zip(names, rows, strict=True))
-        bundle.digests[what] = hashlib.sha256(b"".join(parts)).hexdigest()
-    return bundle.digests[what]
-
-
-@lru_cache(maxsize=64)
-def _in_order(ids: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[bytes, ...]]:
-    """Places of the sorted ids, and the sorted ids with their lengths: all runs of a split share them."""
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    return np.array(order), tuple(_prefixed(ids[k]) for k in order)
-
-
-def _prefixed(name: str) -> bytes:
-    text = name.encode()
-    return len(text).to_bytes(4, "little") + text

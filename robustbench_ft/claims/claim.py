@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from robustbench_ft.record.store import Json
 from robustbench_ft.record.summary import CellRecord, Summary
 from robustbench_ft.stats import Estimate, Examples, Sample
 
-from . import bundle
+from . import bundle, digests
 from .bundle import Bundle, PublishedRun, split_names
 from .schema import (
     BY_REPORTED,
@@ -199,7 +198,7 @@ def _data(runs: Sequence[Bundle]) -> DataUsed:
         if name not in known:
             raise RbftError(f"{bundle.RECORD} of seed {first.seed} does not say on which data '{name}' was evaluated")
         found[split] = SplitData(
-            n=len(shown), ids_sha256=bundle.ids_digest(shown.ids), labels_sha256=bundle.labels_digest(shown.label),
+            n=len(shown), ids_sha256=digests.ids_digest(shown.ids), labels_sha256=digests.labels_digest(shown.label),
             classes=len(np.unique(shown.label)), content_sha256=known[name].digest, groups=sorted(shown.groups),
             clusters=first.cluster_name(split),
         )  # fmt: skip
@@ -213,12 +212,12 @@ def _data(runs: Sequence[Bundle]) -> DataUsed:
 
 def _entry(run: Bundle, files: Mapping[str, str]) -> RunEntry:
     environment = run.typed.environment
-    digests = {
-        split: SplitDigests(bundle.predictions_digest(run, split), bundle.probabilities_digest(run, split))
+    found = {
+        split: SplitDigests(digests.predictions_digest(run, split), digests.probabilities_digest(run, split))
         for split in run.scored
     }
     return RunEntry(
-        seed=run.seed, files=dict(files), content=digests, environment=run.typed.machine, cost=environment.cost,
+        seed=run.seed, files=dict(files), content=found, environment=run.typed.machine, cost=environment.cost,
         diverged=any(stage.diverged for stage in environment.stages),
     )  # fmt: skip
 
@@ -316,34 +315,3 @@ def correct(runs: Sequence[Bundle], candidates: Sequence[str], split: str) -> Ex
 def _sd(values: Sequence[float]) -> float | None:
     """Over seeds, ddof 1; none from a single one."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def differing(stored: Any, fresh: Any, path: str = "") -> list[str]:
-    """Leaves that differ, each named by its path; floats to a relative 1e-9. A field left out equals an empty one."""
-    if isinstance(stored, Mapping) and isinstance(fresh, Mapping):
-        lines: list[str] = []
-        for key in sorted({*stored, *fresh}, key=str):
-            where = f"{path}.{key}" if path else str(key)
-            if not stored.get(key) and not fresh.get(key) and (key in stored) != (key in fresh):
-                continue
-            if key not in stored or key not in fresh:
-                lines.append(f"{where} is {'missing' if key not in stored else 'not a field of a claim'}")
-            else:
-                lines += differing(stored[key], fresh[key], where)
-        return lines
-    if isinstance(stored, list) and isinstance(fresh, list):
-        if len(stored) != len(fresh):
-            return [f"{path} has {len(stored)} entries, its files give {len(fresh)}"]
-        return [
-            line for k, (a, b) in enumerate(zip(stored, fresh, strict=True)) for line in differing(a, b, f"{path}[{k}]")
-        ]
-    if _equal(stored, fresh):
-        return []
-    return [f"{path} is {json.dumps(stored)}, its files give {json.dumps(fresh)}"]
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, bool) or isinstance(b, bool) or not (isinstance(a, int | float) and isinstance(b, int | float)):
-        return type(a) is type(b) and a == b
-    # an interval of zero width may come out as 1e-18 on another machine
-    return bool(abs(a - b) <= 1e-9 * max(abs(a), abs(b)) + 1e-12)

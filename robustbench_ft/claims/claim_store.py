@@ -14,7 +14,7 @@ from robustbench_ft import toml
 from robustbench_ft.errors import RbftError
 from robustbench_ft.record.store import Json, Record, find_records, is_done, read_json, write_json
 
-from . import bundle, claim
+from . import bundle, claim, differences, digests
 from .bundle import Bundle, PublishedRun
 from .claim import ClaimPath
 from .schema import Claim, SplitData, Trust, read_claim, read_origin
@@ -107,7 +107,8 @@ class StoredClaim:
     def run(self, seed: int) -> Bundle:
         """One run, read once."""
         if seed not in self.read:
-            self.read[seed] = bundle.read(self.root / self.place.run(seed))
+            other = next(iter(self.read.values()), None)
+            self.read[seed] = bundle.read(self.root / self.place.run(seed), other)
         return self.read[seed]
 
     @property
@@ -127,7 +128,7 @@ class StoredClaim:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    return {name: bundle.file_digest(folder / name) for name in FILES}
+    return {name: digests.file_digest(folder / name) for name in FILES}
 
 
 def find_runs(paths: Sequence[Path]) -> list[Record]:
@@ -239,11 +240,11 @@ def refresh(root: Path, suite: str | None = None) -> dict[str, list[str]]:
         for seed, files in origin.files.items():
             for name in FILES:
                 path = root / one.place.run(seed) / name
-                if bundle.file_digest(path) != files.get(name):
+                if digests.file_digest(path) != files.get(name):
                     raise RbftError(f"{path} is not the file that {one.path} was made from; restore it, or add it anew")
         runs = [bundle.read(root / one.place.run(seed)) for seed in sorted(origin.files)]
         fresh = claim.make(runs, origin.files, origin.trust).written()
-        lines = claim.differing(one.raw, fresh)
+        lines = differences.differing(one.raw, fresh)
         if lines:
             write_json(one.path, fresh)
             changed[one.place.file.as_posix()] = lines

@@ -95,7 +95,7 @@ def compare(
 ) -> Comparison:
     """Every row against the baseline, every pair for letters, ranks from bootstrap draws.
 
-    Without `explore` single shifts are not compared, which boards do not show.
+    Without `explore` single shifts are not compared and lines have no cells: boards have theirs from claims.
     """
     base = find_row(run_set, baseline) if isinstance(baseline, str) else baseline
     if base and not run_set.complete(base):
@@ -121,7 +121,9 @@ def compare(
     rank = ranks.rank_intervals(drawn) if drawn else {}
     rest = [row for row in run_set.rows if row not in eligible]
     rest.sort(key=lambda row: row.oracle)
-    lines = tuple(line_of(run_set, row, letters.get(row.name, ""), rank.get(row.name)) for row in (*eligible, *rest))
+    lines = tuple(
+        line_of(run_set, row, letters.get(row.name, ""), rank.get(row.name), explore) for row in (*eligible, *rest)
+    )
     return Comparison(
         run_set, base, family, lines, tuple(means), tuple(cells), tuple(row.name for row in eligible), raw, adjusted,
         draws, how, _permutation(base, means, family, cells),
@@ -246,10 +248,10 @@ def columns_of(run_set: RunSet) -> dict[str, tuple[str, ...]]:
     )
 
 
-def line_of(run_set: RunSet, row: Row, letters: str = "", rank: RankInterval | None = None) -> Line:
+def line_of(run_set: RunSet, row: Row, letters: str = "", rank: RankInterval | None = None, cells: bool = True) -> Line:
     """One row of the table, with the letters and the rank that were found among all rows."""
     missing = set(run_set.missing(row))
-    present = {name: splits for name, splits in columns_of(run_set).items() if not set(splits) & missing}
+    present = {name: splits for name, splits in columns_of(run_set).items() if cells and not set(splits) & missing}
     diverged = any(stage["diverged"] for record, _ in row.runs for stage in record.env["stages"])
     beside = {
         name: splits

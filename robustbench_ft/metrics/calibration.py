@@ -1,6 +1,5 @@
 """Calibration errors of top-label confidence (docs/statistics.md, 'Metrics that are no mean'), plug-in and debiased."""
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -34,9 +33,9 @@ def equal_mass(
     first = _by_id(ids) if ids else np.arange(len(confidence))
     order = first[np.argsort(confidence[first], kind="stable")]
     return (
-        _group_means(np.ones(len(order)), bins, np.sum),
-        _group_means(confidence[order].astype(np.float64), bins, np.mean),
-        _group_means(correct[order].astype(np.float64), bins, np.mean),
+        _group_sizes(len(order), bins),
+        _group_means(confidence[order].astype(np.float64), bins),
+        _group_means(correct[order].astype(np.float64), bins),
     )
 
 
@@ -46,12 +45,18 @@ def _by_id(ids: tuple[str, ...]) -> NDArray[np.int64]:
     return np.argsort(np.asarray(ids), kind="stable")
 
 
-def _group_means(values: Floats, bins: int, of: Callable[..., Floats]) -> Floats:
-    """`of` each of `bins` groups of neighbours, the first few of which have one more, as by `np.array_split`."""
+def _group_sizes(n: int, bins: int) -> Floats:
+    """Sizes of `bins` groups of n, the first few of which have one more, as by `np.array_split`; none is empty."""
+    size, more = divmod(n, bins)
+    return np.array([size + (k < more) for k in range(bins if size else more)], np.float64)
+
+
+def _group_means(values: Floats, bins: int) -> Floats:
+    """Means of neighbours in groups of these sizes."""
     size, more = divmod(len(values), bins)
     larger, others = values[: more * (size + 1)], values[more * (size + 1) :]
-    found = [of(larger.reshape(more, size + 1), axis=1)]
-    found += [of(others.reshape(bins - more, size), axis=1)] if size else []
+    found = [larger.reshape(more, size + 1).mean(axis=1)] if more else []
+    found += [others.reshape(bins - more, size).mean(axis=1)] if size else []
     return np.concatenate(found)
 
 

@@ -16,6 +16,7 @@ from .streams import generator
 
 Progress = Callable[[int], None]
 BLOCK = 100  # draws per stream: results do not depend on how blocks are shared out
+COUNTED = 20_000  # numbers drawn at a time: they stay in the cache
 RARE = 50  # fewer right or wrong answers than this: a normal approximation of their number is not good enough
 
 
@@ -58,8 +59,12 @@ def se_difference(a: Matrix, b: Matrix) -> float:
 def example_weights(n: int, draws: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """[draws, n], each row a multinomial count vector. Small counts are exact in float32."""
     weights = np.empty((draws, n), np.float32)
-    for row in weights:
-        row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+    step = max(1, COUNTED // n)
+    for start in range(0, draws, step):
+        rows = weights[start : start + step]
+        drawn = rng.integers(n, size=rows.shape)
+        drawn += n * np.arange(len(rows))[:, None]
+        rows[:] = np.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
     return weights
 
 
