@@ -45,6 +45,7 @@ def diagnose(runs: tuple[Path, ...], **options: Any) -> None:
     `rbft run --save-candidates` kept. Models that cannot be measured are named.
     """
     from robustbench_ft import notebook
+    from robustbench_ft.compare.figure import save
     from robustbench_ft.diagnose import figure
 
     set_threads(options["threads"])
@@ -64,7 +65,7 @@ def diagnose(runs: tuple[Path, ...], **options: Any) -> None:
     for k, one in enumerate(found if picture else ()):
         assert picture is not None
         path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{one.suite}-{k}")
-        figure.write(one, path)
+        save(figure.draw(one), path)
         click.echo(f"figure   {path}", err=True)
 
 

@@ -17,9 +17,14 @@ MARKERS = "osD^vPX*<>hp"
 
 def scatter(table: Table, path: Path) -> None:
     """Write the picture of a table as PNG."""
+    save(draw(table), path)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a picture as PNG, in a folder that is made where there is none."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw(table).savefig(path, metadata={"Software": None})
+        figure.savefig(path, metadata={"Software": None})
     except OSError as error:
         raise RbftError(f"cannot write the figure {path}: {error.strerror}") from error
 

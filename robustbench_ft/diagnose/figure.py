@@ -1,11 +1,9 @@
 """The picture of a diagnosis: energy gap and feature distortion against accuracy under shift. Torch-free."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustbench_ft.compare.figure import MARKERS
-from robustbench_ft.errors import RbftError
 
 from .correlate import Correlations, correlations, models_of_seeds
 from .points import TITLES, Diagnosis, Point
@@ -14,15 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = ("energy_gap", "distortion")
-
-
-def write(found: Diagnosis, path: Path) -> None:
-    """Write the picture as PNG."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw(found).savefig(path, metadata={"Software": None})
-    except OSError as error:
-        raise RbftError(f"cannot write the figure {path}: {error.strerror}") from error
 
 
 def draw(found: Diagnosis) -> "Figure":

@@ -1,27 +1,16 @@
 """The picture of a search: what n trials reach, what that costs under shift, and all trials. Torch-free."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustbench_ft.compare.figure import MARKERS
 from robustbench_ft.compare.tradeoffs import best_points
-from robustbench_ft.errors import RbftError
 from robustbench_ft.stats.best_of import BestOf
 
 from .report import Tuned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def write(found: Tuned, path: Path) -> None:
-    """Write the picture as PNG."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw(found).savefig(path, metadata={"Software": None})
-    except OSError as error:
-        raise RbftError(f"cannot write the figure {path}: {error.strerror}") from error
 
 
 def draw(found: Tuned) -> "Figure":

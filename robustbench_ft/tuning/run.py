@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustbench_ft import runner
+from robustbench_ft.compare.figure import save
 from robustbench_ft.plan import Cell, Plan
 from robustbench_ft.record import store
 
@@ -35,7 +36,7 @@ def write(found: Tuned) -> list[Path]:
     made = [found.folder / name for name in ("report.md", "report.json", "report.png")]
     store.write_bytes(made[0], report.markdown(found).encode())
     store.write_bytes(made[1], report.as_json(found).encode())
-    figure.write(found, made[2])
+    save(figure.draw(found), made[2])
     for entrant in found.entrants:
         for rule in RULES if entrant.tuned else ():
             made.append(found.folder / winner.file_name(entrant, rule))
