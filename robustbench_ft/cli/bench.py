@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .options import FOLDER, WIDE, WORKERS, set_threads
+from .options import DEVICE, FOLDER, PRECISION, THREADS, WIDE, WORKERS, set_threads
 
 
 @click.command(context_settings=WIDE)
@@ -13,11 +13,11 @@ from .options import FOLDER, WIDE, WORKERS, set_threads
 @click.option("--suite", default="shapes", show_default=True)
 @click.option("--model", default="embedded", show_default=True)
 @click.option("--pretrained", metavar="TAG")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--precision", default="auto", show_default=True)
+@DEVICE
+@PRECISION
 @click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="Per contestant and round.")
-@click.option("--threads", type=click.IntRange(min=1))
+@THREADS
 def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
     """Time a step of each method beside a bare loop, in turns in one process."""
     from robustbench_ft import environment, model_ref, suite_ref
@@ -42,7 +42,7 @@ def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | No
 @click.command("bench-loader", context_settings=WIDE)
 @click.option("--model", metavar="NAME", help="Whose size and transform.  [default: ViT-B-32, random weights]")
 @click.option("--pretrained", metavar="TAG")
-@click.option("--device", default="auto", show_default=True)
+@DEVICE
 @click.option("--images", type=click.IntRange(min=20), default=1000, show_default=True, help="Files to make.")
 @click.option("--tree", type=FOLDER, metavar="DIR", help="Class folders of your own instead.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)

@@ -10,7 +10,7 @@ import click
 
 from robustbench_ft import atomic
 
-from .options import FOLDER, ROOT, WIDE, WORKERS, set_threads
+from .options import DEVICE, FOLDER, ROOT, THREADS, WIDE, WORKERS, set_threads
 from .show import show
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 @click.option("--out", type=FOLDER, metavar="FILE", help="Write the tables into this file instead of printing them.")
 @click.option("--figure", "picture", type=FOLDER, metavar="PNG", help="Also draw both measures against mean OOD.")
 @ROOT
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@DEVICE
+@THREADS
 @WORKERS
 def diagnose(runs: tuple[Path, ...], **options: Any) -> None:
     """Feature distortion and energy gap of the models that RUNS kept, beside their accuracy under shift.

@@ -1,6 +1,6 @@
 """Options that several commands share, and what they name. Nothing heavy is imported before a command needs it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import click
 from robustbench_ft.errors import RbftError
 
 if TYPE_CHECKING:
+    from robustbench_ft.earlier import Way
     from robustbench_ft.record.store import Record
 
 WIDE: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -22,6 +23,13 @@ PARTIAL = click.option(
 )
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that decode images.  [default: as many as there are cores]"
+)
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+PRECISION = click.option(
+    "--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (image tower, training)."
+)
+THREADS = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many."
 )
 FORMATS = click.Choice(["terminal", "markdown"])
 METRIC = click.option(
@@ -37,6 +45,13 @@ def set_threads(n: int | None) -> None:
         import torch
 
         torch.set_num_threads(n)
+
+
+def way_of(options: Mapping[str, Any]) -> "Way":
+    """What --rerun and --keep ask to be done with finished cells whose method's source has changed."""
+    if options["rerun"] and options["keep"]:
+        raise RbftError("--rerun and --keep exclude each other: run changed cells again, or take their old numbers")
+    return "rerun" if options["rerun"] else "keep" if options["keep"] else "refuse"
 
 
 def find(runs: Sequence[Path], suite: str | None) -> "list[Record]":

@@ -12,7 +12,7 @@ import click
 
 from robustbench_ft.errors import PlanError, RbftError, StoppedError
 
-from .options import FOLDER, PARTIAL, ROOT, WIDE, WORKERS, set_threads
+from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, WIDE, WORKERS, set_threads, way_of
 from .report import print_table
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
 @click.option("--out", type=FOLDER, default=Path("runs"), show_default=True, help="Folder for the records.")
 @ROOT
 @PARTIAL
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (image tower, training).")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many.")
+@DEVICE
+@PRECISION
+@THREADS
 @WORKERS
 @click.option("--gpu-decode", is_flag=True, help="Decode training JPEGs on the GPU; evaluation pixels stay exact.")
 @click.option(
@@ -85,14 +85,13 @@ def run(**options: Any) -> None:
     Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
     """
     check_names(options)
+    changed = way_of(options)
     if sys.stderr.isatty():  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
     from robustbench_ft import environment, plan, runner
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
 
-    if options["rerun"] and options["keep"]:
-        raise RbftError("--rerun and --keep exclude each other: run changed cells again, or take their old numbers")
     set_threads(options["threads"])
     device = environment.choose_device(options["device"])
     if options["gpu_decode"] and device.type != "cuda":
@@ -118,7 +117,7 @@ def run(**options: Any) -> None:
         save_candidates=options["save_candidates"],
         workers=options["workers"] or 0,
         gpu_decode=options["gpu_decode"],
-        changed="rerun" if options["rerun"] else "keep" if options["keep"] else "refuse",
+        changed=changed,
     )
     try:
         folders = runner.run_cells(cells, how)

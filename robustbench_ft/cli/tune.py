@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustbench_ft.errors import PlanError, RbftError, StoppedError
+from robustbench_ft.errors import PlanError, StoppedError
 
-from .options import FOLDER, PARTIAL, ROOT, WIDE, WORKERS, set_threads
+from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, WIDE, WORKERS, set_threads, way_of
 from .report import print_table
 from .run import check_names
 from .show import show
@@ -44,9 +44,9 @@ FRESH = "1-5"  # seeds of the step after a search, which has seen its own
 @click.option("--out", type=FOLDER, default=Path("tuning"), show_default=True, help="Folder for records and results.")
 @ROOT
 @PARTIAL
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (image tower, training).")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many.")
+@DEVICE
+@PRECISION
+@THREADS
 @WORKERS
 @click.option(
     "--save-model/--no-save-model", default=False, show_default=True, help="Keep the tuned weights of every trial."
@@ -63,8 +63,7 @@ def tune(**options: Any) -> None:
     same command again runs only what is missing; a larger --trials goes on with the same search.
     """
     check_names(options)
-    if options["rerun"] and options["keep"]:
-        raise RbftError("--rerun and --keep exclude each other: run changed cells again, or take their old numbers")
+    changed = way_of(options)
     if sys.stderr.isatty():  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
     from robustbench_ft import environment, runner
@@ -85,7 +84,7 @@ def tune(**options: Any) -> None:
         return
     how = runner.RunOptions(
         options["out"], device, choose(), save_model=options["save_model"], workers=options["workers"] or 0,
-        changed="rerun" if options["rerun"] else "keep" if options["keep"] else "refuse",
+        changed=changed,
     )  # fmt: skip
     try:
         found = tuning.run(search, trials, how)
