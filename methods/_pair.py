@@ -1,7 +1,9 @@
 """Two models that answer together: the zero-shot model and its fine-tuned self."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,31 @@ class Temperatures:
 
     before: float = 1.0
     tuned: float = 1.0
+
+
+@dataclass(frozen=True)
+class Together(ABC):
+    """Answers for an image with the logits of both models; each tower runs once for all candidates."""
+
+    pair: Pair
+    heat: Temperatures
+
+    @cached_property
+    def towers(self) -> tuple[Clip, Clip]:
+        return self.pair.before, self.pair.tuned
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.answer(lambda logits: logits, *(tower.encode_image(images) for tower in self.towers))
+
+    def answer(self, reduce: Any, *features: Tensor) -> Tensor:
+        """Logits [B, K'] from unit features [B, D] of both towers; `reduce` keeps the classes of the split."""
+        logits = (reduce(tower.classify(f)) for tower, f in zip(self.towers, features, strict=True))
+        before, tuned = (each / t for each, t in zip(logits, (self.heat.before, self.heat.tuned), strict=True))
+        return self.mix(before, tuned, features[1])
+
+    @abstractmethod
+    def mix(self, before: Tensor, tuned: Tensor, features: Tensor) -> Tensor:
+        """Logits of the mixture from those of both models, each over its temperature; `features` are the tuned ones."""
 
 
 def fit_pair(method: FT, clip: Clip, data: TrainSet, run: Run) -> Pair:

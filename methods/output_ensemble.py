@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +12,7 @@ from robustbench_ft import Candidates, Clip, Run, TrainSet
 from robustbench_ft.recipe import R_WISE, Recipe
 from robustbench_ft.train import FeatureBatches
 
-from ._pair import Pair, Temperatures, calibrated, fit_pair, load_pair, mixed
+from ._pair import Temperatures, Together, calibrated, fit_pair, load_pair, mixed
 from .ft import FT
 
 GRID = tuple(round(0.1 * k, 1) for k in range(11))
@@ -55,7 +54,7 @@ class OutputEnsemble(FT):
             heat = calibrated(pair, FeatureBatches(pair.before, data, run), FeatureBatches(pair.tuned, data, run))
             run.log({"event": "calibrated", "zero_shot": heat.before, "tuned": heat.tuned})
         axis = {f"alpha-{alpha:g}": alpha for alpha in sorted({*GRID, self.alpha})}
-        mixtures = {name: Mixture(pair, alpha, self.space, heat) for name, alpha in axis.items() if 0 < alpha < 1}
+        mixtures = {name: Mixture(pair, heat, alpha, self.space) for name, alpha in axis.items() if 0 < alpha < 1}
         members = {name: lambda mixture=mixture: mixture for name, mixture in mixtures.items()}
         ends = {"alpha-0": lambda: dict(pair.start), "alpha-1": lambda: dict(pair.end)}
         ordered = {name: members.get(name) or ends[name] for name in axis}
@@ -65,31 +64,20 @@ class OutputEnsemble(FT):
     def reload(cls, folder: Path, load: Callable[[str], Clip]) -> Candidates:
         pair = load_pair(load)
         own = pair.tuned.config["rbft"]["ensemble"]
-        return pair.alone(Mixture(pair, own["alpha"], own["space"], Temperatures(**own["temperatures"])))
+        return pair.alone(Mixture(pair, Temperatures(**own["temperatures"]), own["alpha"], own["space"]))
 
     def problems(self) -> list[str]:
         return [] if 0 <= self.alpha <= 1 else [f"alpha={self.alpha} must be between 0 and 1"]
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Together):
     """Answers with a mixture of two models, 0 < alpha < 1."""
 
-    pair: Pair
     alpha: float
     space: Space
-    heat: Temperatures
 
-    @cached_property
-    def towers(self) -> tuple[Clip, Clip]:
-        return self.pair.before, self.pair.tuned
-
-    def logits(self, images: Tensor) -> Tensor:
-        return self.answer(lambda logits: logits, *(tower.encode_image(images) for tower in self.towers))
-
-    def answer(self, reduce: Any, *features: Tensor) -> Tensor:
-        before, tuned = (reduce(t.classify(f)) for t, f in zip(self.towers, features, strict=True))
-        before, tuned = before / self.heat.before, tuned / self.heat.tuned
+    def mix(self, before: Tensor, tuned: Tensor, features: Tensor) -> Tensor:
         if self.space == "logits":
             return (1 - self.alpha) * before + self.alpha * tuned
         return mixed(before, tuned, torch.tensor(self.alpha, device=tuned.device))

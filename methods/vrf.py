@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from robustbench_ft import Candidates, Clip, Run, TrainSet
 from robustbench_ft.train import FeatureBatches
 
-from ._pair import Pair, Temperatures, calibrated, fit_pair, load_pair, mixed
+from ._pair import Pair, Temperatures, Together, calibrated, fit_pair, load_pair, mixed
 from .ft import FT
 
 
@@ -57,7 +56,7 @@ class VRF(FT):
         k = max(1, round(self.k_factor * len(rows) / len(before)))
         heat = calibrated(pair, before, tuned)
         run.log({"event": "vrf", "repaired": len(rows), "k": k, "zero_shot": heat.before, "tuned": heat.tuned})
-        scorer = Near(pair, rows, min(k, len(rows)), self.a, self.b, heat)
+        scorer = Near(pair, heat, rows, min(k, len(rows)), self.a, self.b)
         return Candidates(clip, pair.ends() | {"vrf": lambda: scorer}, default="vrf")
 
     @classmethod
@@ -65,7 +64,7 @@ class VRF(FT):
         pair = load_pair(load)
         own = pair.tuned.config["rbft"]["vrf"]
         known = load_file(folder / "repaired.safetensors")["repaired"].to(pair.tuned.device)
-        return pair.alone(Near(pair, known, own["k"], own["a"], own["b"], Temperatures(**own["temperatures"])))
+        return pair.alone(Near(pair, Temperatures(**own["temperatures"]), known, own["k"], own["a"], own["b"]))
 
     def problems(self) -> list[str]:
         return [
@@ -74,27 +73,17 @@ class VRF(FT):
 
 
 @dataclass(frozen=True)
-class Near:
+class Near(Together):
     """Answers with a mixture of its own for each image."""
 
-    pair: Pair
     repaired: Tensor  # V, [n, D] unit features of the fine-tuned model
     k: int
     a: float
     b: float
-    heat: Temperatures
 
-    @cached_property
-    def towers(self) -> tuple[Clip, Clip]:
-        return self.pair.before, self.pair.tuned
-
-    def logits(self, images: Tensor) -> Tensor:
-        return self.answer(lambda logits: logits, *(tower.encode_image(images) for tower in self.towers))
-
-    def answer(self, reduce: Any, *features: Tensor) -> Tensor:
-        before, tuned = (reduce(t.classify(f)) for t, f in zip(self.towers, features, strict=True))
-        weight = weights(distances(features[1], self.repaired, self.k), self.a, self.b)
-        return mixed(before / self.heat.before, tuned / self.heat.tuned, weight[:, None])
+    def mix(self, before: Tensor, tuned: Tensor, features: Tensor) -> Tensor:
+        weight = weights(distances(features, self.repaired, self.k), self.a, self.b)
+        return mixed(before, tuned, weight[:, None])
 
     def save(self, folder: Path, note: Mapping[str, Any]) -> None:
         """Both models, and V in 'repaired.safetensors'."""
