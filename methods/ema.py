@@ -1,7 +1,7 @@
 """EMA: fine-tune, and keep a running average of the weights (baseline of Nam, Heo, Lee, ICLR 2024)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Method, Range, RbftError, Run, TrainSet
 
+from ._beside import fit_beside
 from .ft import FT
 
 
@@ -35,18 +36,12 @@ class EMA(FT):
 
     def around(self, method: Method, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         """`NAME+ema`: the mean over the last stage of `method`."""
-        averages: list[Average] = []
-
-        def beside(model: Clip) -> Average:
-            averages.append(Average(model, self.decay))
-            return averages[-1]
-
-        fitted = method.fit(clip, data, replace(run, companions=(*run.companions, beside)))
+        fitted, average = fit_beside(method, clip, data, run, lambda model: Average(model, self.decay))
         if not isinstance(fitted, Clip):
             raise RbftError(
                 "'+ema' needs the path of one model, and what was fitted is several: set `averages` to False"
             )
-        last, mean = fitted.snapshot(), averages[-1].mean
+        last, mean = fitted.snapshot(), average.mean
         return Candidates(fitted, {"last": lambda: last, "ema": lambda: mean}, default="ema")
 
     def problems(self) -> list[str]:

@@ -1,13 +1,14 @@
 """Path: fine-tune, and keep the weights of equally spaced steps as candidates (learning curves, diagnostics)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Method, RbftError, Run, TrainSet
 
+from ._beside import fit_beside
 from .ft import FT
 
 
@@ -35,20 +36,14 @@ class TrainingPath(FT):
 
     def around(self, method: Method, clip: Clip, data: TrainSet, run: Run) -> Candidates:
         """`NAME+path`: the steps of the last stage of `method`."""
-        walks: list[Walk] = []
-
-        def beside(model: Clip) -> Walk:
-            walks.append(Walk(model, self.points))
-            return walks[-1]
-
-        fitted = method.fit(clip, data, replace(run, companions=(*run.companions, beside)))
+        fitted, walk = fit_beside(method, clip, data, run, lambda model: Walk(model, self.points))
         if not isinstance(fitted, Clip):
             raise RbftError(
                 f"{type(method).__name__} gives several models, and only a single one has a path; use NAME+path with a "
                 "method of one model, e.g. ft or lipsum"
             )
         end = fitted.snapshot()
-        steps = {f"step-{n}": lambda n=n: walks[-1].seen[n] for n in sorted(walks[-1].seen)}
+        steps = {f"step-{n}": lambda n=n: walk.seen[n] for n in sorted(walk.seen)}
         return Candidates(fitted, {**steps, "end": lambda: end}, default="end")
 
     def problems(self) -> list[str]:
@@ -69,8 +64,8 @@ class Walk:
         if step + 1 in {round(k * of / self.points) for k in range(1, self.points + 1)}:
             self.seen[step + 1] = {name: tensor.cpu() for name, tensor in self.clip.snapshot().items()}
 
-    def state_dict(self) -> dict[int, dict[str, Tensor]]:
-        return dict(self.seen)
+    def state_dict(self) -> dict[str, Any]:
+        return {str(n): weights for n, weights in self.seen.items()}
 
-    def load_state_dict(self, state: Mapping[int, Mapping[str, Tensor]], /) -> None:
-        self.seen |= {n: {name: t.cpu() for name, t in weights.items()} for n, weights in state.items()}
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]], /) -> None:
+        self.seen |= {int(n): {name: t.cpu() for name, t in weights.items()} for n, weights in state.items()}
