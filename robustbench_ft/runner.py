@@ -67,12 +67,12 @@ def run_cells(plan: Plan, options: RunOptions) -> list[Path]:
             if options.save_candidates and not (folder / store.MODELS / store.INDEX).exists():
                 options.progress.say("  it was run without --save-candidates; choose another --out to have them")
             _tidy(folder)
-            continue
-        options.progress.say(title)
-        with _graceful() as stopped:
-            run_cell(cell, plan.suite_of(cell), folder, options, stopped)
-            if stopped() and k < len(plan):
-                raise InterruptedRun(f"stopped after cell {k} of {len(plan)}")
+        else:
+            options.progress.say(title)
+            with _graceful() as stopped:
+                run_cell(cell, plan.suite_of(cell), folder, options, stopped)
+                if stopped() and k < len(plan):
+                    raise InterruptedRun(f"stopped after cell {k} of {len(plan)}")
         if k == len(plan) or plan[k].suite != cell.suite:
             plan.suite_of(cell).forget()
     return folders
