@@ -1,6 +1,5 @@
 """Adam-SPD: Adam, with a decay towards theta0 where the gradient points away from it (Tian et al., NeurIPS 2024)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +23,6 @@ class AdamSPD(FT):
     value of `strength`; 1 takes back all that the step added to the distance.
     """
 
-    published: ClassVar[Mapping[str, Recipe]] = {}
     equation: ClassVar[str] = (
         "theta' = Adam(theta);  where <grad, theta - theta0> > 0: theta' -= strength r (theta' - theta0), "
         "r = max(0, 1 - |theta - theta0| / |theta' - theta0|), tensor by tensor"

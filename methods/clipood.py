@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustbench_ft import Batch, Candidates, Clip, Run, TrainSet
-from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import LossTerms, Objective, train
 
 from .ft import FT
@@ -26,7 +25,6 @@ class CLIPood(FT):
     train with AdamW, rate 5e-6 or 1e-5, weight decay 0.1, cosine without warm-up, batches of 12 per domain or 36.
     """
 
-    published: ClassVar[Mapping[str, Recipe]] = {}  # theirs leave one domain out, or hold out classes
     averages: ClassVar[bool] = False  # it is one
     equation: ClassVar[str] = (
         "L = CE(scale W (F(x) - margin w_y), y);  "

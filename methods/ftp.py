@@ -1,6 +1,5 @@
 """FTP: Adam, and a projection towards theta0 whose radii learn from the training gradient (Tian et al., 2023)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,7 +27,6 @@ class FTP(FT):
     weight decay is kept; the authors' scripts use 0.
     """
 
-    published: ClassVar[Mapping[str, Recipe]] = {}
     averages: ClassVar[bool] = True
     equation: ClassVar[str] = (
         "d = AdamW(theta) - theta0;  theta' = theta0 + min(1, gamma / |d|_1) d, row by row;  gamma by Adam on "

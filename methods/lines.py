@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
-from robustbench_ft.recipe import Recipe
 
 from ._members import State
 from .ft import FT
@@ -26,7 +25,6 @@ class LiNeS(FT):
     """
 
     averages: ClassVar[bool] = False
-    published: ClassVar[Mapping[str, Recipe]] = {}  # the paper tunes on other tasks
     equation: ClassVar[str] = "theta_l = theta0_l + s_l tau_l,  s_l = alpha + (1 - alpha) l / (L - 1), l = 0 .. L - 1"
     source: ClassVar[str] = "Wang et al., ICLR 2025; wang-kee/LiNeS@43a7bdd, src/eval/eval.py"
     oracle: ClassVar[str] = "merges.npz: LiNeS@43a7bdd"

@@ -1,6 +1,5 @@
 """OLOR: after every Adam step a short way back to theta0, shorter in deeper tensors (Huang et al., AAAI 2024)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +24,6 @@ class OLOR(FT):
     the two are equal.
     """
 
-    published: ClassVar[Mapping[str, Recipe]] = {}
     equation: ClassVar[str] = (
         "theta' = Adam(theta);  theta' -= (lr_t / lr) level_l (theta' - theta0), "
         "level_l = pull_last + (1 - l / n)^power (pull - pull_last)"

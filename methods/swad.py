@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustbench_ft import Candidates, Clip, Run, TrainSet
-from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import Batches, train
 
 from .ft import FT
@@ -32,7 +31,6 @@ class SWAD(FT):
     valley ends, while here it goes on for the row 'last'.
     """
 
-    published: ClassVar[Mapping[str, Recipe]] = {}  # theirs leave one domain out, from ImageNet weights
     averages: ClassVar[bool] = False  # it is one
     equation: ClassVar[str] = (
         "theta = mean of theta_t, t_s <= t <= t_e;  t_s: val loss the least of n_converge, "

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.func import functional_call
 
 from robustbench_ft import Batch, Candidates, Clip, Run, TrainSet
-from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import Batches, InterruptedRun, LossTerms, backward, train
 
 from .ft import FT
@@ -33,7 +32,6 @@ class TPGM(FT):
     `select=best` the same images also select the checkpoint. A run stopped among `iterations` begins these again.
     """
 
-    published: ClassVar[Mapping[str, Recipe]] = {}
     averages: ClassVar[bool] = False  # what it gives is no point of the path
     equation: ClassVar[str] = (
         "theta = theta0 + min(1, gamma / (|d| + 1e-8)) d, d = theta_FT - theta0 of each tensor; "

@@ -237,7 +237,10 @@ class Method(ABC):
 
         `load('tuned')` gives the model that `Clip.save` wrote to its subfolder 'tuned'.
         """
-        raise NotImplementedError
+        raise RbftError(
+            f"{cls.__name__} saves its model in a form of its own and has no `reload` to read it; write one, or use "
+            "the stored predictions"
+        )
 
     @property
     def resolved(self) -> Recipe:

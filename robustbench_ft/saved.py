@@ -68,11 +68,6 @@ def load(folder: Path, device: torch.device) -> Clip | SavedScorer:
         return load_saved(folder).to(device)
     name = _method(folder / NOTE)
     kind = registry.load("method", name, Method)
-    if kind.reload.__func__ is Method.reload.__func__:
-        raise RbftError(
-            f"{folder}: '{name}' saves its model in a form of its own and has no `reload` to read it; write one, or "
-            "use the stored predictions"
-        )
     try:
         return SavedScorer(kind.reload(folder, lambda part: load_saved(folder / part).to(device)))
     except (OSError, KeyError, TypeError, ValueError) as error:

@@ -293,6 +293,15 @@ def test_only_the_gradient_of_a_term_may_tell(tiny_model: str) -> None:
     assert "the gradient of update 1 is" in failed(Flat, tiny_model, (ADDS_UP,))[ADDS_UP]
 
 
+def test_a_scorer_that_cannot_be_read_again_is_told_so(tiny_model: str) -> None:
+    class Told(Nearest):
+        single_model: ClassVar[bool] = False
+
+    name = "saved-model-predicts-the-same"
+    assert "Told saves its model in a form of its own and has no `reload`" in failed(Told, tiny_model, (name,))[name]
+    assert "`single_model` is True, its headline is Means" in failed(Nearest, tiny_model, (name,))[name]
+
+
 def test_draws_from_the_global_state_of_torch_are_found(tiny_model: str) -> None:
     found = failed(Noise, tiny_model, ("same-seed-same-weights", DRAWS, ADDS_UP))
     assert set(found) == {DRAWS}  # the same seed gives the same weights: `train` seeds that state, too
