@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/rbft run --method zero-shot --method ft --method wise-ft --method lipsum --suite shapes --seeds 0-1 --out runs/demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile  # a process for each core
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
