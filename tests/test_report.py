@@ -154,6 +154,31 @@ def test_the_scatter_of_a_report_draws_intervals(derived: Path, tmp_path: Path) 
             assert across in bars
 
 
+def test_many_methods_are_drawn_in_order_and_their_frontier_is_named(
+    derived: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (table,) = report.tables(store.find_records([derived / "runs"]))
+    monkeypatch.setattr(figure, "MANY", 3)
+    scatter, ood, identity = figure.draw(table).axes
+    numbers = {
+        report.shown_name(line): (line.cells["ID"].estimate, line.cells["mean OOD"].estimate)
+        for line in table.lines
+        if line.row.selection == "fixed"
+    }
+    names = [label.get_text() for label in ood.get_yticklabels()]
+    assert names == sorted(numbers, key=lambda name: numbers[name][1].value)
+    assert len(names) == 4
+    for k, name in enumerate(names):
+        for axes, e in ((identity, numbers[name][0]), (ood, numbers[name][1])):
+            assert tuple(np.round([100 * e.low, k, 100 * e.high, k], 6).tolist()) in segments(axes), name
+    points = {name: (one.value, other.value) for name, (one, other) in numbers.items()}
+    beaten = {
+        a for a in points for b in points if points[a] != points[b] and np.all(np.less_equal(points[a], points[b]))
+    }
+    assert {text.get_text() for text in scatter.texts} == points.keys() - beaten | {"zero-shot", "ft"}
+    assert beaten  # else a frontier of everything would pass
+
+
 def parts_of(drawing: str, kind: str) -> list[tuple[str, list[list[tuple[float, float]]]]]:
     """(row, points of each of its lines) of every part of this kind, in the order of drawing."""
     groups = [group for group in ElementTree.fromstring(drawing).iter("g") if kind in group.attrib["class"].split()]

@@ -39,7 +39,8 @@ COURTS = {
     "train": ("checkpoint", "batches", "loop"),
     "record": ("summary", "store"),
     "compare": (
-        "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
+        "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
+        "figure_many", "figure",
     ),
     "claims": ("schema", "bundle", "digests", "claim", "differences", "claim_store", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),

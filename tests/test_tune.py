@@ -19,7 +19,7 @@ from robustbench_ft.plan import Request
 from robustbench_ft.ranges import Choices, Range, Space, around
 from robustbench_ft.record import store
 from robustbench_ft.stats.best_of import chances
-from robustbench_ft.tuning import choose, report, run, winner
+from robustbench_ft.tuning import choose, figure, report, run, winner
 from robustbench_ft.tuning.choose import Entrant
 from robustbench_ft.tuning.search import Search, Trial, plan_trials
 
@@ -269,6 +269,16 @@ def test_winners_are_recipes_that_make_their_cells_again(
         assert (told["digest"], told["trials"], told["tuning_seed"]) == (cells[0].digest, 2, 0)
         assert told["trial_digests"] == [outcome.trial.cell.digest for outcome in entrant.outcomes]
         assert told["ranges"] == {s: space.text for s, space in cells_of(entrant).items()}
+
+
+def test_many_entrants_are_drawn_by_what_was_chosen_for_each(
+    tiny: Callable[[int], list[report.Tuned]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [found] = tiny(2)
+    monkeypatch.setattr(figure, "MANY", 4)
+    _, ood, _ = figure.draw(found).axes
+    best = {entrant.method: entrant.chosen("best").ood for entrant in found.entrants if entrant.headline}
+    assert [text.get_text() for text in ood.get_yticklabels()] == sorted(best, key=lambda name: best[name])
 
 
 def cells_of(entrant: Entrant) -> Mapping[str, Space]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustbench_ft.errors import RbftError
 
+from . import figure_many
 from .report import OOD, Table
 from .verdicts import Line
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vPX*<>hp"
+MANY = 12  # methods that colours and marks can tell apart
 
 
 def scatter(table: Table, path: Path) -> None:
@@ -30,13 +32,18 @@ def save(figure: "Figure", path: Path) -> None:
 
 
 def draw(table: Table) -> "Figure":
-    """Rows as points with 95 % intervals, families as lines through their alphas, settings of one method joined."""
+    """Rows as points with 95 % intervals, families as lines through their alphas, settings of one method joined.
+
+    More than `MANY` methods get a picture of another kind, with their headlines only.
+    """
     from matplotlib.figure import Figure  # without pyplot: a notebook keeps its own way of showing pictures
 
-    figure = Figure(figsize=(7.2, 5.0), dpi=150, layout="constrained")
-    axes: Any = figure.subplots()
     points = _points(table)
     methods = list(dict.fromkeys(line.row.method for line in points))
+    if len(methods) > MANY:
+        return figure_many.draw(table, [line for line in points if figure_many.is_headline(line)])
+    figure = Figure(figsize=(7.2, 5.0), dpi=150, layout="constrained")
+    axes: Any = figure.subplots()
     for k, method in enumerate(methods):
         _draw(axes, table, [line for line in points if line.row.method == method], k)
     grid = any(len([line for line in points if line.row.method == method]) > 1 for method in methods)

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from robustbench_ft.compare.figure import MARKERS
+from robustbench_ft.compare import figure_many
+from robustbench_ft.compare.figure import MANY, MARKERS
 from robustbench_ft.compare.tradeoffs import best_points
+from robustbench_ft.compare.verdicts import Line
 from robustbench_ft.stats.best_of import BestOf
 
 from .report import Tuned
@@ -14,10 +16,12 @@ if TYPE_CHECKING:
 
 
 def draw(found: Tuned) -> "Figure":
-    """Three panels that share their colours: one for each entrant."""
+    """Three panels that share their colours: one for each entrant. Of many entrants, what the rule 'best' chooses."""
     from matplotlib.figure import Figure  # without pyplot: a notebook keeps its own way of showing pictures
     from matplotlib.ticker import MaxNLocator
 
+    if len(found.entrants) > MANY:
+        return figure_many.draw(found.winners, _best(found), lambda line: line.row.method)
     figure = Figure(figsize=(13.5, 4.6), dpi=150, layout="constrained")
     best, other, trials = (figure.add_subplot(1, 3, k) for k in (1, 2, 3))
     what = "accuracy" if found.every.only_accuracy else "official metric"
@@ -41,6 +45,12 @@ def draw(found: Tuned) -> "Figure":
         axes.grid(alpha=0.25)
     trials.legend(fontsize=7)
     return figure
+
+
+def _best(found: Tuned) -> list[Line]:
+    """The headline of each method, of the trial with the best ID validation."""
+    runs = [entrant.chosen("best").runs for entrant in found.entrants if entrant.headline]
+    return [line for line in found.winners.lines if line.row.runs in runs]
 
 
 def _curve(axes: Any, curve: Sequence[BestOf], k: int, name: str, label: str) -> None:
