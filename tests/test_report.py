@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,34 @@ def test_the_reference_curve_is_the_baselines_else_that_of_most_seeds(
         "lipsum": {3},
     }  # three seeds are not joined to five
     assert curve in more.reference.split("(")[1].replace(")", "").split(", "), more.reference
+
+
+def test_of_families_that_share_the_baselines_runs_wise_ft_is_the_reference(tmp_path: Path) -> None:
+    skills = {name: made.SKILLS[name] for name in ("zero-shot", "ft", "wise-ft")}
+    made.write(tmp_path, made.World(skills=skills, n=150, derived=True))
+    (own,) = tmp_path.glob("*/*/wise-ft-*")
+    for name in ("aaa-lines", "zzz-lines"):  # another family with the same end, whatever its digest
+        twin = own.with_name(f"{name}-{own.name[-8:]}")
+        shutil.copytree(own, twin)
+        for cell in twin.glob("*/cell.json"):
+            text = cell.read_text().replace('"method": "wise-ft"', f'"method": "{name}"')
+            digest = json.loads(text)["digest"]
+            cell.write_text(text.replace(digest, name[0].replace("z", "f") * len(digest)))
+    (run_set,) = load(store.find_records([tmp_path]))
+    assert len({record.config.method for record in run_set.records}) == 5
+    assert tradeoffs.beyond(compare(run_set, "ft")).reference.startswith("wise-ft")
+
+
+def test_headlines_leave_companions_and_other_alphas_out(derived: Path) -> None:
+    records = store.find_records([derived / "runs"])
+    (whole,), (short,) = report.tables(records), report.tables(records, headlines=True)
+    names = [line.row.name for line in short.lines]
+    assert names == [line.row.name for line in whole.lines if line.row.method != "wise-ft" or "0.5" in line.row.setting]
+    assert len(names) == 4 < len(whole.lines)
+    assert short.curves == whole.curves
+    done = CliRunner().invoke(main, ["compare", str(derived / "runs"), "--headlines", "--format", "markdown"])
+    assert "alpha=0.5" in done.output
+    assert "alpha by ID val" not in done.output.split("matched")[0]
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import click
 
 from robustbench_ft.errors import RbftError
 
-from .options import FOLDER, FORMATS, METRIC, SUITE, WIDE, find
+from .options import FOLDER, FORMATS, HEADLINES, METRIC, SUITE, WIDE, find
 from .show import show
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, type=FOLDER)
 @click.option("--baseline", default="ft", show_default=True, metavar="ROW", help="A method, or a row's whole name.")
 @SUITE
+@HEADLINES
 @click.option(
     "--family", type=click.Choice(["ood-mean", "per-split"]), default="ood-mean", show_default=True,
     help="What the claims are about: Holm inside this family, all else is exploratory.",
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--json", "target", type=FOLDER, metavar="FILE", help="Also write every number, unrounded.")
 @click.option("--exact-bootstrap", is_flag=True, help="Multinomial draws for ranks instead of Gaussian ones: slower.")
 def compare(
-    runs: tuple[Path, ...], baseline: str, suite: str | None, family: str, metric: str, style: str,
+    runs: tuple[Path, ...], baseline: str, suite: str | None, headlines: bool, family: str, metric: str, style: str,
     target: Path | None, exact_bootstrap: bool,
 ) -> None:  # fmt: skip
     """Methods against a baseline: intervals, tests, letters, rank intervals.
@@ -43,7 +44,7 @@ def compare(
 
     found: list[Comparison] = []
     problems: list[str] = []
-    for run_set in load(find(runs, suite), metric):
+    for run_set in load(find(runs, suite), metric, headlines=headlines):
         try:
             found.append(compared(run_set, baseline, family, exact_bootstrap))
         except RbftError as error:

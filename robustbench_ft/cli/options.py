@@ -36,6 +36,9 @@ METRIC = click.option(
     "--metric", type=click.Choice(["official", "accuracy", "macro_f1", "nll", "brier"]), default="official",
     show_default=True, help="official: the metric that each test set is known by.",
 )  # fmt: skip
+HEADLINES = click.option(
+    "--headlines", is_flag=True, help="One row for each method and setting: no companions, and no other alphas."
+)
 SUITE = click.option("--suite", metavar="NAME", help="Only runs on this suite.")
 
 

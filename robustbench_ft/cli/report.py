@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import SUITE, WIDE, find
+from .options import HEADLINES, SUITE, WIDE, find
 
 if TYPE_CHECKING:
     from robustbench_ft.compare.report import Table
@@ -61,6 +61,7 @@ def _rich(table: "Table", columns: Sequence[int], val: bool) -> Any:
     "--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True
 )
 @SUITE
+@HEADLINES
 @click.option("--val", is_flag=True, help="Also show ID validation, on which everything is chosen.")
 @click.option(
     "--baseline", "--against", "baseline", metavar="ROW",
@@ -70,12 +71,13 @@ def _rich(table: "Table", columns: Sequence[int], val: bool) -> Any:
     "--figure", "picture", type=click.Path(path_type=Path), help="Also draw ID against OOD accuracy into this PNG."
 )
 def report_command(
-    runs: tuple[Path, ...], suite: str | None, style: str, val: bool, baseline: str | None, picture: Path | None
-) -> None:
+    runs: tuple[Path, ...], suite: str | None, style: str, headlines: bool, val: bool, baseline: str | None,
+    picture: Path | None,
+) -> None:  # fmt: skip
     """Tables from records, without torch. RUNS are folders of records or of published claims (default: runs)."""
     from robustbench_ft.compare import figure, report
 
-    found = report.tables(find(runs, suite))
+    found = report.tables(find(runs, suite), headlines)
     if style == "json":
         click.echo(report.as_json(found), nl=False)
     for table in found:

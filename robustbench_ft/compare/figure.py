@@ -41,7 +41,7 @@ def draw(table: Table) -> "Figure":
     points = _points(table)
     methods = list(dict.fromkeys(line.row.method for line in points))
     if len(methods) > MANY:
-        return figure_many.draw(table, [line for line in points if figure_many.is_headline(line)])
+        return figure_many.draw(table, [line for line in points if line.row.headline])
     figure = Figure(figsize=(7.2, 5.0), dpi=150, layout="constrained")
     axes: Any = figure.subplots()
     for k, method in enumerate(methods):

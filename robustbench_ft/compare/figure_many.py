@@ -42,11 +42,6 @@ def draw(table: Table, lines: Sequence[Line], name: Callable[[Line], str] = show
     return figure
 
 
-def is_headline(line: Line) -> bool:
-    """Whether the line shows what its method answers with, and no other candidate of its fits."""
-    return all(candidate == record.summary.default for record, candidate in line.row.runs)
-
-
 def _ood(line: Line) -> float:
     return line.cells[OOD].estimate.value
 

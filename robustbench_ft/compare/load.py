@@ -133,9 +133,19 @@ class RunSet:
         return a.seeds == b.seeds and bool(set(self.origin(a)) & set(self.origin(b)))
 
 
-def load(records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True) -> list[RunSet]:
-    """One set per suite and model; everything that makes rows incomparable is an error."""
-    return [run_set_of(group, metric, grids) for group in run_sets(records)]
+def load(
+    records: Sequence[Record], metric: str = OFFICIAL, grids: bool = True, headlines: bool = False
+) -> list[RunSet]:
+    """One set per suite and model; everything that makes rows incomparable is an error.
+
+    With `headlines`, each method has the row of its default candidate only.
+    """
+    return [run_set_of(group, metric, grids, given_of(group, grids, headlines)) for group in run_sets(records)]
+
+
+def given_of(records: Sequence[Record], grids: bool, headlines: bool) -> list[Row] | None:
+    """The rows of `headlines`, for `run_set_of`; None for all rows."""
+    return [row for row in rows(records, grids) if row.headline] if headlines else None
 
 
 def run_set_of(

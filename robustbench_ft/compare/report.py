@@ -13,7 +13,7 @@ from robustbench_ft.stats import Estimate
 from robustbench_ft.stats import mean as interval
 
 from . import tables as compare_tables
-from .load import RunSet, run_set_of, sample_of
+from .load import RunSet, given_of, run_set_of, sample_of
 from .rows import Row, curve_runs, run_sets
 from .text import MISSING, grid, p_text, points, recipes_line, sizes_line, span
 from .verdicts import Line, difference_of, find_row, line_of
@@ -73,13 +73,16 @@ class Table:
         return [line.row.name, *(f"{100 * np.mean(v):.1f}{sd}" for v, sd in zip(cells, sds, strict=True))]
 
 
-def tables(records: Iterable[Record]) -> list[Table]:
-    """Tables of records: numbers of different suite versions, models or protocols never meet in one."""
-    return [_table(group) for group in run_sets(records, apart=True)]
+def tables(records: Iterable[Record], headlines: bool = False) -> list[Table]:
+    """Tables of records: numbers of different suite versions, models or protocols never meet in one.
+
+    With `headlines`, each method has the row of its default candidate only.
+    """
+    return [_table(group, headlines) for group in run_sets(records, apart=True)]
 
 
-def _table(records: Sequence[Record]) -> Table:
-    run_set = run_set_of(records)
+def _table(records: Sequence[Record], headlines: bool) -> Table:
+    run_set = run_set_of(records, given=given_of(records, True, headlines))
     lines = tuple(line_of(run_set, row) for row in run_set.rows if not row.oracle)
     return Table(run_set, lines, _curves(run_set))
 
@@ -88,7 +91,11 @@ def _curves(run_set: RunSet) -> dict[str, Sequence[tuple[float, float, float]]]:
     """(alpha, ID, mean OOD) along each family, means over seeds, under the name of the family's first row."""
     found: dict[str, Sequence[tuple[float, float, float]]] = {}
     for digest, members in curve_runs(run_set.records).items():
-        name = next(row.name for row in run_set.rows if row.config.digest == digest and row.selection == "fixed")
+        # the fixed candidate first; a merge whose seeds chose each their own has none
+        own = sorted(
+            (row for row in run_set.rows if row.config.digest == digest), key=lambda row: row.selection != "fixed"
+        )
+        name = own[0].name
         found[name] = [
             (alpha, mean_of(runs, (run_set.test,)), mean_of(runs, run_set.shifts)) for alpha, runs in members
         ]  # fmt: skip

@@ -56,6 +56,11 @@ class Row:
         return self.config.recipe
 
     @property
+    def headline(self) -> bool:
+        """True if every run answers with its method's default: no companion, and no other alpha."""
+        return not self.oracle and all(candidate == record.summary.default for record, candidate in self.runs)
+
+    @property
     def transductive(self) -> bool:
         """True if an answer of the method may depend on other test images."""
         return any(record.summary.transductive for record, _ in self.runs)

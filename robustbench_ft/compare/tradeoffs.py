@@ -27,6 +27,7 @@ from .rows import Row, Run, curve_runs
 from .text import MISSING, Text, points
 from .verdicts import Comparison
 
+LINE = "wise-ft"  # the family that every other is measured by: weights on the line from zero-shot to fine-tuned
 PLACES = (0.0, 0.5, 1.0)  # where frontiers are met, as shares of their common ID range
 
 
@@ -106,7 +107,8 @@ def _point(run_set: RunSet, runs: Sequence[Run]) -> Point | None:
 def _curves(run_set: RunSet, baseline: Row | None) -> dict[str, tuple[Curve, tuple[str, ...]]]:
     """Digest of a family -> its rising branch and its runs' origins, for families that go from alpha 0 to alpha 1.
 
-    Those that share their runs with the baseline come first, then those with more seeds.
+    Those that share their runs with the baseline come first, then the straight line in weight space, then those with
+    more seeds.
     """
     found: dict[str, tuple[Curve, tuple[str, ...]]] = {}
     for digest, members in curve_runs(run_set.records).items():
@@ -119,7 +121,8 @@ def _curves(run_set: RunSet, baseline: Row | None) -> dict[str, tuple[Curve, tup
                 origins = tuple(run_set.origins[str(record.folder)] for record, _ in members[0][1])
                 found[digest] = curve, origins
     base = set(run_set.origin(baseline)) if baseline else set[str]()
-    order = sorted(found, key=lambda key: (not base & set(found[key][1]), -len(found[key][1]), key))
+    lines = {record.config.digest for record in run_set.records if record.config.method == LINE}
+    order = sorted(found, key=lambda key: (not base & set(found[key][1]), key not in lines, -len(found[key][1]), key))
     return {digest: found[digest] for digest in order}
 
 
