@@ -103,3 +103,23 @@ def test_numbers_in_its_prose_are_those_of_the_code() -> None:
     study = worked.STUDY.read_text(encoding="utf-8")
     near = next(line for line in study.splitlines() if line.startswith("| S = 3, sd 1 pt; S = 4, sd 0.1 pt |"))
     assert f"reject in about {100 * float(near.split('|')[3]):.0f} %" in page
+
+
+PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "leaderboards").glob("*.md")]
+
+
+def test_every_relative_link_of_every_page_leads_somewhere() -> None:
+    links = [(page, link) for page in PAGES for link in LINK.findall(page.read_text(encoding="utf-8"))]
+    assert len(links) > 100
+    broken = [f"{page.relative_to(ROOT)}: {link}" for page, link in links if not (page.parent / link).exists()]
+    assert broken == []
+
+
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s#]+)(?:#[^)]*)?\)")
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    cited = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert version == cited
+    assert f"## {version[0]}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
