@@ -357,7 +357,7 @@ def _names_are_consistent(suite: Suite) -> None:
     _claim(not {suite.train, suite.val, suite.test} & set(suite.shifts), "a shift is also an ID split")
     known, grouped = set(suite.known), {s for members in suite.shift_groups.values() for s in members}
     _claim(grouped <= set(suite.shifts), f"shift_groups: no shifts: {', '.join(grouped - set(suite.shifts))}")
-    stray = set(suite.card.counts) - known - set(suite.places)  # an option may bring a split that has a place
+    stray = set(suite.counts) - known - set(suite.places)  # an option may bring a split that has a place
     _claim(not stray, f"the card counts {', '.join(stray)}: no such split")
 
 

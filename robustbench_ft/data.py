@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +71,10 @@ class Split:
     def take(self, rows: Ints) -> "Split":
         """The examples at `rows` [M], in that order, with their groups and other label spaces."""
         also = {name: LabelSpace(space.members, space.labels[rows]) for name, space in self.also.items()}
+        images: Any = self.images  # files know how to be some of them; an array is read through its places
+        chosen: Images = images.take(rows) if hasattr(images, "take") else ChosenImages(images, rows)
         return replace(
-            self, images=ChosenImages(self.images, rows), labels=self.labels[rows],
+            self, images=chosen, labels=self.labels[rows],
             ids=tuple(self.ids[k] for k in rows), also=also,
             groups={name: values[rows] for name, values in self.groups.items()},
         )  # fmt: skip

@@ -41,7 +41,7 @@ def parameters(ref: ModelRef) -> Parameters | None:
 
 def lines(suite: Suite, recipe: Recipe | None, ref: ModelRef, protocol: Protocol = "clean") -> list[str]:
     """Steps, images, memory and disk of one cell, a line each; what the card does not count is left out."""
-    counts = suite.card.counts
+    counts = suite.counts
     roles = suite.under(protocol)
     n, evaluated = counts.get(roles.train, 0), [counts.get(s, 0) for s in roles.evaluate]
     found: list[str] = []

@@ -37,7 +37,7 @@ class Choice:
     def resolve(self, suite: Suite, kind: type[Method]) -> tuple[Recipe, str]:
         """The base recipe of a method on a suite, and whose it is. Raises `PlanError` where there is none."""
         if not self.source:
-            own = kind.published.get(suite.base)
+            own = kind.published.get(suite.recipe_key)
             return (suite.recipe, "suite") if own is None else (own, "method")
         base = _published(self.name, suite) if self.name else suite.recipe
         problems: list[str] = []
@@ -127,7 +127,7 @@ def _name(text: str, more: str = "") -> str:
 
 def _published(name: str, suite: Suite) -> Recipe:
     """What a method's authors did on this very suite, else their base recipe."""
-    found = _kind(name).published.get(suite.base) or recipe.PUBLISHED.get(name)
+    found = _kind(name).published.get(suite.recipe_key) or recipe.PUBLISHED.get(name)
     if found is None:
         having = ", ".join(sorted(_kind(name).published))
         raise PlanError([f"--recipe {name}: its authors publish none for suite '{suite.name}', only for {having}"])

@@ -309,7 +309,9 @@ def _data(suite: Suite, split: Split) -> Json:
     found: Json = {"n": len(split), "digest": split.digest}
     if split.layout:
         found |= {"layout": split.layout}
-    if problems := suite.count_problems(split):
+    if suite.shots and split.name in (suite.train, suite.val):
+        found |= {"ids": list(split.ids)}  # the list that was drawn
+    if problems := suite.problems_of(split):
         found |= {"partial": problems}
     return found
 

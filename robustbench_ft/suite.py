@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from . import seal
+from . import few_shot, seal
 from .data import Split
 from .errors import MissingDataError, RbftError, SealedError, unknown
 from .images import roots
@@ -96,15 +96,33 @@ class Suite(ABC):
         self, name: str, root: Roots | Path | None = None, chosen: Collection[str] = (), partial: bool = False
     ) -> None:
         self.name, self.roots, self.chosen, self.partial = name, roots.roots_of(root), tuple(chosen), partial
+        self.shots = few_shot.read(self.base, chosen)  # None: all of train
         for option in chosen:
-            if option not in self.options:
-                raise RbftError(unknown(f"option of suite '{self.base}'", option, self.options))
+            if option not in self.options and not few_shot.is_option(option):
+                known = {**self.options, **few_shot.OPTIONS}
+                raise RbftError(unknown(f"option of suite '{self.base}'", option, known))
+        if self.shots:
+            self.published_train = ""  # the same few images under every protocol
+        self._incomplete: dict[str, list[str]] = {}  # split of which some is drawn -> what was wrong with the whole
         self._loaded: dict[str, Split] = {}  # cells of one suite share its splits
 
     @property
     def base(self) -> str:
         """The name without options."""
         return self.name.partition("+")[0]
+
+    @property
+    def recipe_key(self) -> str:
+        """What `Method.published` calls it: other recipes are published for few images of each class."""
+        return f"{self.base}+shots={self.shots.k}" if self.shots else self.base
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Split -> number of images that a run reads of it, as far as the card tells."""
+        if not self.shots:
+            return self.card.counts
+        drawn = {self.train: len(self.classes) * self.shots.k}
+        return {name: n for name, n in self.card.counts.items() if name in self.known and name != self.val} | drawn
 
     @property
     def reference(self) -> str:
@@ -197,7 +215,8 @@ class Suite(ABC):
 
     def _checked(self, name: str) -> Split:
         split = self.load(name)
-        if not self.partial and (problems := self.count_problems(split)):
+        problems = self.count_problems(split)
+        if problems and not self.partial:
             raise MissingDataError(
                 f"suite '{self.name}': {problems[0]}"
                 + (f" in {split.place}; `rbft data check {self.reference}` tells more, --allow-partial runs on it"
@@ -206,7 +225,14 @@ class Suite(ABC):
         last = self.n_classes(split) - 1
         if len(split) and not 0 <= split.labels.min() <= split.labels.max() <= last:
             raise RbftError(f"suite '{self.name}': split '{name}' has a label outside 0..{last}")
+        if self.shots and name in (self.train, self.val):
+            self._incomplete[name] = problems
+            return few_shot.draw(split, self.shots, self.name, self.classes, name == self.train)
         return split
+
+    def problems_of(self, split: Split) -> list[str]:
+        """What `count_problems` says of a split that was loaded here; of one that was drawn, what it said of all."""
+        return self._incomplete[split.name] if split.name in self._incomplete else self.count_problems(split)
 
     def count_problems(self, split: Split) -> list[str]:
         """How the number of images, in all and by class, differs from the card; empty when it does not."""

@@ -1,8 +1,8 @@
-"""Which suite is meant: a registered name with options ('imagenet+objectnet'), or the path of a `suite.toml`."""
+"""Which suite is meant: a registered name or the path of a `suite.toml`, with options: 'imagenet+objectnet'."""
 
 from pathlib import Path
 
-from . import custom, registry
+from . import custom, few_shot, registry
 from .errors import RbftError
 from .images.roots import Roots
 from .suite import Suite
@@ -10,20 +10,24 @@ from .suite import Suite
 
 def is_file(text: str) -> bool:
     """Whether a suite is named by its file (or the folder that holds one) and not by a registered name."""
+    text, _ = few_shot.cut(text)
     return text.endswith(".toml") or text.startswith(".") or "/" in text or "\\" in text
 
 
 def name_of(text: str) -> str:
     """What a suite that is named by its file calls itself; no data are looked at."""
-    return custom.read_form(Path(text).expanduser()).name
+    path, options = few_shot.cut(text)
+    name = custom.read_form(Path(path).expanduser()).name
+    return "+".join((name, *few_shot.canonical(name, options)))
 
 
 def load(text: str, root: Roots | Path | None = None, partial: bool = False) -> Suite:
     """The suite, which finds its data under `root`; with `partial`, counts may differ from its card."""
     if is_file(text):
-        suite = custom.read(Path(text).expanduser(), partial)
-        if suite.name in registry.entries("suite"):
-            raise RbftError(f"{text}: '{suite.name}' is the name of a registered suite; give it another")
+        path, options = few_shot.cut(text)
+        suite = custom.read(Path(path).expanduser(), partial, options)
+        if suite.base in registry.entries("suite"):
+            raise RbftError(f"{text}: '{suite.base}' is the name of a registered suite; give it another")
         return suite
     base, *options = text.split("+")
     try:
@@ -32,5 +36,5 @@ def load(text: str, root: Roots | Path | None = None, partial: bool = False) -> 
         if (Path(text) / custom.FILE).exists():
             raise RbftError(f"no suite '{text}' is registered, but a folder is called so: write ./{text}") from error
         raise
-    name = "+".join((entry.name, *sorted(dict.fromkeys(options))))  # one name for one set of options
-    return registry.load("suite", entry.name, Suite)(name, root, sorted(dict.fromkeys(options)), partial)
+    chosen = few_shot.canonical(entry.name, options)  # one name for one set of options
+    return registry.load("suite", entry.name, Suite)("+".join((entry.name, *chosen)), root, chosen, partial)

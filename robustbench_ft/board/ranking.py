@@ -6,7 +6,7 @@ Letters, ranks and differences need every row's predictions at once and are comp
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from robustbench_ft import registry
+from robustbench_ft import few_shot, registry
 from robustbench_ft.claims.claim_store import StoredClaim
 from robustbench_ft.claims.schema import BY_REPORTED, BY_VALIDATION, FIXED, ORACLE, RowResult
 from robustbench_ft.compare import Comparison, Line, compare, find_row
@@ -39,10 +39,12 @@ def boards(
 
 def card_of(suite: str) -> Card | None:
     """None for a suite that is not installed here."""
+    base, *options = suite.split("+")
     try:
-        return registry.load("suite", suite.partition("+")[0], Suite).card
+        card, shots = registry.load("suite", base, Suite).card, few_shot.read(base, options)
     except RbftError:
         return None
+    return card if shots is None else replace(card, note="; ".join(filter(None, (shots.note, card.note))))
 
 
 def _board(group: Sequence[StoredClaim], published: Sequence[paper.Row], baseline: str | None) -> Board:

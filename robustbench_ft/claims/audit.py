@@ -89,6 +89,9 @@ def against_data(one: StoredClaim, root: Roots | None, suites: dict[str, Suite])
         for word, (told, found) in pairs.items():
             if told != found:
                 differing.setdefault(word, []).append(split)
+    for name, entry in one.claim.data.trained_on.items():
+        if suite.split(name).digest != entry.digest:
+            differing.setdefault("images or labels learnt from, those", []).append(name)
     return [
         f"{word} of {', '.join(splits)} are not those of {called} v{suite.version} on this machine"
         for word, splits in differing.items()

@@ -5,7 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Sequence
 
-from robustbench_ft import model_ref, registry, suite_ref
+from robustbench_ft import few_shot, model_ref, registry, suite_ref
 from robustbench_ft.board import paper
 from robustbench_ft.errors import RbftError, unknown
 from robustbench_ft.recipe import EMBEDDED, EMBEDDED_LR_GRID, in_words
@@ -95,13 +95,14 @@ def _suite(name: str) -> str:
         lines.append(f"note      {card.note}")
     for split, where in suite.places.items():
         lines.append(f"{split:<9} under --root: {' or '.join(where)}")
-    for option, does in suite.options.items():
-        lines.append(f"option    {name}+{option}: {does}")
+    for option, does in {**suite.options, **few_shot.OPTIONS}.items():
+        lines.append(f"option    {suite.base}+{option}: {does}")
     if suite.definition:
         lines += [f"classes   {len(suite.classes)}: {', '.join(suite.classes)}"]
         lines += [f"prompts   {len(suite.templates)}, e.g. {suite.templates[0].format(suite.classes[0])}"]
-    counts = ", ".join(f"{split} {n:,}" for split, n in card.counts.items())
+    counts = ", ".join(f"{split} {n:,}" for split, n in suite.counts.items())
     lines += [f"images    {counts}"] if counts else []
+    lines += [f"shots     {suite.shots.note}"] if suite.shots else []
     lines += [
         f"ID        train {suite.train}, val {suite.val}, test {suite.test}",
         f"shifts    {', '.join(suite.shifts)}",

@@ -53,7 +53,7 @@ class CustomSuite(Suite):
 
     @property
     def reference(self) -> str:
-        return str(self.file)
+        return "+".join((str(self.file), *self.chosen))
 
     @property
     def classes(self) -> tuple[str, ...]:

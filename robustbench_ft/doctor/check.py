@@ -134,7 +134,7 @@ def _load(suite: Suite, lenient: Suite, findings: list[Finding], progress: Progr
             except RbftError as error:
                 try:
                     splits[name] = lenient.split(name)
-                    if not lenient.count_problems(splits[name]):
+                    if not lenient.problems_of(splits[name]):
                         findings.append(Finding(name, "incomplete", True, str(error), AGAIN))
                 except RbftError as worse:
                     failures.append(worse)
@@ -196,9 +196,9 @@ def _again(
 
 def _counts(suite: Suite, split: Split) -> Iterator[Finding]:
     """Wrong counts for which a run would stop, with every class that is short."""
-    for text in suite.count_problems(split):
+    for text in suite.problems_of(split):
         details: tuple[str, ...] = ()
-        if "classes without" in text:
+        if "classes without" in text and not suite.shots:
             least, most = suite.card.per_class[split.name]
             span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
             details = tuple(f"{suite.class_name(split, k)}: {n:,} of {span}"
@@ -264,7 +264,7 @@ def _line(suite: Suite, name: str, split: Split | None, seen: Seen | None, findi
         verdict = "missing"
     looked = int(seen.looked.sum()) if seen else 0
     classes = suite.n_classes(split) if split else len(suite.classes)
-    return Line(name, verdict, suite.card.counts.get(name), classes, split, split.place if split else None, looked)
+    return Line(name, verdict, suite.counts.get(name), classes, split, split.place if split else None, looked)
 
 
 def _remember(suite: Suite, seen: Mapping[str, Seen], lines: Sequence[Line]) -> str | None:
