@@ -19,6 +19,7 @@ from robustbench_ft.method import Method
 from robustbench_ft.progress import Progress
 from robustbench_ft.settings import own_settings, parse
 
+from .contestant import WARMUP as WARMUP
 from .contestant import BareLoop, Contestant, Setting, Steps, Work, peak_flops
 
 LEAST, MOST = 3, 15  # rounds, where their number is not given
