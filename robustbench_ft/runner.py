@@ -126,7 +126,7 @@ def run_cell(
     summary = _summary(model, suite, roles, results)
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))
-    cost = _cost(log.stages(), fitted - began, evaluation, n, options.device)
+    cost = _cost(log.stages(), fitted - began, evaluation, n, options.device) | {"passes": type(method).passes}
     _write_environment(folder, suite, options, [data.train, *evaluated], log.stages(), cost)
     store.mark_done(folder)
     _tidy(folder)

@@ -7,162 +7,171 @@ does so for all of them; the figures to quote are the ratios.
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-import torch.nn.functional as F
+from pydantic import ValidationError
 
-from robustbench_ft import clip as clips
-from robustbench_ft import registry
-from robustbench_ft.clip import Clip
-from robustbench_ft.environment import describe
-from robustbench_ft.method import Method, Run, TrainSet
-from robustbench_ft.model_ref import ModelRef
-from robustbench_ft.pixels.loader import Loader
+from robustbench_ft import environment, registry
+from robustbench_ft.errors import RbftError, unknown
+from robustbench_ft.method import Method
 from robustbench_ft.progress import Progress
-from robustbench_ft.prompts import Task
-from robustbench_ft.recipe import Recipe
-from robustbench_ft.suite import Suite
+from robustbench_ft.settings import own_settings, parse
+
+from .contestant import WARMUP as WARMUP
+from .contestant import BareLoop, Contestant, Setting, Steps, Work, peak_flops
+
+LEAST, MOST = 3, 15  # rounds, where their number is not given
+SECONDS = 75.0  # no further round is begun after them, where the number of rounds is not given
+ALL = "all"
+BARE, FT = "bare loop", "ft"
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is measured, on what."""
+class Timings:
+    """What was measured: seconds of a step, by round and contestant, with the operations of one."""
 
-    suite: Suite
-    model: ModelRef
-    device: torch.device
-    precision: str
-    batch: int
-    steps: int  # counted steps of each contestant in each round, after `WARMUP` that are not
+    setting: Setting
+    work: Mapping[str, Work]
+    rounds: Sequence[Mapping[str, float]]  # medians over the steps of a turn
+    peaks: Sequence[float]  # operations per second of a matrix product, by round
+    left_out: Mapping[str, str]  # method -> why it was not measured
+
+    def seconds(self, name: str) -> float:
+        """Of one step: median over rounds."""
+        return statistics.median(round_[name] for round_ in self.rounds)
+
+    def ratios(self, name: str, reference: str) -> list[float]:
+        """Of seconds, by round."""
+        return [round_[name] / round_[reference] for round_ in self.rounds]
+
+    def floor(self, name: str) -> float | None:
+        """Operations of a step over those of FT: what the ratio of seconds could be at best."""
+        return self.work[name].flops / self.work[FT].flops if FT in self.work else None
+
+    def share(self, name: str) -> float:
+        """Of the device's measured peak: median over rounds."""
+        pairs = zip(self.rounds, self.peaks, strict=True)
+        return statistics.median(self.work[name].flops / round_[name] / peak for round_, peak in pairs)
 
 
-WARMUP = 3
-ROUNDS = 15
+def measure(setting: Setting, methods: Sequence[str], progress: Progress) -> Timings:
+    """Seconds and operations of one optimiser step of a bare loop and of each method.
 
-
-class _EnoughError(Exception):
-    """Ends a fit once its steps are counted."""
-
-
-def measure(setting: Setting, methods: tuple[str, ...], progress: Progress) -> str:
-    """Median seconds per optimiser step of a bare loop and of each method, as Markdown, with the machine."""
-    data = TrainSet(
-        setting.suite.split(setting.suite.train),
-        setting.suite.split(setting.suite.val),
-        Task(setting.suite.classes, setting.suite.templates),
-    )
-    contestants: dict[str, Callable[[], list[float]]] = {"bare loop": lambda: _bare(setting, data)}
-    for name in methods:
-        contestants[name] = lambda name=name: _fit(setting, data, name)
+    A method may be followed by settings, as in 'lipsum mode=expected'; 'all' is every method.
+    """
+    entrants, left_out = contestants(setting, methods)
+    work: dict[str, Work] = {}
+    with progress.bar("count operations", len(entrants), "methods") as advance:
+        for one in entrants:
+            work[one.name] = one.count()
+            advance(1, one.name)
     rounds: list[dict[str, float]] = []
-    with progress.bar("bench", ROUNDS * len(contestants), "turns") as advance:
-        for _ in range(ROUNDS):
+    peaks: list[float] = []
+    began = time.monotonic()
+    with progress.bar("bench", (setting.rounds or MOST) * len(entrants), "turns") as advance:
+        while not _enough(len(rounds), setting.rounds, time.monotonic() - began):
+            peaks.append(peak_flops(setting.device, setting.precision))
             rounds.append({})
-            for name, contestant in contestants.items():
-                rounds[-1][name] = statistics.median(contestant())
-                advance(1, name)
-    return _table(setting, rounds)
+            for one in entrants:
+                rounds[-1][one.name] = statistics.median(one.seconds(work[one.name]))
+                advance(1, one.name)
+    return Timings(setting, work, rounds, peaks, left_out)
 
 
-def _load(setting: Setting) -> Clip:
-    clip = clips.load(setting.model).to(setting.device)
-    clip.bf16 = setting.precision == "bf16"
-    return clip
+def _enough(done: int, asked: int, seconds: float) -> bool:
+    """Whether no further round is begun: by number, or by time where no number was asked for."""
+    if asked:
+        return done >= asked
+    return done >= MOST or (done >= LEAST and seconds * (done + 1) / done > SECONDS)
 
 
-def _bare(setting: Setting, data: TrainSet) -> list[float]:
-    """The least a training loop can do on the same uint8 tensors: index, normalise, forward, backward, step."""
-    clip = _load(setting)
-    clip.start_from_zero_shot(data.task)
-    clip.train_only("image", "head")
-    loader = Loader(clip, data.train)
-    pixels = loader.read(range(min(len(data.train), setting.batch * 4)))
-    labels = torch.tensor(data.train.labels[: len(pixels)]).to(setting.device)
-    optimizer = torch.optim.AdamW([p for p in clip.parameters() if p.requires_grad], lr=1e-4, fused=True)
-    clip.train()
-    clock = _Clock(setting.device)
-    for _ in range(WARMUP + setting.steps):
-        rows = torch.randint(len(pixels), (setting.batch,))
-        images = (pixels[rows].to(setting.device).float() / 255 - loader.mean.to(setting.device)) / loader.std.to(
-            setting.device
-        )
-        loss = F.cross_entropy(clip.classify(clip.encode_image(images)), labels[rows.to(setting.device)])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        clock.tick()
-    return clock.laps[WARMUP:]
+def contestants(setting: Setting, methods: Sequence[str]) -> tuple[list[Contestant], dict[str, str]]:
+    """The bare loop, then the methods; and why those are left out that 'all' names and that cannot be run here."""
+    data, found, left_out = setting.data(), list[Steps](), dict[str, str]()
+    every = [*registry.entries("method")] if ALL in methods else []
+    for text in dict.fromkeys([*every, *(text for text in methods if text != ALL)]):
+        one = Steps(setting, data, text, *_parsed(text))
+        reason = one.skips()
+        if reason and text not in every:
+            raise RbftError(f"{text} cannot be measured with model '{setting.model.name}': {reason}")
+        if reason:
+            left_out[text] = reason
+        else:
+            found.append(one)
+    return [BareLoop(setting, data), *found], left_out
 
 
-def _fit(setting: Setting, data: TrainSet, name: str) -> list[float]:
-    """Steps of a method's own `fit`, with its augmentation, clipping and logging; validation and checkpoints apart."""
-    kind = registry.load("method", name, Method)
-    steps = WARMUP + setting.steps
-    recipe: Recipe = replace(
-        setting.suite.recipe, batch=setting.batch, steps=steps + 1, validate_every=0, select="last", lr=1e-4
-    )
-    clock, stages = _Clock(setting.device), [""]
-
-    def log(line: Mapping[str, object]) -> None:
-        if line["event"] == "start":
-            stages.append(str(line["stage"]))
-            clock.restart()
-        if line["event"] == "step" and stages[-1] == "fit":  # stages before it, like a linear probe, do not count
-            clock.tick()
-            if len(clock.laps) == steps:
-                raise _EnoughError
-
-    try:
-        kind(recipe=recipe).fit(_load(setting), data, Run(0, setting.device, setting.precision, log=log))
-    except _EnoughError:
-        return clock.laps[WARMUP:]
-    raise RuntimeError(f"{name} ended before {steps} steps")
+def _parsed(text: str) -> tuple[type[Method], dict[str, Any]]:
+    """'lipsum mode=expected' -> the method, and its settings that are not the default."""
+    name, *pairs = text.split()
+    kind, chosen = registry.load("method", registry.resolve("method", name).name, Method), dict[str, Any]()
+    types = own_settings(kind)
+    for key, _, value in (pair.partition("=") for pair in pairs):
+        if key not in types:
+            raise RbftError(f"--method '{text}': {unknown('setting', key, types)}")
+        try:
+            chosen[key] = parse(types[key], value)
+        except ValidationError as error:
+            raise RbftError(f"--method '{text}': {key}: {error.errors()[0]['msg'].lower()}") from error
+    if problems := kind(**chosen).problems():
+        raise RbftError(f"--method '{text}': {problems[0]}")
+    return kind, chosen
 
 
-class _Clock:
-    """Seconds between ticks, with the device's queue emptied at each."""
+def as_json(timings: Timings) -> str:
+    """Every number, by round."""
+    setting = timings.setting
+    content = {
+        "model": setting.model.label, "suite": setting.suite.name, "batch": setting.batch, "steps": setting.steps,
+        "precision": setting.precision, "environment": environment.describe(setting.device),
+        "peak_flops_per_second": list(timings.peaks),
+        "contestants": {
+            name: {
+                "flops": work.flops, "stage": work.stage, "seconds": [round_[name] for round_ in timings.rounds],
+                "floor": timings.floor(name), "share_of_peak": timings.share(name),
+            }
+            for name, work in timings.work.items()
+        },
+        "left_out": dict(timings.left_out),
+    }  # fmt: skip
+    return json.dumps(content, indent=2) + "\n"
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.restart()
 
-    def restart(self) -> None:
-        self.laps: list[float] = []
-        self.last = time.perf_counter()
-
-    def tick(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.laps.append(now - self.last)
-        self.last = now
-
-
-def _table(setting: Setting, rounds: Sequence[Mapping[str, float]]) -> str:
+def as_markdown(timings: Timings) -> str:
+    """The table, and the machine."""
+    setting = timings.setting
     lines = [
         f"{setting.model.label} on {setting.suite.name}, batch {setting.batch}, {setting.precision}: medians over "
-        f"{len(rounds)} rounds of {setting.steps} steps; behind a ratio the middle half of the rounds",
+        f"{len(timings.rounds)} rounds of {setting.steps} steps; behind a ratio the middle half of the rounds. "
+        "Operations are those of matrix products, convolutions and attention. Floor: operations over those of ft, "
+        f"what '/ ft' could be at best. Peak: {statistics.median(timings.peaks) / 1e9:,.0f} GFLOP/s, a matrix "
+        "product in the same precision, measured in each round.",
         "",
-        "| contestant | ms/step | images/s | / bare loop | / ft |",
-        "|---|---:|---:|---:|---:|",
+        "| contestant | ms/step | images/s | GFLOP/step | GFLOP/s | of peak | / bare loop | / ft | floor |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for name in rounds[0]:
-        seconds = statistics.median(round_[name] for round_ in rounds)
-        ratios = [_ratio(rounds, name, reference) for reference in ("bare loop", "ft")]
-        lines.append(f"| {name} | {1000 * seconds:.1f} | {setting.batch / seconds:.0f} | {' | '.join(ratios)} |")
-    machine = describe(setting.device)
-    kept = {name: machine[name] for name in ("cpu", "gpu", "threads", "python")} | {
-        "torch": machine["packages"]["torch"]
-    }
-    return "\n".join([*lines, "", json.dumps(kept)])
+    for name, work in timings.work.items():
+        seconds, floor = timings.seconds(name), timings.floor(name)
+        cells = [
+            name, f"{1000 * seconds:.1f}", f"{setting.batch / seconds:.0f}", f"{work.flops / 1e9:.2f}",
+            f"{work.flops / seconds / 1e9:.1f}", f"{timings.share(name):.0%}", _ratio(timings, name, BARE),
+            _ratio(timings, name, FT), "—" if floor is None else f"{floor:.2f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *(f"Left out: {name}: {reason}." for name, reason in timings.left_out.items())]
+    machine = environment.describe(setting.device)
+    kept = {name: machine[name] for name in ("cpu", "gpu", "threads", "python")}
+    return "\n".join([*lines, "", json.dumps({**kept, "torch": machine["packages"]["torch"]})])
 
 
-def _ratio(rounds: Sequence[Mapping[str, float]], name: str, reference: str) -> str:
+def _ratio(timings: Timings, name: str, reference: str) -> str:
     """Median over rounds, with the middle half of them."""
-    if reference not in rounds[0]:
+    if reference not in timings.work:
         return "—"
-    found = [round_[name] / round_[reference] for round_ in rounds]
+    found = timings.ratios(name, reference)
+    if len(found) < 2:
+        return f"{found[0]:.2f}"
     low, middle, high = statistics.quantiles(found, n=4)
     return f"{middle:.2f} ({low:.2f}–{high:.2f})"

@@ -155,7 +155,7 @@ def _row(row: Row) -> Json:
         "cost": {
             "fit_seconds": cost.fit, "fit_images_per_second": cost.fit_rate,
             "evaluate_images_per_second": cost.evaluation_rate, "peak_memory_mib": cost.memory,
-            "trained_parameters": cost.parameters,
+            "trained_parameters": cost.parameters, "passes_per_prediction": cost.passes,
         },
     }  # fmt: skip
 

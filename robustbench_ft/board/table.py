@@ -32,6 +32,7 @@ class Cost:
     evaluation_rate: float | None
     memory: float | None  # peak, MiB
     parameters: float | None  # trained
+    passes: float | None  # of the image tower for each image predicted
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -128,7 +129,14 @@ class Row:
             evaluation_rate=_mean([cost.evaluate_images_per_second for cost in runs]),
             memory=_mean([cost.peak_memory_mib for cost in runs]),
             parameters=_mean([cost.trained_parameters for cost in runs]),
+            passes=self._passes,
         )
+
+    @property
+    def _passes(self) -> float | None:
+        """Records state those of the default candidate; where that takes several, others may take fewer."""
+        found = _mean([run.cost.passes for run in self.claim.runs])
+        return found if found == 1 or self.result.selection == FIXED else None
 
     @property
     def curve(self) -> list[CurvePoint]:

@@ -141,13 +141,16 @@ def further_markdown(board: Board) -> str:
     return f"{FURTHER}\n\n{tabulate(body, head, tablefmt='github', disable_numparse=True, colalign=align)}"
 
 
-COSTS = ("fit, s", "fit, images/s", "evaluate, images/s", "peak memory, MiB", "trained parameters")
+COSTS = (
+    "fit, s", "fit, images/s", "evaluate, images/s", "peak memory, MiB", "trained parameters", "passes per prediction"
+)  # fmt: skip
 
 
 def costs(row: Row) -> tuple[tuple[float | None, int], ...]:
     """(value, decimals) under COSTS."""
     cost = row.cost
-    return (cost.fit, 1), (cost.fit_rate, 0), (cost.evaluation_rate, 0), (cost.memory, 0), (cost.parameters, 0)
+    rates = (cost.fit, 1), (cost.fit_rate, 0), (cost.evaluation_rate, 0)
+    return *rates, (cost.memory, 0), (cost.parameters, 0), (cost.passes, 0)
 
 
 def cost_markdown(board: Board) -> str:

@@ -9,34 +9,41 @@ from .options import DEVICE, FOLDER, PRECISION, THREADS, WIDE, WORKERS, set_thre
 
 
 @click.command(context_settings=WIDE)
-@click.option("--method", "methods", multiple=True, default=("ft", "lipsum", "flyp"), show_default=True)
+@click.option(
+    "--method", "methods", multiple=True, default=("ft", "lipsum", "flyp"), show_default=True,
+    help="A name, a name with settings ('lipsum mode=expected'), or 'all'; repeat for several.",
+)  # fmt: skip
 @click.option("--suite", default="shapes", show_default=True)
 @click.option("--model", default="embedded", show_default=True)
 @click.option("--pretrained", metavar="TAG")
 @DEVICE
 @PRECISION
-@click.option("--batch", type=click.IntRange(min=2), default=128, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="Per contestant and round.")
+@click.option("--batch", type=click.IntRange(min=2), help="[default: 128 for the embedded model, 16 for others]")
+@click.option("--steps", type=click.IntRange(min=1), help="Per turn.  [default: 4 for the embedded model, else 1]")
+@click.option("--rounds", type=click.IntRange(min=1), help="[default: as many as fit into 75 s, 3 to 15]")
+@click.option("--json", "file", type=FOLDER, metavar="FILE", help="Write every number there, too.")
 @THREADS
 def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
-    """Time a step of each method beside a bare loop, in turns in one process."""
-    from robustbench_ft import environment, model_ref, suite_ref
+    """Time a step of each method beside a bare loop, in turns in one process, and count its operations."""
+    from robustbench_ft import atomic, environment, model_ref, suite_ref
     from robustbench_ft.bench import step as benchmark
+    from robustbench_ft.bench.contestant import Setting
     from robustbench_ft.progress import choose
     from robustbench_ft.recipe import precision_of
 
     set_threads(options["threads"])
-    device = environment.choose_device(options["device"])
-    loaded = suite_ref.load(suite)
-    setting = benchmark.Setting(
-        loaded,
-        model_ref.resolve(model, pretrained),
-        device,
-        precision_of(environment.choose_precision(options["precision"], device), loaded.recipe),
-        options["batch"],
-        options["steps"],
-    )
-    click.echo(benchmark.measure(setting, methods, choose()))
+    device, loaded = environment.choose_device(options["device"]), suite_ref.load(suite)
+    ref = model_ref.resolve(model, pretrained)
+    precision = precision_of(environment.choose_precision(options["precision"], device), loaded.recipe)
+    small = model == model_ref.EMBEDDED
+    setting = Setting(
+        loaded, ref, device, precision, options["batch"] or (128 if small else 16),
+        options["steps"] or (4 if small else 1), options["rounds"] or 0,
+    )  # fmt: skip
+    found = benchmark.measure(setting, methods, choose())
+    if options["file"]:
+        atomic.write_bytes(options["file"], benchmark.as_json(found).encode(), "choose another file with --json")
+    click.echo(benchmark.as_markdown(found))
 
 
 @click.command("bench-loader", context_settings=WIDE)

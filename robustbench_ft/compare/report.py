@@ -117,13 +117,25 @@ def mean_of(runs: Sequence[tuple[Record, str]], splits: Sequence[str]) -> float:
 
 def shown_name(line: Line) -> str:
     """A row's name with what a reader must know of it."""
-    notes = [word for word, holds in (("diverged", line.diverged), ("transductive", line.row.transductive)) if holds]
+    found = passes(line.row)
+    several = f"{found:g} forward passes" if found and found != 1 else ""
+    marks = (("diverged", line.diverged), ("transductive", line.row.transductive), (several, several))
+    notes = [word for word, holds in marks if holds]
     return f"{line.row.name} ({', '.join(notes)})" if notes else line.row.name
 
 
 def fit_seconds(row: Row) -> float:
     """Seconds of training, mean over seeds."""
     return float(np.mean([record.environment.cost.fit_seconds for record, _ in row.runs]))
+
+
+def passes(row: Row) -> float | None:
+    """Forward passes of the image tower for each image predicted; None where the record does not say it.
+
+    It states those of the default candidate. Where that takes several, others may take fewer.
+    """
+    found = max(record.environment.cost.passes for record, _ in row.runs)
+    return found if found == 1 or row.selection == "fixed" else None
 
 
 def further_values(row: Row, column: Column) -> list[float]:
@@ -171,7 +183,7 @@ def _plain(table: Table) -> dict[str, Any]:
             "name": line.row.name, "method": line.row.method, "setting": line.row.setting,
             "seeds": list(line.row.seeds), "candidates": [candidate for _, candidate in line.row.runs],
             "also": list(line.row.also), "diverged": line.diverged, "transductive": line.row.transductive,
-            "fit_seconds": fit_seconds(line.row), "recipe": line.row.recipe,
+            "fit_seconds": fit_seconds(line.row), "passes": passes(line.row), "recipe": line.row.recipe,
             "further": {column.title: further_values(line.row, column) for column in table.further},
             "cells": {column: asdict(found) for column in table.columns(val=True)
                       if (found := table.estimate(line, column)) is not None},

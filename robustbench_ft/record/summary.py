@@ -23,6 +23,14 @@ Name = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]  # of what is also a file
 Kind = TypeVar("Kind")
 
 
+def _is_one(value: object) -> bool:
+    return value == 1
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 @dataclass(frozen=True)
 class ModelUsed:
     """The pre-trained model of a cell, as `ModelRef` names it."""
@@ -83,6 +91,10 @@ class Cost:
     evaluate_images_per_second: FiniteFloat | None = None
     peak_memory_mib: FiniteFloat | None = None
     trained_parameters: int | None = None
+    # of the image tower for each image predicted, of the default candidate; claims leave it out where it is 1
+    passes: Annotated[FiniteFloat, Field(exclude_if=_is_one)] = 1.0
+    # share of the steps' time spent waiting for data; None: not measured, or nothing was trained
+    waiting: Annotated[FiniteFloat | None, Field(exclude_if=_is_none)] = None
 
 
 @dataclass(frozen=True)
