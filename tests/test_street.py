@@ -34,7 +34,7 @@ COURTS = {
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
-    "clip": ("autocast", "card", "clip", "load"),
+    "clip": ("autocast", "card", "clip", "config", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "loop"),
     "record": ("summary", "store"),
