@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from .suite import Suite
 
 EMBEDDED = "embedded"
 RANDOM = "random"
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+TOKENIZERS = (
+    "vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+OWN = ("tokenizer", "random_ids", "bos", "eos")  # fields of a configuration's 'rbft' that shape an answer
 CLIP = ("ViT-B-16", "openai")  # what the papers start from
 
 
@@ -23,7 +31,7 @@ class ModelRef:
 
     name: str  # 'embedded', an open_clip name, 'local-dir:PATH' or 'hf-hub:ORG/NAME'
     pretrained: str  # open_clip tag, safetensors file, 'random', or '' where the name says it all
-    weights: str  # sha256 of the weights file where there is one, else the tag
+    weights: str  # sha256 of the weights file, or of a folder (see `_folder_digest`); else the tag
 
     @property
     def label(self) -> str:
@@ -96,7 +104,7 @@ def resolve(name: str, pretrained: str | None) -> ModelRef:
         if name.startswith("hf-hub:"):
             return ModelRef(name, "", name)
         folder = embedded.CHECKPOINT if name == EMBEDDED else Path(name.partition(":")[2])
-        return ModelRef(name, "", _file_digest(_weights_in(folder)))
+        return ModelRef(name, "", _file_digest(weights_in(folder)) if name == EMBEDDED else _folder_digest(folder))
     known = open_clip_names()
     if name not in known:
         raise RbftError(unknown("model", name, {EMBEDDED, *known}) + " (or local-dir:PATH, hf-hub:ORG/NAME)")
@@ -116,7 +124,7 @@ def weights_of(ref: ModelRef) -> Path | None:
     if ref.is_file:
         return Path(ref.pretrained) if Path(ref.pretrained).suffix == ".safetensors" else None
     schema, _, place = ref.open_clip_name.partition(":")
-    return _weights_in(Path(place)) if schema == "local-dir" else None
+    return weights_in(Path(place)) if schema == "local-dir" else None
 
 
 def open_clip_names() -> tuple[str, ...]:
@@ -163,17 +171,52 @@ def _complete(path: Path, length: int, size: int) -> bool:
     return 8 + length + max(ends, default=0) == size
 
 
-def _weights_in(folder: Path) -> Path:
-    config = folder / "open_clip_config.json"
+def weights_in(folder: Path) -> Path:
+    """The one file of weights in an open_clip folder. Raises `RbftError` where there is none, or more than one."""
+    config = folder / CONFIG
     if not config.is_file():
-        raise RbftError(f"{folder} is not an open_clip folder: it has no open_clip_config.json")
-    for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors"):
-        if (folder / name).is_file():
-            return check_weights_file(folder / name)
-    raise RbftError(f"{folder} holds no open_clip_model.safetensors; weights are read from safetensors only")
+        raise RbftError(f"{folder} is not an open_clip folder: it has no {CONFIG}")
+    found = [name for name in WEIGHTS if (folder / name).is_file()]
+    if not found:
+        raise RbftError(f"{folder} holds no {WEIGHTS[0]}; weights are read from safetensors only")
+    if len(found) > 1:
+        raise RbftError(f"{folder} holds {' and '.join(found)}: nobody can tell which is meant; move one away")
+    return check_weights_file(folder / found[0])
+
+
+def _folder_digest(folder: Path) -> str:
+    """SHA-256 of all in a folder that shapes an answer: weights, model, preprocessing, vocabulary.
+
+    Other fields of the configuration, e.g. which run the model came from, do not count.
+    """
+    weights, path = weights_in(folder), folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        own = {key: value for key, value in (config.get("rbft") or {}).items() if key in OWN}
+        shaping = [config["model_cfg"], config.get("preprocess_cfg"), own]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise RbftError(f"cannot read {path}: {' '.join(str(error).split())[:200]}; it must state model_cfg") from error
+    files = [name for name in TOKENIZERS if (folder / name).is_file()]
+    whole = [_file_digest(weights), shaping, {name: _file_digest(folder / name) for name in files}]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def check_unchanged(ref: ModelRef) -> None:
+    """Raise `RbftError` where a folder or file of weights is another one than when `ref` was resolved."""
+    if ref.is_file or ref.name.startswith("local-dir:"):
+        now = resolve(ref.name, ref.pretrained or None).weights
+        if now != ref.weights:
+            raise RbftError(f"model '{ref.name}' changed while cells were run; start again to run the rest with it")
 
 
 def _file_digest(path: Path) -> str:
+    """SHA-256 of a file; computed again where the file was written since."""
+    told = path.stat()
+    return _digest_of(path, told.st_mtime_ns, told.st_size, told.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: Path, *written: int) -> str:
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

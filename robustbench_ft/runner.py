@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from . import atomic, cache, doctor, earlier, environment, metrics, provenance, saved
+from . import atomic, cache, doctor, earlier, environment, metrics, model_ref, provenance, saved
 from . import clip as clips
 from .compare.rows import by_validation
 from .data import Predictions, Split
@@ -99,6 +99,7 @@ def run_cell(
     splits = _find(suite, roles, options.progress)
     task = Task(suite.classes, suite.templates)
     data = TrainSet(splits[roles.train], splits[roles.select], task, roles.metric, suite.name)
+    model_ref.check_unchanged(cell.model)
     clip = clips.load(cell.model).to(options.device)
     clip.bf16 = cell.precision == "bf16"
     environment.allow_tf32(options.device)

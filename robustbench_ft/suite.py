@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from . import few_shot, seal
+from . import few_shot, file_names, seal
 from .data import Split
 from .errors import MissingDataError, RbftError, SealedError, unknown
 from .images import roots
@@ -19,6 +19,12 @@ from .seal import sealed as sealed
 
 Protocol = Literal["clean", "as-published"]
 ACCURACY = "accuracy"
+COLUMNS = ("ID", "ID val", "mean OOD")  # of tables, beside one for each shift
+
+
+def is_column(split: str) -> bool:
+    """Whether a shift of this name would be taken for another column of a table, e.g. 'ID' or 'mean weather'."""
+    return split in COLUMNS or split.startswith("mean ")
 
 
 @dataclass(frozen=True)
@@ -269,6 +275,12 @@ class Suite(ABC):
 
     def check_ready(self) -> None:
         """Raise one line naming what is missing and where it should lie, before anything is read."""
+        for split in (*self.shifts, *self.extra):
+            if is_column(split):
+                raise RbftError(
+                    f"suite '{self.name}': '{split}' is a column of every table; give the shift another name"
+                )
+            file_names.checked(split, f"suite '{self.name}': the split")
         for split in self.places:
             if split in self.known:
                 self.place(split)

@@ -117,6 +117,10 @@ KEYS = {
     "shift called test": Case(
         BASE.replace("night =", "test ="), ("'test' is named as a shift and as one of train, val, test",)
     ),
+    "shift like a column": Case(
+        BASE.replace("night =", "ID ="), ("'ID' is a column of every table: give the shift another name",)
+    ),
+    "shift like a device": Case(BASE.replace("night =", "nul ="), ("shifts: 'nul' cannot name a folder of records",)),
     "shift and extra": Case(f'{BASE}[extra]\nnight = "night"', ("'night' is in shifts and in extra: keep one",)),
     "own classes of train": Case(
         toml(base=BASE.replace('"train"', '{path = "train", own_classes = true}')),

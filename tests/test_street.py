@@ -11,10 +11,10 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "few_shot", "ranges", "recipe",
-    "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance",
-    "suite_ref", "doctor",
-    "model_ref", "clip", "pixels", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell",
+    "errors", "file_names", "atomic", "toml", "seal", "progress", "cache", "images", "data", "few_shot", "ranges",
+    "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry",
+    "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "method", "saved", "predict", "train",
+    "settings", "recipe_choice", "cell",
     "plan", "needs",
     "environment", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner", "diagnose",
     "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
@@ -35,7 +35,7 @@ COURTS = {
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
-    "clip": ("autocast", "card", "clip", "load"),
+    "clip": ("autocast", "card", "clip", "config", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "loop"),
     "record": ("summary", "store"),

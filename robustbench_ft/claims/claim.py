@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustbench_ft import metrics, stats
+from robustbench_ft import file_names, metrics, stats
 from robustbench_ft.compare.load import OFFICIAL, RANGES, split_sample
 from robustbench_ft.compare.rows import by_oracle, by_validation, reported_selection
 from robustbench_ft.data import Predictions
@@ -64,13 +64,14 @@ class ClaimPath:
 
 
 def place_of(config: CellRecord) -> ClaimPath:
-    """Where the claim of this configuration lies."""
+    """Where the claim of this configuration lies. Raises `RbftError` where its names would lead elsewhere."""
     model = config.model
-    return ClaimPath(
-        f"{config.suite}-v{config.suite_version}",
-        ModelRef(model.name, model.pretrained, model.weights).label,
-        f"{config.method}-{config.digest[:8]}",
-    )
+    parts = {
+        "the suite": f"{config.suite}-v{config.suite_version}",
+        "the model": ModelRef(model.name, model.pretrained, model.weights).label,
+        "the method": f"{config.method}-{config.digest[:8]}",
+    }
+    return ClaimPath(*(file_names.checked(name, what) for what, name in parts.items()))
 
 
 def columns(summary: Summary) -> dict[str, tuple[str, ...]]:

@@ -1,11 +1,11 @@
 """Models by name: open_clip's own, from a folder, a file of weights or the hub; and tuned ones from a record."""
 
 import copy
-import json
 import logging
 import pickle
 import socket
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -21,11 +21,13 @@ from torch import nn
 from robustbench_ft import embedded
 from robustbench_ft.embedded.tokenizer import Words
 from robustbench_ft.errors import RbftError
-from robustbench_ft.model_ref import RANDOM, ModelRef, check_weights_file, is_fetched
+from robustbench_ft.model_ref import RANDOM, ModelRef, check_weights_file, is_fetched, weights_in
 from robustbench_ft.prompts import Task
 
+from . import config as configs
 from .clip import Clip, Tokenizer
 
+MOST_TOLD = 300  # characters of what a library says
 # as open_clip names them on the hub
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -45,7 +47,9 @@ def load(ref: ModelRef) -> Clip:
             f"cannot load {ref.pretrained}: it holds more than tensors, which only running its code would load; "
             "convert it to safetensors"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except RbftError:
+        raise
+    except Exception as error:  # whatever open_clip, timm or torch make of a configuration that does not fit
         if (
             is_fetched(ref.name, ref.pretrained)
             and isinstance(error, OSError | RuntimeError)
@@ -53,6 +57,7 @@ def load(ref: ModelRef) -> Clip:
         ):
             raise _unfetched(ref, str(error).strip().splitlines()[0]) from error
         what = " ".join(line.strip() for line in str(error).strip().splitlines()[:2]) or type(error).__name__
+        what = what if len(what) <= MOST_TOLD else f"{what[:MOST_TOLD]}..."
         raise RbftError(f"cannot load model '{f'{ref.name} {ref.pretrained}'.strip()}': {what}") from error
 
 
@@ -98,31 +103,60 @@ def load_saved(folder: Path) -> Clip:
     """
     if lacking := [n for n in ("open_clip_config.json", "head.safetensors") if not (folder / n).is_file()]:
         raise RbftError(f"{folder} is no tuned CLIP, it has no {lacking[0]}; what a method saves there may be its own")
-    embedded.register()
-    clip = _load_folder(folder)
+    clip = load(ModelRef(f"local-dir:{folder}", "", ""))
     own = clip.config["rbft"]
-    tensors = safetensors.torch.load_file(folder / "head.safetensors")
-    clip.set_head(tensors["head"], own["head"], Task(tuple(own["classes"]), tuple(own["templates"])))
-    if clip.bias is not None:
-        clip.restore({"bias": tensors["bias"]})
+    if lacking := [key for key in ("head", "classes", "templates") if own.get(key) is None]:
+        raise RbftError(f"{folder / configs.FILE}: rbft.{lacking[0]} is missing, so its head cannot be read")
+    try:
+        tensors = safetensors.torch.load_file(folder / "head.safetensors")
+        clip.set_head(tensors["head"], own["head"], Task(tuple(own["classes"]), tuple(own["templates"])))
+        if clip.bias is not None:
+            clip.restore({"bias": tensors["bias"]})
+    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        raise RbftError(f"cannot read {folder / 'head.safetensors'}: {error}; it is damaged") from error
     return clip.eval()
 
 
 def _load_folder(folder: Path) -> Clip:
-    config: dict[str, Any] = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
-    name = f"local-dir:{folder}"
-    model = open_clip.create_model(name, precision="fp32")
-    if config.get("rbft", {}).get("tokenizer") == "words":
+    """Its weights are those of the one file that is digested; open_clip would look for one itself."""
+    config, name = configs.read(folder), f"local-dir:{folder}"
+    with _quiet():  # open_clip warns that it loads no weights
+        model: Any = open_clip.create_model(name, precision="fp32", load_weights=False, pretrained_text=False)
+    open_clip.load_checkpoint(model, str(weights_in(folder)))
+    whole = _complete(config, model)
+    if whole["rbft"].get("tokenizer") == "words":
         vocabulary = folder / "vocab.txt"
-        return Clip(model, Words.load(vocabulary), _complete(config, model), {"vocab.txt": vocabulary})
-    return Clip(model, cast(Tokenizer, open_clip.get_tokenizer(name)), _complete(config, model))
+        words = Words.load(vocabulary)
+        if words.vocab_size > model.vocab_size:
+            raise RbftError(f"{vocabulary} has {words.vocab_size} lines, the model knows {model.vocab_size} tokens")
+        return Clip(model, words, whole, {"vocab.txt": vocabulary})
+    return Clip(model, _tokenizer(name, config), whole)
 
 
 def _load_hub(ref: ModelRef) -> Clip:
-    model = open_clip.create_model(ref.name, precision="fp32", require_pretrained=True)
     place = ref.name.partition(":")[2]
-    config = {"model_cfg": open_clip.factory._get_hf_config(place)["model_cfg"]}  # pyright: ignore[reportPrivateUsage]
-    return Clip(model, cast(Tokenizer, open_clip.get_tokenizer(ref.name)), _complete(config, model))
+    config: dict[str, Any] = open_clip.factory._get_hf_config(place)  # pyright: ignore[reportPrivateUsage]
+    configs.check(config, f"{configs.FILE} of {ref.name}")
+    config = {"model_cfg": config["model_cfg"]}
+    model = open_clip.create_model(ref.name, precision="fp32", require_pretrained=True)
+    return Clip(model, _tokenizer(ref.name, config), _complete(config, model))
+
+
+def _tokenizer(name: str, config: Mapping[str, Any]) -> Tokenizer:
+    """open_clip's; one of transformers may not run code that lies beside it."""
+    trust: Any = {"trust_remote_code": False} if config["model_cfg"]["text_cfg"].get("hf_tokenizer_name") else {}
+    return cast(Tokenizer, open_clip.get_tokenizer(name, **trust))
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Warnings of open_clip are not shown: what they say was asked for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _load_builtin(ref: ModelRef) -> Clip:
@@ -130,9 +164,8 @@ def _load_builtin(ref: ModelRef) -> Clip:
     if ref.pretrained == RANDOM:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            logging.disable(logging.WARNING)  # open_clip warns that the weights are random: they were asked for
-            model = open_clip.create_model(ref.name, precision="fp32")
-            logging.disable(logging.NOTSET)
+            with _quiet():
+                model = open_clip.create_model(ref.name, precision="fp32")
     elif ref.is_file:
         check_weights_file(Path(ref.pretrained))
         model = open_clip.create_model(ref.name, pretrained=ref.pretrained, precision="fp32")

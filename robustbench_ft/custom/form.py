@@ -9,12 +9,12 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from robustbench_ft import toml
+from robustbench_ft import file_names, toml
 from robustbench_ft.errors import MissingDataError, PlanError, RbftError, unknown
 from robustbench_ft.prompts import openai_templates, simple_templates
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.recipe import overlay as recipe_overlay
-from robustbench_ft.suite import ACCURACY
+from robustbench_ft.suite import ACCURACY, is_column
 
 FILE = "suite.toml"
 METRICS = (ACCURACY, "macro_f1", "macro_recall")
@@ -227,8 +227,10 @@ def _illegal(form: Form) -> list[str]:
     """Problems of values that have the right type, one line each."""
     found: list[str] = []
     for what, name in (("name", form.name), *(("shifts", n) for n in form.shifts), *(("extra", n) for n in form.extra)):
-        if not NAME.fullmatch(name):
+        if not NAME.fullmatch(name) or file_names.problem(name):
             found.append(f"{what}: '{name}' cannot name a folder of records: use letters, digits, _, . and -")
+    found += [f"'{n}' is a column of every table: give the shift another name" for n in (*form.shifts, *form.extra)
+              if is_column(n)]  # fmt: skip
     if not form.shifts:
         found.append(f"shifts is empty: name at least one place to be tested on, {EXPECTED['shifts']}")
     found += [f"'{n}' is named as a shift and as one of {', '.join(ID)}: give it another name"

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robustbench_ft import atomic
+from robustbench_ft import atomic, file_names
 from robustbench_ft.data import Floats, Ints, Predictions
 from robustbench_ft.errors import RbftError
 
@@ -229,7 +229,8 @@ class Record:
 
 def predictions_path(folder: Path, candidate: str, split: str) -> Path:
     """Of a split, or of a view of it in another label space ('r@1000-way'): both are in one file."""
-    return folder / "predictions" / candidate / f"{split.partition('@')[0]}.parquet"
+    name = file_names.checked(split.partition("@")[0], "the split")
+    return folder / "predictions" / file_names.checked(candidate, "the candidate") / f"{name}.parquet"
 
 
 def is_done(folder: Path) -> bool:

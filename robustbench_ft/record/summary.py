@@ -11,15 +11,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
 
+from robustbench_ft import file_names
 from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY, METRICS, WORST
+from robustbench_ft.suite import is_column
 
 SCHEMA = 1  # of all three files; raised when a field changes its meaning
 AGAIN, RESTORE = "run the cell again", "restore the file"  # what to do with a damaged record, own or published
 MOST_PROBLEMS = 3  # that are named in one line
-Name = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]  # of what is also a file or folder
+
+
+def _nameable(name: str) -> str:
+    if why := file_names.problem(name):
+        raise ValueError(f"{name[:60]!r} cannot name a file: it {why}")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_nameable)]  # of what is also a file or folder
 Kind = TypeVar("Kind")
 
 
@@ -170,6 +180,8 @@ class Summary:
         found = [f"candidates: lacks '{name}'" for name in dict.fromkeys(lost)]
         named = {*self.official.values(), *((self.selection_metric,) if self.selection_metric else ())}
         found += [f"official: no metric is called '{name}'" for name in sorted(named) if not _is_metric(name)]
+        named_alike = [name for name in (*self.splits.shifts, *self.splits.extra) if is_column(name)]
+        found += [f"splits: '{name}' is a column of every table, and no name of a shift" for name in named_alike]
         grouped = {name for members in self.shift_groups.values() for name in members}
         found += [f"shift_groups: '{name}' is no shift" for name in sorted(grouped - {*self.splits.shifts})]
         found += [f"shift_groups.{name}: is empty" for name, members in self.shift_groups.items() if not members]
@@ -222,8 +234,13 @@ def read_as(kind: type[Kind], content: Any, path: Path, hint: str, newest: int =
     try:
         return cast(Kind, _adapter(kind).validate_json(json.dumps(content), strict=True))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'its content'}: {e['msg'].lower()}" for e in error.errors()]
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'its content'}: {_lowered(e['msg'])}" for e in error.errors()]
         raise damaged(path, problems, hint) from error
+
+
+def _lowered(said: str) -> str:
+    own = said.removeprefix("Value error, ")
+    return own if own != said else said.lower()
 
 
 @lru_cache
