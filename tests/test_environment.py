@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import Tiny
 
-from robustbench_ft import environment, plan, runner
+from robustbench_ft import environment, launch, plan, runner
 from robustbench_ft.record import store
 
 
@@ -29,7 +29,7 @@ def test_peak_memory_of_a_cpu_run_is_the_kernels() -> None:
 @pytest.mark.usefixtures("shelves")
 def test_records_hold_the_cost_of_their_run(tiny_model: str, tmp_path: Path) -> None:
     request = plan.Request(("ft",), ("tiny",), (tiny_model,))
-    [folder] = runner.run_cells(plan.make(request), runner.RunOptions(tmp_path, torch.device("cpu")))
+    [folder] = launch.run_cells(plan.make(request), runner.RunOptions(tmp_path, torch.device("cpu")))
     cost = store.Record(folder).env["cost"]
     assert cost["peak_memory_mib"] > 100  # torch alone takes more
     assert cost["trained_parameters"] > 0

@@ -88,7 +88,7 @@ def run(**options: Any) -> None:
     changed = way_of(options)
     if sys.stderr.isatty():  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
-    from robustbench_ft import environment, plan, runner
+    from robustbench_ft import environment, launch, plan, runner
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
 
@@ -120,7 +120,7 @@ def run(**options: Any) -> None:
         changed=changed,
     )
     try:
-        folders = runner.run_cells(cells, how)
+        folders = launch.run_cells(cells, how)
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print_results(folders, options["out"])
