@@ -12,6 +12,7 @@ from .method import Method
 from .plan import Cell
 from .record import store
 from .record.store import Json
+from .sweep import failure
 
 Way = Literal["refuse", "rerun", "keep"]  # with records of other code
 
@@ -99,6 +100,7 @@ def clear(folder: Path) -> None:
         for path in (folder / "predictions", folder / "model", folder / "models"):
             if path.exists():
                 shutil.rmtree(path)
+        failure.clear(folder)
         (folder / "cell.json").unlink(missing_ok=True)
     except OSError as error:
         raise RbftError(f"cannot remove the old record {folder}: {error.strerror}; correct its permissions") from error

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class RbftError(Exception):
@@ -17,6 +18,17 @@ class PlanError(RbftError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class FailedError(RbftError):
+    """Some cells of a sweep failed, and the others went on; the command line exits with code 1.
+
+    `problems` holds one line each, `done` the folders of the cells that have a result.
+    """
+
+    def __init__(self, problems: Iterable[str], done: Iterable[Path] = (), failed: Iterable[Path] = ()) -> None:
+        self.problems, self.done, self.failed = tuple(problems), tuple(done), tuple(failed)
         super().__init__("\n".join(self.problems))
 
 

@@ -178,7 +178,7 @@ def run(
     >>> len(runs)
     3
     """
-    from . import environment, plan, runner
+    from . import environment, launch, plan, runner
 
     place = environment.choose_device(device)
     asked: dict[str, Any] = {} if model is None else {"model": _texts(model)}
@@ -192,7 +192,7 @@ def run(
         workers, changed=changed,
     )  # fmt: skip
     try:
-        folders = runner.run_cells(plan.make(request, roots.choose(_texts(root), os.environ)), options)
+        folders = launch.run_cells(plan.make(request, roots.choose(_texts(root), os.environ)), options)
     except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same call again to resume") from error
     return Records(tuple(Record(folder) for folder in folders))

@@ -143,7 +143,7 @@ def make(
     if request.precision not in PRECISIONS:
         problems.append(unknown("precision", request.precision, PRECISIONS))
     settings = _settings(request.set, dict(methods), problems)
-    cells: list[Cell] = []
+    found: dict[tuple[object, ...], Cell] = {}
     pairs = [(suite, model) for suite in suites for model in models[suite.name]]
     for (suite, model), (name, kind) in itertools.product(pairs, methods):
         try:
@@ -155,14 +155,16 @@ def make(
         for chosen in _grid(settings.get(name, {})):
             chosen |= (points or {}).get(name, {})
             made = _cells(suite, model, name, kind, chosen, seeds, request, choice, problems)
-            cells += [cell for cell in made if cell not in cells]
+            if made:  # seeds of one configuration share its digest, which takes longer than all else here
+                same = (made[0].suite, made[0].model, made[0].digest, made[0].recipe_source)
+                found |= {(*same, cell.seed): cell for cell in made if (*same, cell.seed) not in found}
     names = [suite.name for suite in suites]
     problems += [f"two suites of this plan are called '{n}'; run them apart" for n in names if names.count(n) > 1]
     if problems:
         raise PlanError(dict.fromkeys(problems))
     for line in told:
         say(line)
-    return Plan(tuple(cells), {suite.name: suite for suite in suites})
+    return Plan(tuple(found.values()), {suite.name: suite for suite in suites})
 
 
 def _models(suites: Sequence[Suite], request: Request, problems: list[str]) -> dict[str, list[ModelRef]]:

@@ -4,25 +4,22 @@ A folder with `done` is never run again; one without resumes where its last chec
 """
 
 import json
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
-from . import atomic, cache, doctor, earlier, environment, metrics, model_ref, provenance, saved
+from . import atomic, doctor, earlier, environment, metrics, model_ref, provenance, saved, trackers
 from . import clip as clips
 from .compare.rows import by_validation
 from .data import Predictions, Split
 from .errors import RbftError
 from .method import Candidates, Method, Run, TrainSet, candidates_of
-from .plan import Cell, Plan
+from .plan import Cell
 from .predict import depends_on_others, predict
 from .progress import Progress
 from .prompts import Task
@@ -48,34 +45,7 @@ class RunOptions:
     workers: int = 0  # threads that decode images; 0: as many as there are cores
     gpu_decode: bool = False  # decode training JPEGs on the GPU
     changed: earlier.Way = "refuse"  # what to do with records that other code made
-
-
-def run_cells(plan: Plan, options: RunOptions) -> list[Path]:
-    """Run what is not done yet, in order; returns the folders of all cells."""
-    check_writable(options.out)
-    cache.check()
-    for suite in plan.suites.values():
-        suite.check_ready()
-    folders = [options.out / cell.folder for cell in plan]
-    renewed = earlier.to_renew(plan, folders, options.changed)
-    for k, (cell, folder) in enumerate(zip(plan, folders, strict=True), start=1):
-        title = f"[{k}/{len(plan)}] {cell.method} on {cell.suite}, seed {cell.seed}"
-        if folder in renewed:
-            earlier.clear(folder)
-        if store.is_done(folder):
-            options.progress.say(f"{title}: {earlier.standing(cell, folder).note}")
-            if options.save_candidates and not (folder / store.MODELS / store.INDEX).exists():
-                options.progress.say("  it was run without --save-candidates; choose another --out to have them")
-            _tidy(folder)
-        else:
-            options.progress.say(title)
-            with _graceful() as stopped:
-                run_cell(cell, plan.suite_of(cell), folder, options, stopped)
-                if stopped() and k < len(plan):
-                    raise InterruptedRun(f"stopped after cell {k} of {len(plan)}")
-        if k == len(plan) or plan[k].suite != cell.suite:
-            plan.suite_of(cell).forget()
-    return folders
+    track: tuple[str, ...] = ()  # trackers that are told the numbers of the log
 
 
 def check_writable(out: Path) -> None:
@@ -91,9 +61,17 @@ def check_writable(out: Path) -> None:
 
 
 def run_cell(
-    cell: Cell, suite: Suite, folder: Path, options: RunOptions, stopped: Callable[[], bool] = lambda: False
+    cell: Cell,
+    suite: Suite,
+    folder: Path,
+    options: RunOptions,
+    stopped: Callable[[], bool] = lambda: False,
+    hold: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fit, evaluate, record. Raises `InterruptedRun` when asked to stop, leaving a folder that resumes."""
+    """Fit, evaluate, record. Raises `InterruptedRun` when asked to stop, leaving a folder that resumes.
+
+    `hold` is called before the first write and before the last: it raises where this worker holds the cell no more.
+    """
     earlier.check_same(cell, folder)
     method, roles = cell.build(), suite.under(cell.protocol)
     splits = _find(suite, roles, options.progress)
@@ -105,10 +83,12 @@ def run_cell(
     environment.allow_tf32(options.device)
     if reason := method.skip(clip, data):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
+    hold()
     atomic.sweep(folder)
     record = {**cell.to_json(), "code": provenance.code_of(type(method)).to_json()}
     store.write_json(folder / "cell.json", record)  # all that can be asked wrongly has been loaded by now
-    log = _Log(folder / "log.jsonl")
+    sinks = trackers.Sinks(options.track, _job(cell, options), options.progress.say)
+    log = _Log(folder / "log.jsonl", sinks)
     run = Run(
         cell.seed, options.device, cell.precision, folder, options.progress, log, options.checkpoint_seconds,
         stopped, options.workers, options.gpu_decode,
@@ -116,7 +96,7 @@ def run_cell(
     if options.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(options.device)
     began = time.monotonic()
-    with sealed():  # until the last prediction: what a method left behind runs during evaluation, too
+    with sinks, sealed():  # until the last prediction: what a method left behind runs during evaluation, too
         model = candidates_of(method.fit(clip, data, run))
         fitted = time.monotonic()
         evaluated = [splits[name] for name in roles.evaluate]
@@ -124,13 +104,15 @@ def run_cell(
         evaluation = time.monotonic() - fitted
         transductive = _is_transductive(method, model, evaluated, sample, run)
         _save_models(model, cell, folder, options)
+        sinks.results = _results(results[model.default])
     summary = _summary(model, suite, roles, results)
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))
     cost = _cost(log.stages(), fitted - began, evaluation, n, options.device) | {"passes": type(method).passes}
     _write_environment(folder, suite, options, [data.train, *evaluated], log.stages(), cost)
+    hold()
     store.mark_done(folder)
-    _tidy(folder)
+    tidy(folder)
 
 
 def _save_models(model: Candidates, cell: Cell, folder: Path, options: RunOptions) -> None:
@@ -157,7 +139,7 @@ def _save_models(model: Candidates, cell: Cell, folder: Path, options: RunOption
         saved.write(model.use(model.default), folder / "model", cell.method, note)
 
 
-def _tidy(folder: Path) -> None:
+def tidy(folder: Path) -> None:
     """Remove what only an unfinished cell needs."""
     for checkpoint in folder.glob("resume-*.pt"):
         checkpoint.unlink(missing_ok=True)
@@ -264,11 +246,29 @@ def _summary(model: Candidates, suite: Suite, roles: Roles, results: dict[str, J
     return {**summary, "id_val": by_validation(read_summary(summary, Path("metrics.json")))}
 
 
-class _Log:
-    """Appends JSON lines, and knows what the stages of this cell cost."""
+def _job(cell: Cell, options: RunOptions) -> trackers.Job:
+    """What trackers show this cell as."""
+    return trackers.Job(
+        cell.suite, f"{cell.method}-{cell.digest[:8]}", f"seed-{cell.seed}", cell.folder.as_posix(), cell.to_json(),
+        options.out,
+    )  # fmt: skip
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+
+def _results(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """'split/metric' -> value, of the metrics that are single numbers."""
+    return {
+        f"{split}/{name}": float(value)
+        for split, metrics_of in scores.items()
+        for name, value in metrics_of.items()
+        if isinstance(value, int | float)
+    }
+
+
+class _Log:
+    """Appends JSON lines, passes them on, and knows what the stages of this cell cost."""
+
+    def __init__(self, path: Path, sinks: trackers.Sinks) -> None:
+        self.path, self.sinks = path, sinks
         if path.exists():  # a kill may have cut the last line
             whole = path.read_bytes()
             store.write_bytes(path, whole[: whole.rfind(b"\n") + 1])
@@ -282,27 +282,10 @@ class _Log:
             self.ends[line["stage"]] = {k: v for k, v in line.items() if k not in ("event", "stage")}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, sort_keys=True) + "\n")
+        self.sinks(line)
 
     def stages(self) -> list[Json]:
         return [{"stage": name, "parameters": self.parameters[name], **end} for name, end in self.ends.items()]
-
-
-@contextmanager
-def _graceful() -> Generator[Callable[[], bool], None, None]:
-    """While this is open, the first Ctrl-C or SIGTERM only sets a flag; a second one ends the process."""
-    asked: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _data(suite: Suite, split: Split) -> Json:

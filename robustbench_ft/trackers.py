@@ -152,10 +152,14 @@ def check(names: Sequence[str]) -> None:
 
 
 class Sinks:
-    """Takes every line of a cell's log, and sends its numbers to the trackers that were asked for."""
+    """Takes every line of a cell's log, and sends its numbers to the trackers that were asked for.
+
+    At the end of a `with` block every tracker is given `results`, and closed.
+    """
 
     def __init__(self, names: Sequence[str], job: Job, say: Callable[[str], object]) -> None:
         self.say, self.stage = say, "fit"
+        self.results: Numbers = {}
         self.open: dict[str, Tracker] = {}
         for name in names:
             self._try(name, lambda name=name: self.open.__setitem__(name, KINDS[name].open(job)))
@@ -168,10 +172,12 @@ class Sinks:
             for name, tracker in list(self.open.items()):
                 self._try(name, lambda tracker=tracker: tracker.log(self.stage, numbers, int(line["step"])))
 
-    def finish(self, results: Numbers) -> None:
-        """Note the results, and close every tracker."""
+    def __enter__(self) -> "Sinks":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         for name, tracker in list(self.open.items()):
-            self._try(name, lambda tracker=tracker: tracker.finish(results))
+            self._try(name, lambda tracker=tracker: tracker.finish(self.results))
 
     def _try(self, name: str, do: Callable[[], object]) -> None:
         try:

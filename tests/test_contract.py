@@ -12,7 +12,7 @@ import torch
 from tiny import Tiny
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref, plan, registry, runner
+from robustbench_ft import launch, model_ref, plan, registry, runner
 from robustbench_ft.checks import Check, check_method
 from robustbench_ft.clip import Clip
 from robustbench_ft.compare import rows
@@ -268,7 +268,7 @@ def test_candidates_off_the_axis_have_rows_of_their_own(tmp_path: Path) -> None:
     """EMA's last weights are shown beside its average."""
     request = plan.Request(("ema",), ("digits",), set=(("steps", "2"), ("batch", "8"), ("decay", "0.5")))
     workshop = runner.RunOptions(tmp_path, torch.device("cpu"), save_model=False)
-    [folder] = runner.run_cells(plan.make(request), workshop)
+    [folder] = launch.run_cells(plan.make(request), workshop)
     found = rows.rows([store.Record(folder)])
     assert [row.runs[0][1] for row in found] == ["ema", "last"]
     assert found[1].name.startswith("ema (")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import Tiny
 
-from robustbench_ft import environment, plan, runner
+from robustbench_ft import environment, launch, plan, runner
 from robustbench_ft.compare import report
 from robustbench_ft.record import store
 
@@ -31,7 +31,7 @@ def test_peak_memory_of_a_cpu_run_is_the_kernels() -> None:
 @pytest.mark.usefixtures("shelves")
 def test_records_hold_the_cost_of_their_run(tiny_model: str, tmp_path: Path) -> None:
     request = plan.Request(("ft",), ("tiny",), (tiny_model,))
-    [folder] = runner.run_cells(plan.make(request), runner.RunOptions(tmp_path, torch.device("cpu")))
+    [folder] = launch.run_cells(plan.make(request), runner.RunOptions(tmp_path, torch.device("cpu")))
     cost = store.Record(folder).env["cost"]
     assert cost["peak_memory_mib"] > 100  # torch alone takes more
     assert cost["trained_parameters"] > 0
@@ -44,7 +44,7 @@ def test_records_hold_the_cost_of_their_run(tiny_model: str, tmp_path: Path) -> 
 def test_what_a_prediction_costs_is_in_the_record_and_in_tables(tiny_model: str, tmp_path: Path) -> None:
     """An ensemble answers with two forward passes; a record of before says nothing, and then it is one."""
     request = plan.Request(("ft", "output-ensemble"), ("tiny",), (tiny_model,))
-    folders = runner.run_cells(plan.make(request), runner.RunOptions(tmp_path, torch.device("cpu")))
+    folders = launch.run_cells(plan.make(request), runner.RunOptions(tmp_path, torch.device("cpu")))
     records = [store.Record(folder) for folder in folders]
     assert {r.cell["method"]: r.env["cost"]["passes"] for r in records} == {"ft": 1, "output-ensemble": 2}
     [table] = report.tables(records)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import Tiny
 
-from robustbench_ft import drawing, plan, registry, runner
+from robustbench_ft import drawing, launch, plan, registry, runner
 from robustbench_ft.checks import check_method
 from robustbench_ft.errors import SealedError
 from robustbench_ft.method import Method
@@ -38,7 +38,7 @@ def run(method: str, model: str, out: Path, **settings: Any) -> tuple[store.Reco
     pairs = tuple((key, str(value)) for key, value in settings.items())
     cells = plan.make(plan.Request((method,), ("tiny",), (model,), set=pairs))
     progress = Spoken()
-    [folder] = runner.run_cells(cells, runner.RunOptions(out, torch.device("cpu"), progress=progress))
+    [folder] = launch.run_cells(cells, runner.RunOptions(out, torch.device("cpu"), progress=progress))
     return store.Record(folder), progress.lines
 
 

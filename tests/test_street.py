@@ -11,12 +11,12 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "file_names", "atomic", "toml", "seal", "progress", "cache", "images", "data", "few_shot", "ranges",
-    "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry",
-    "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "method", "saved", "predict", "train",
-    "settings", "recipe_choice", "cell",
+    "errors", "file_names", "atomic", "toml", "seal", "progress", "trackers", "sweep", "cache", "images", "data",
+    "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics", "module_file",
+    "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "method", "saved", "predict",
+    "train", "settings", "recipe_choice", "cell",
     "plan", "needs",
-    "environment", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner", "diagnose",
+    "environment", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner", "launch", "diagnose",
     "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
@@ -47,6 +47,8 @@ COURTS = {
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
+    "sweep": ("process", "lock", "failure", "planned"),
+    "launch": ("launcher", "signals", "attempt", "here", "view", "run"),
     "bench": ("flops", "contestant", "step", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
@@ -54,8 +56,8 @@ COURTS = {
     ),
 }  # fmt: skip
 TORCH = {
-    "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "diagnose", "bench", "embedded",
-    "watch",
+    "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "launch", "diagnose", "bench",
+    "embedded", "watch",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

@@ -1,6 +1,7 @@
 """Trackers: each is given the same numbers, and one that fails stops nothing."""
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from click.testing import CliRunner
 
 from robustbench_ft import trackers
+from robustbench_ft.cli.main import main
 from robustbench_ft.errors import RbftError
+from robustbench_ft.record import store
 
 LINES = (
     {"event": "start", "stage": "member-0.fit", "step": 0, "of": 2, "parameters": 7},
@@ -37,10 +41,10 @@ def job(out: Path) -> trackers.Job:
 def send(name: str, out: Path) -> list[str]:
     """Send all lines to one tracker; what was said."""
     said: list[str] = []
-    sinks = trackers.Sinks([name], job(out), said.append)
-    for line in LINES:
-        sinks(line)
-    sinks.finish(RESULTS)
+    with trackers.Sinks([name], job(out), said.append) as sinks:
+        for line in LINES:
+            sinks(line)
+        sinks.results = RESULTS
     return said
 
 
@@ -139,3 +143,22 @@ def test_unknown_and_missing_trackers_get_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RbftError, match="--track mlflow: its package is not installed; pip install mlflow"):
         trackers.check(["mlflow"])
+
+
+def test_a_run_tells_its_trackers_what_it_logs(shelves: None, tiny_model: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    asked = ["--suite", "tiny", "--method", "ft", "--model", tiny_model, "--track", "tensorboard", "--set", "steps=3"]
+    done = CliRunner().invoke(main, ["run", *asked, "--out", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (folder,) = (tmp_path / "tensorboard").glob("*/*/*")
+    found: Any = EventAccumulator(str(folder)).Reload()
+    (record,) = store.find_records([tmp_path])
+    lines = [json.loads(line) for line in (record.folder / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["event"] == "step"]
+    assert [event.value for event in found.Scalars("fit/loss")] == pytest.approx(losses, rel=1e-6)
+    assert len(losses) == 3
+    shown = {tag: found.Scalars(tag)[-1].value for tag in found.Tags()["scalars"] if tag.startswith("results/")}
+    for split, scores in record.metrics["candidates"]["final"].items():
+        assert shown[f"results/{split}/accuracy"] == pytest.approx(scores["accuracy"], rel=1e-6)

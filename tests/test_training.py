@@ -14,7 +14,7 @@ from tiny import Tiny
 from torch import Tensor
 
 from robustbench_ft import clip as clips
-from robustbench_ft import metrics, model_ref, plan, registry, runner, suite_ref
+from robustbench_ft import launch, metrics, model_ref, plan, registry, runner, suite_ref
 from robustbench_ft.clip import Clip
 from robustbench_ft.clip.autocast import blocks, blocks_in_bf16
 from robustbench_ft.data import Split
@@ -136,7 +136,7 @@ def test_runs_select_by_the_official_metric_under_clean(
     monkeypatch.setattr(Tiny, "published_selector", "val")
     monkeypatch.setattr(runner.metrics, "score_views", tilted(runner.metrics.score_views))
     request = plan.Request(("wise-ft",), ("tiny",), (tiny_model,), protocol=protocol)  # pyright: ignore
-    [folder] = runner.run_cells(plan.make(request), runner.RunOptions(tmp_path, torch.device("cpu")))
+    [folder] = launch.run_cells(plan.make(request), runner.RunOptions(tmp_path, torch.device("cpu")))
     record = store.Record(folder)
     lines = [line for line in (folder / "log.jsonl").read_text().splitlines() if '"validate"' in line]
     assert [("val_macro_f1" in line) for line in lines] == [metric == "macro_f1"] * 3
@@ -283,6 +283,6 @@ def test_a_plan_loads_a_suite_once_and_lets_its_images_go(
     made = plan.make(plan.Request(("zero-shot", "ft"), ("tiny",), (tiny_model,), set=(("steps", "1"),)))
     [one] = made.suites.values()
     one.split("test")
-    runner.run_cells(made, runner.RunOptions(tmp_path, torch.device("cpu"), save_model=False))
+    launch.run_cells(made, runner.RunOptions(tmp_path, torch.device("cpu"), save_model=False))
     assert loads == ["tiny"]
     assert not any(one.is_loaded([name]) for name in ("train", "test"))

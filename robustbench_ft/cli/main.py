@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from robustbench_ft import __version__
-from robustbench_ft.errors import PlanError, RbftError, StoppedError
+from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
 
 from . import bench, compare
 from .authors import check, list_command, show_command
@@ -58,6 +58,8 @@ class _Cli(click.Group):
             return super().invoke(ctx)
         except StoppedError as error:
             _fail(ctx, error, (str(error),), INTERRUPTED)
+        except FailedError as error:
+            _fail(ctx, error, error.problems, 1)
         except PlanError as error:
             _fail(ctx, error, error.problems)
         except RbftError as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustbench_ft import trackers
 from robustbench_ft.errors import RbftError
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ FORMATS = click.Choice(["terminal", "markdown"])
 METRIC = click.option(
     "--metric", type=click.Choice(["official", "accuracy", "macro_f1", "nll", "brier"]), default="official",
     show_default=True, help="official: the metric that each test set is known by.",
+)  # fmt: skip
+TRACK = click.option(
+    "--track", multiple=True, type=click.Choice(list(trackers.KINDS)),
+    help="Also send the numbers of the log to a tracker; repeat for several.",
 )  # fmt: skip
 HEADLINES = click.option(
     "--headlines", is_flag=True, help="One row for each method and setting: no companions, and no other alphas."

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustbench_ft import trackers
 from robustbench_ft.errors import PlanError, RbftError, StoppedError
 
-from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, WIDE, WORKERS, set_threads, way_of
+from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, TRACK, WIDE, WORKERS, set_threads, way_of
 from .report import print_table
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 @PRECISION
 @THREADS
 @WORKERS
+@TRACK
 @click.option("--gpu-decode", is_flag=True, help="Decode training JPEGs on the GPU; evaluation pixels stay exact.")
 @click.option(
     "--checkpoint-seconds",
@@ -86,9 +88,10 @@ def run(**options: Any) -> None:
     """
     check_names(options)
     changed = way_of(options)
+    trackers.check(options["track"])
     if sys.stderr.isatty():  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
-    from robustbench_ft import environment, plan, runner
+    from robustbench_ft import environment, launch, plan, runner
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
 
@@ -118,9 +121,10 @@ def run(**options: Any) -> None:
         workers=options["workers"] or 0,
         gpu_decode=options["gpu_decode"],
         changed=changed,
+        track=options["track"],
     )
     try:
-        folders = runner.run_cells(cells, how)
+        folders = launch.run_cells(cells, how)
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print_results(folders, options["out"])

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustbench_ft import trackers
 from robustbench_ft.errors import PlanError, StoppedError
 
-from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, WIDE, WORKERS, set_threads, way_of
+from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, TRACK, WIDE, WORKERS, set_threads, way_of
 from .report import print_table
 from .run import check_names
 from .show import show
@@ -48,6 +49,7 @@ FRESH = "1-5"  # seeds of the step after a search, which has seen its own
 @PRECISION
 @THREADS
 @WORKERS
+@TRACK
 @click.option(
     "--save-model/--no-save-model", default=False, show_default=True, help="Keep the tuned weights of every trial."
 )
@@ -64,6 +66,7 @@ def tune(**options: Any) -> None:
     """
     check_names(options)
     changed = way_of(options)
+    trackers.check(options["track"])
     if sys.stderr.isatty():  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
     from robustbench_ft import environment, runner
@@ -84,7 +87,7 @@ def tune(**options: Any) -> None:
         return
     how = runner.RunOptions(
         options["out"], device, choose(), save_model=options["save_model"], workers=options["workers"] or 0,
-        changed=changed,
+        changed=changed, track=options["track"],
     )  # fmt: skip
     try:
         found = tuning.run(search, trials, how)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustbench_ft import runner
+from robustbench_ft import launch, runner
 from robustbench_ft.compare.figure import save
 from robustbench_ft.plan import Cell, Plan
 from robustbench_ft.record import store
@@ -24,7 +24,7 @@ def run(search: Search, trials: Sequence[Trial], options: runner.RunOptions) -> 
 
     Raises `InterruptedRun` when asked to stop; the same search goes on from there.
     """
-    runner.run_cells(Plan(cells_of(trials), {t.suite.name: t.suite for t in trials}), options)
+    launch.run_cells(Plan(cells_of(trials), {t.suite.name: t.suite for t in trials}), options)
     found = report.tuned(search, trials, options.out)
     for one in found:
         write(one)

@@ -1,0 +1,1 @@
+"""How a sweep stands, from files alone: locks, failures, what was planned, the state of every cell. Torch-free."""
