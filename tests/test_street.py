@@ -12,8 +12,8 @@ REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "file_names", "atomic", "toml", "seal", "progress", "trackers", "sweep", "cache", "images", "data",
-    "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics", "module_file",
-    "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "method", "saved", "predict",
+    "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics",
+    "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "method", "saved", "predict",
     "train", "settings", "recipe_choice", "cell",
     "plan", "needs",
     "environment", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner", "launch", "diagnose",
