@@ -45,8 +45,8 @@ COURTS = {
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
-    "sweep": ("process", "lock", "failure", "planned"),
-    "launch": ("launcher", "signals", "attempt", "here", "view", "run"),
+    "sweep": ("process", "lock", "failure", "planned", "states"),
+    "launch": ("launcher", "signals", "attempt", "here", "order", "worker", "local", "view", "run"),
     "bench": ("step", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
