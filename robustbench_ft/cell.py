@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from . import registry
+from .errors import RbftError
 from .method import Method
 from .model_ref import ModelRef
 from .recipe import Recipe
@@ -65,3 +66,16 @@ class Cell:
         """The method with its fields and recipe in place."""
         kind = registry.load("method", self.method, Method)
         return kind(**self.settings, recipe=None if self.recipe is None else Recipe(**self.recipe))
+
+
+def from_json(content: Mapping[str, Any]) -> Cell:
+    """The cell of which `content` is the JSON. Raises `RbftError` where it is that of none."""
+    try:
+        values: dict[str, Any] = {f.name: content[f.name] for f in fields(Cell) if f.name in content}
+        values["model"] = ModelRef(**content["model"])
+        cell = Cell(**values)
+    except (KeyError, TypeError) as error:
+        raise RbftError(f"this is no cell: {error}; another version of robustbench_ft has written it") from error
+    if cell.digest != content.get("digest"):
+        raise RbftError(f"the digest of this cell is {cell.digest}, not {content.get('digest')}: versions differ")
+    return cell

@@ -61,7 +61,7 @@ class RichProgressBar(Progress):
     """Live bars with rate and time left on a terminal."""
 
     def __init__(self) -> None:
-        self.console = _console()
+        self.console = console()
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False)
@@ -82,8 +82,8 @@ class RichProgressBar(Progress):
 
 
 @lru_cache
-def _console() -> "Console":
-    """One for all, so that a line said while a bar is drawn goes above it."""
+def console() -> "Console":
+    """The console of standard error: one for all, so that a line said while a bar is drawn goes above it."""
     from rich.console import Console
 
     return Console(stderr=True)

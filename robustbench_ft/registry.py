@@ -224,3 +224,9 @@ def _read(module: str, source: Path, shelf: str) -> Entry:
         raise RbftError(f"{source} cannot be read: {error}; ALIASES must be a tuple of plain strings") from error
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
     return Entry(module.rpartition(".")[2].replace("_", "-"), module, summary, shelf, aliases, source)
+
+
+def files_of(name: str) -> list[str]:
+    """Paths of the files by which a method, or parts of 'A+B', were named in this process; another one needs them."""
+    entries = [resolve("method", part) for part in parts(name)]
+    return [str(entry.source.absolute()) for entry in entries if not entry.module]

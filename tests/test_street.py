@@ -47,12 +47,12 @@ COURTS = {
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
-    "sweep": ("process", "lock", "failure", "planned"),
-    "launch": ("launcher", "signals", "attempt", "here", "view", "run"),
+    "sweep": ("process", "lock", "failure", "planned", "states", "removal"),
+    "launch": ("launcher", "signals", "attempt", "here", "order", "worker", "local", "view", "run"),
     "bench": ("flops", "contestant", "step", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
-        "starter", "new", "authors", "report", "run", "tune", "main",
+        "starter", "new", "authors", "report", "run", "tune", "status", "remove", "main",
     ),
 }  # fmt: skip
 TORCH = {

@@ -15,8 +15,10 @@ from .data import data
 from .diagnose import diagnose
 from .leaderboard import leaderboard
 from .new import new
+from .remove import remove
 from .report import report_command
 from .run import run
+from .status import logs, status
 from .tune import tune
 
 EPILOG = """\b
@@ -88,7 +90,7 @@ def main(traceback: bool) -> None:
 
 
 for _command in (
-    run, tune, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command, show_command, check, new, data,
+    run, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command, show_command, check, new, data,
     cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)

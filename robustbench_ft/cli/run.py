@@ -11,9 +11,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robustbench_ft import trackers
-from robustbench_ft.errors import PlanError, RbftError, StoppedError
+from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
 
-from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, TRACK, WIDE, WORKERS, set_threads, way_of
+from .options import (
+    DEVICE,
+    FOLDER,
+    JOBS,
+    MAX_FAILURES,
+    PARTIAL,
+    PRECISION,
+    RETRY,
+    ROOT,
+    THREADS,
+    TRACK,
+    WIDE,
+    WORKERS,
+    set_threads,
+    sweeper,
+    way_of,
+)  # fmt: skip
 from .report import print_table
 
 if TYPE_CHECKING:
@@ -60,6 +76,9 @@ if TYPE_CHECKING:
 @THREADS
 @WORKERS
 @TRACK
+@JOBS
+@MAX_FAILURES
+@RETRY
 @click.option("--gpu-decode", is_flag=True, help="Decode training JPEGs on the GPU; evaluation pixels stay exact.")
 @click.option(
     "--checkpoint-seconds",
@@ -91,7 +110,7 @@ def run(**options: Any) -> None:
     trackers.check(options["track"])
     if sys.stderr.isatty():  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
-    from robustbench_ft import environment, launch, plan, runner
+    from robustbench_ft import environment, plan, runner
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
 
@@ -124,9 +143,12 @@ def run(**options: Any) -> None:
         track=options["track"],
     )
     try:
-        folders = launch.run_cells(cells, how)
+        folders = sweeper(options, how.progress)(cells, how)
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
+    except FailedError as error:
+        _print_results(error.done, options["out"])
+        raise
     _print_results(folders, options["out"])
     if step := _next_step(cells, options["out"]):
         click.echo(f"next     {step}")
@@ -229,7 +251,7 @@ def _show_needs(plan: "Plan") -> None:
         click.echo("\n".join(f"  {line}" for line in told))
 
 
-def _print_results(folders: list[Path], out: Path) -> None:
+def _print_results(folders: Sequence[Path], out: Path) -> None:
     """The table of these cells, a picture beside them, and where everything is."""
     from robustbench_ft.compare import figure, report
     from robustbench_ft.record import store

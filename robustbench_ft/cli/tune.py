@@ -11,7 +11,23 @@ import click
 from robustbench_ft import trackers
 from robustbench_ft.errors import PlanError, StoppedError
 
-from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, TRACK, WIDE, WORKERS, set_threads, way_of
+from .options import (
+    DEVICE,
+    FOLDER,
+    JOBS,
+    MAX_FAILURES,
+    PARTIAL,
+    PRECISION,
+    RETRY,
+    ROOT,
+    THREADS,
+    TRACK,
+    WIDE,
+    WORKERS,
+    set_threads,
+    sweeper,
+    way_of,
+)  # fmt: skip
 from .report import print_table
 from .run import check_names
 from .show import show
@@ -50,6 +66,9 @@ FRESH = "1-5"  # seeds of the step after a search, which has seen its own
 @THREADS
 @WORKERS
 @TRACK
+@JOBS
+@MAX_FAILURES
+@RETRY
 @click.option(
     "--save-model/--no-save-model", default=False, show_default=True, help="Keep the tuned weights of every trial."
 )
@@ -90,7 +109,7 @@ def tune(**options: Any) -> None:
         changed=changed, track=options["track"],
     )  # fmt: skip
     try:
-        found = tuning.run(search, trials, how)
+        found = tuning.run(search, trials, how, sweeper(options, how.progress))
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     for one in found:

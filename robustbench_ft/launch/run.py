@@ -4,11 +4,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from robustbench_ft import cache, earlier
 from robustbench_ft.errors import FailedError, PlanError
 from robustbench_ft.plan import Plan
+from robustbench_ft.progress import Progress
 from robustbench_ft.record import store
 from robustbench_ft.runner import InterruptedRun, RunOptions, check_writable, tidy
 from robustbench_ft.sweep import failure, lock, planned
@@ -17,8 +21,9 @@ from robustbench_ft.sweep.lock import Observer
 
 from .here import Here
 from .launcher import Ended, Job, Launcher
+from .local import processes
 from .signals import graceful
-from .view import OneByOne, View
+from .view import OneByOne, View, side_by_side
 
 TICK = 0.5  # seconds between two looks at what waits for others
 MakeLauncher = Callable[[Plan, RunOptions, Callable[[], bool]], AbstractContextManager[Launcher]]
@@ -61,6 +66,23 @@ def run_cells(
             if not sweep.began:
                 _forget_plan(noted)
         return sweep.result(list(jobs))
+
+
+def choose(
+    jobs: int = 1, threads: int | None = None, policy: Policy = Policy(), progress: Progress | None = None
+) -> Callable[[Plan, RunOptions], list[Path]]:
+    """`run_cells` in this process, or in `jobs` local ones, which compute with `threads` threads each.
+
+    None shares the threads that torch would take among them.
+    """
+    if jobs == 1:
+        return partial(run_cells, policy=policy)
+    each = threads or max(1, torch.get_num_threads() // jobs)
+    told = progress or Progress()
+    told.say(
+        f"{jobs} processes of {each} thread{'s' * (each != 1)} each; a run repeats to the bit with as many threads"
+    )
+    return partial(run_cells, policy=policy, make=processes(jobs, each), view=side_by_side(told))
 
 
 def _forget_plan(noted: Path | None) -> None:
@@ -157,6 +179,8 @@ class _Sweep:
         self.view.end(ended)
         if ended.outcome == "held":
             self.elsewhere[job.folder] = replace(job, seen_dead=0)
+        elif ended.outcome == "stopped" and not self.stopped() and not self.has_enough():
+            self.waiting.append(replace(job, renew=False, seen_dead=0))  # its worker was told to end, and not by us
         elif ended.outcome == "stopped":
             self.notes.append(ended.note)
         elif ended.outcome == "failed" and job.attempt <= self.policy.retry and not self.stopped():

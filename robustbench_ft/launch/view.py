@@ -1,11 +1,22 @@
 """What a sweep says while it runs. Torch-free."""
 
+import sys
+import time
+from collections import Counter
 from collections.abc import Collection
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from robustbench_ft.progress import Progress
+from robustbench_ft.progress import Progress, RichProgressBar, console
+from robustbench_ft.sweep import states
+from robustbench_ft.sweep.states import duration
 
 from .launcher import Ended, Job
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+LINES_SECONDS = 30.0  # between two rounds of lines
 
 
 class View(Protocol):
@@ -44,3 +55,77 @@ class OneByOne:
 
     def tick(self, running: Collection[Job], left: int) -> None:
         pass
+
+
+class Lines:
+    """Of cells that are run side by side: a line when one begins or ends, and now and then how far each is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.spoke, self.began = progress, time.monotonic(), dict[Path, float]()
+
+    def say(self, line: str) -> None:
+        self.progress.say(line)
+
+    def begin(self, job: Job) -> None:
+        self.began[job.folder] = time.monotonic()
+        self.say(f"{job.title}: begun" if job.attempt == 1 else f"{job.title}: begun again, attempt {job.attempt}")
+
+    def end(self, ended: Ended) -> None:
+        seconds = time.monotonic() - self.began[ended.job.folder]
+        if ended.failure:
+            self.say(f"{ended.job.title}: {ended.outcome}: {ended.failure.reason}")
+        elif ended.outcome == "done":
+            self.say(f"{ended.job.title}: {ended.note or f'done in {duration(seconds)}'}")
+        else:
+            self.say(f"{ended.job.title}: {ended.note or 'another worker is at it'}")
+
+    def tick(self, running: Collection[Job], left: int) -> None:
+        if time.monotonic() - self.spoke < LINES_SECONDS:
+            return
+        self.spoke = time.monotonic()
+        for job, state in zip(running, states.read([job.folder for job in running]), strict=True):
+            self.say(f"  {job.title}: {', '.join(filter(None, (states.work_text(state), state.validation)))}")
+        self.say(f"  {len(running)} cells running, {left} to go")
+
+
+class Table(Lines):
+    """The same lines on a terminal, above a table of the cells that run."""
+
+    def __init__(self, progress: Progress) -> None:
+        from rich.live import Live
+
+        super().__init__(progress)
+        self.counts: Counter[str] = Counter()
+        self.live = Live(console=console(), transient=True, auto_refresh=False)
+
+    def end(self, ended: Ended) -> None:
+        super().end(ended)
+        self.counts[ended.outcome] += 1
+
+    def tick(self, running: Collection[Job], left: int) -> None:
+        if not running:
+            self.live.stop()
+            return
+        self.live.start()
+        self.live.update(self._table(running, left), refresh=True)
+
+    def _table(self, running: Collection[Job], left: int) -> "RichTable":
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        told = ", ".join(f"{n} {outcome}" for outcome, n in self.counts.items())
+        shown = RichTable(caption=f"{len(running)} running, {left} to go{told and f', {told}'}", caption_justify="left")
+        for name in ("cell", "phase", "step", "rate", "left", "ID validation"):
+            shown.add_column(name, justify="left" if name in ("cell", "phase") else "right")
+        for job, state in zip(running, states.read([job.folder for job in running]), strict=True):
+            work = state.work
+            step = f"{work.done}/{work.total}" if work.total else ""
+            rate = f"{work.rate:.1f} {work.unit}/s" if work.rate else ""
+            time_left = duration(work.left) if work.left is not None else ""
+            shown.add_row(*map(Text, (job.title, work.phase or "begin", step, rate, time_left, state.validation)))
+        return shown
+
+
+def side_by_side(progress: Progress) -> View:
+    """A table on a terminal, lines elsewhere."""
+    return Table(progress) if sys.stderr.isatty() and isinstance(progress, RichProgressBar) else Lines(progress)

@@ -16,7 +16,7 @@ from robustbench_ft.errors import RbftError
 from .process import this
 
 SCHEMA = 1
-FILE, ERROR, OUTPUT = "failed.json", "error.log", "output.log"
+FILE, ERROR = "failed.json", "error.log"
 LINES = 20  # of what a worker wrote last, kept in error.log
 WIDTH = 300  # characters of a reason
 
@@ -46,13 +46,13 @@ def refused(error: RbftError) -> Failure:
     return Failure("refused", str(error), now(), this().text)
 
 
-def died(status: int, worker: str, output: Path) -> Failure:
+def died(status: int, worker: str, output: str, attempts: int) -> Failure:
     """The failure of a worker that ended while it was at a cell; `status` is that of `subprocess`."""
     if status < 0:
         how = f"was killed by signal {-status}" + (" (out of memory?)" if status == -9 else "")
     else:
         how = f"ended with exit code {status} in the middle of the cell"
-    return Failure("died", f"the worker {worker} {how}", now(), worker, detail="\n".join(tail(output, LINES)))
+    return Failure("died", f"the worker {worker} {how}", now(), worker, attempts, output)
 
 
 def _reason(error: BaseException) -> str:
@@ -102,7 +102,7 @@ def read(folder: Path) -> Failure | None:
 
 def clear(folder: Path) -> None:
     """Forget the failure of an earlier attempt."""
-    for name in (FILE, ERROR, OUTPUT):
+    for name in (FILE, ERROR):
         with suppress(OSError):
             (folder / name).unlink(missing_ok=True)
 

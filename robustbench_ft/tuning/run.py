@@ -1,6 +1,6 @@
 """Run what is missing of a search, then choose and write down: one folder for each suite and model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robustbench_ft import launch, runner
@@ -19,12 +19,16 @@ def cells_of(trials: Sequence[Trial]) -> tuple[Cell, ...]:
     return tuple({cell.folder: cell for trial in trials for cell in trial.cells}.values())
 
 
-def run(search: Search, trials: Sequence[Trial], options: runner.RunOptions) -> list[Tuned]:
+def run(
+    search: Search, trials: Sequence[Trial], options: runner.RunOptions,
+    run_cells: Callable[[Plan, runner.RunOptions], object] = launch.run_cells,
+) -> list[Tuned]:  # fmt: skip
     """Run the cells that are not done, and write what was found into `Tuned.folder`.
 
-    Raises `InterruptedRun` when asked to stop; the same search goes on from there.
+    Raises `InterruptedRun` when asked to stop, and `FailedError` where trials failed, as budgets are not equal then.
+    The same search goes on from there.
     """
-    launch.run_cells(Plan(cells_of(trials), {t.suite.name: t.suite for t in trials}), options)
+    run_cells(Plan(cells_of(trials), {t.suite.name: t.suite for t in trials}), options)
     found = report.tuned(search, trials, options.out)
     for one in found:
         write(one)
