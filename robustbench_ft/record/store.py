@@ -36,9 +36,13 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> Json:
     try:
-        return cast(Json, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return cast(Json, json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse))
+    except (OSError, ValueError, RecursionError) as error:
         raise RbftError(f"cannot read {path}: {error}; delete its folder to run the cell again") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def model_config(folder: Path) -> Json:
