@@ -36,7 +36,7 @@ COURTS = {
     "clip": ("autocast", "card", "clip", "config", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "loop"),
-    "record": ("summary", "store"),
+    "record": ("summary", "digests", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
     ),
