@@ -10,7 +10,7 @@ from . import provenance, registry
 from .errors import PlanError, RbftError
 from .method import Method
 from .plan import Cell
-from .record import store
+from .record import digests, store
 from .record.store import Json
 from .sweep import failure
 
@@ -25,12 +25,13 @@ class Standing:
     coded: bool = True  # False: it was begun by a version that did not note the method's code
     changed: tuple[str, ...] = ()  # source files of the method that are not what they were then
     edited: bool = False  # cell.json is not what it was when the cell was finished
+    damage: str = ""  # one line on another file of the record that is not what it was
 
     @property
     def text(self) -> str:
         """One word for a list."""
-        if self.edited or self.changed:
-            return "edited" if self.edited else "changed"
+        if self.edited or self.damage or self.changed:
+            return "edited" if self.edited else "damaged" if self.damage else "changed"
         return "done" if self.done else "to do"
 
     @property
@@ -41,16 +42,18 @@ class Standing:
         return "done before" if self.coded else "done before, by a version that did not note the method's code"
 
 
-def standing(cell: Cell, folder: Path) -> Standing:
-    """Where a cell stands. Raises `RbftError` when the folder holds another cell."""
+def standing(cell: Cell, folder: Path, whole: bool = False) -> Standing:
+    """Where a cell stands; `whole` reads its predictions. Raises `RbftError` when the folder holds another cell."""
     now = provenance.code_of(registry.load("method", cell.method, Method))  # of new cells too, before hours of work
     done = store.is_done(folder)
     if not (folder / "cell.json").exists():
-        return Standing(done)
+        return Standing(done, damage=digests.damage(folder, whole) if done else "")
     code = check_same(cell, folder).get("code")
+    damage = digests.damage(folder, whole) if done else ""
+    edited = store.was_edited(folder)
     if not isinstance(code, dict):
-        return Standing(done, coded=False, edited=store.was_edited(folder))
-    return Standing(done, changed=provenance.changed(code, now), edited=store.was_edited(folder))
+        return Standing(done, coded=False, edited=edited, damage=damage)
+    return Standing(done, changed=provenance.changed(code, now), edited=edited, damage=damage)
 
 
 def to_renew(cells: Sequence[Cell], folders: Sequence[Path], way: Way) -> set[Path]:
@@ -59,9 +62,11 @@ def to_renew(cells: Sequence[Cell], folders: Sequence[Path], way: Way) -> set[Pa
     problems: list[str] = []
     changed: dict[tuple[str, bool, tuple[str, ...]], list[Path]] = {}
     for cell, folder in zip(cells, folders, strict=True):
-        found = standing(cell, folder)
+        found = standing(cell, folder, whole=way == "rerun")
         if found.edited:
             problems.append(_edited(folder))
+        elif found.damage:
+            problems.append(found.damage)
         elif found.changed and not (way == "keep" and found.done):
             changed.setdefault((cell.method, found.done, found.changed), []).append(folder)
         else:

@@ -13,11 +13,10 @@ CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "file_names", "atomic", "toml", "seal", "progress", "trackers", "sweep", "cache", "images", "data",
     "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics",
-    "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "method", "saved", "predict",
-    "train", "settings", "recipe_choice", "cell",
-    "plan", "needs",
-    "environment", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner", "launch", "diagnose",
-    "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
+    "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "method",
+    "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "environment", "record",
+    "compare", "notebook_tables", "claims", "board", "earlier", "runner", "launch", "diagnose", "tuning",
+    "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -38,12 +37,12 @@ COURTS = {
     "clip": ("autocast", "card", "clip", "config", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "loop"),
-    "record": ("summary", "store"),
+    "record": ("summary", "digests", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
         "figure_many", "figure",
     ),
-    "claims": ("schema", "bundle", "digests", "claim", "differences", "claim_store", "audit", "rescore"),
+    "claims": ("schema", "bundle", "digests", "claim", "differences", "claim_store", "plausible", "audit", "rescore"),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),

@@ -261,7 +261,7 @@ def _packages_text(found: Machine) -> str:
 
 def _origin_text(trust: Trust) -> str:
     by = f" by {trust.by}" if trust.by else ""
-    level = f"; verified: {trust.verified}, {trust.verified_by}" if trust.verified != "none" else ""
+    level = f"; marked as verified ({trust.verified}) by {trust.verified_by}" if trust.verified != "none" else ""
     return f"{trust.origin}{by}{level}"
 
 

@@ -11,7 +11,7 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.suite import Suite
 
-from . import bundle, claim, claim_store, differences, digests
+from . import bundle, claim, claim_store, differences, digests, plausible
 from .bundle import Bundle
 from .claim_store import StoredClaim
 
@@ -33,6 +33,7 @@ def audit(one: StoredClaim) -> list[str]:
             problems.append(f"seed {seed}: {error}")
     try:
         problems += [line for run in runs for line in _content(one, run, runs)]
+        problems += plausible.problems(runs) if runs else []
         if len(runs) == len(one.seeds):
             fresh = claim.make(runs, one.files(), one.claim.trust).written()
             same = claim.digest(one.raw) == claim.digest(fresh)  # fields are looked at where the whole is another
@@ -64,20 +65,36 @@ def audit_all(root: Path, suite: str | None = None, data: Roots | None = None) -
 
 
 def against_data(one: StoredClaim, root: Roots | None, suites: dict[str, Suite]) -> list[str]:
-    """Ids, labels and pixels of the suite as this machine has it."""
+    """Ids, labels, pixels and roles of the suite as this machine has it. A suite that it lacks is a problem, too."""
+    try:
+        return _against_data(one, root, suites)
+    except RbftError as error:
+        return [f"cannot be held against data: {error}"]
+
+
+def _against_data(one: StoredClaim, root: Roots | None, suites: dict[str, Suite]) -> list[str]:
     from robustbench_ft import suite_ref  # which reads custom suites too: not needed for an audit of the files alone
 
     identity = one.claim.identity
     called = identity.suite
+    if suite_ref.is_file(called):
+        return [f"'{called}' is a file and no registered suite"]
     if called not in suites:
         suites[called] = suite_ref.load(called, root)
     suite = suites[called]
     if suite.version != identity.suite_version:
         return [f"the claim is about {called} v{identity.suite_version}, this version of rbft has v{suite.version}"]
+    problems = plausible.against_suite(one.claim, one.runs, suite)
     differing: dict[str, list[str]] = {}
     for split, entry in one.claim.data.splits.items():
         name, _, space = split.partition("@")
+        if name not in suite.known:
+            problems.append(f"split '{name}' is none of {called} v{suite.version}")
+            continue
         whole = suite.split(name)
+        if space and space not in whole.also:
+            problems.append(f"split '{name}' of {called} v{suite.version} has no label space '{space}'")
+            continue
         labels = whole.also[space].labels if space else whole.labels
         kept = labels >= 0
         ids = tuple(example for example, own in zip(whole.ids, kept, strict=True) if own)
@@ -92,7 +109,7 @@ def against_data(one: StoredClaim, root: Roots | None, suites: dict[str, Suite])
     for name, entry in one.claim.data.trained_on.items():
         if suite.split(name).digest != entry.digest:
             differing.setdefault("images or labels learnt from, those", []).append(name)
-    return [
+    return problems + [
         f"{word} of {', '.join(splits)} are not those of {called} v{suite.version} on this machine"
         for word, splits in differing.items()
     ]

@@ -234,6 +234,10 @@ def _rows(runs: Sequence[Bundle]) -> list[RowResult]:
 
 def _row(runs: Sequence[Bundle], candidates: Sequence[str], selection: str) -> RowResult:
     wanted = columns(runs[0].summary)
+    for run, name in zip(runs, candidates, strict=True):
+        lacking = [split for split, scored in run.scored.items() if name not in scored]
+        if lacking:
+            raise RbftError(f"seed {run.seed} keeps no probabilities of candidate '{name}' on '{lacking[0]}'")
     found = {
         split: [run.scored[split][name] for run, name in zip(runs, candidates, strict=True)]
         for split in split_names(runs[0].summary)

@@ -17,7 +17,7 @@ from robustbench_ft.record.store import Json, Record, find_records, is_done, rea
 from . import bundle, claim, differences, digests
 from .bundle import Bundle, PublishedRun
 from .claim import ClaimPath
-from .schema import Claim, SplitData, Trust, read_claim, read_origin
+from .schema import Claim, Level, SplitData, Trust, read_claim, read_origin
 
 FILES = (bundle.RECORD, bundle.PREDICTIONS)
 
@@ -251,7 +251,7 @@ def refresh(root: Path, suite: str | None = None) -> dict[str, list[str]]:
     return changed
 
 
-def mark(one: StoredClaim, level: str, name: str) -> None:
+def mark(one: StoredClaim, level: Level, name: str) -> None:
     """Note in a claim how far it was verified, and by whom."""
     trust = replace(one.claim.trust, verified=level, verified_by=name)
     write_json(one.path, replace(one.claim, trust=trust).written())
@@ -265,7 +265,7 @@ def check_boards(claims: Sequence[StoredClaim]) -> None:
 
 def conflicts(claims: Sequence[StoredClaim]) -> list[str]:
     first: dict[tuple[str, str], tuple[StoredClaim, SplitData]] = {}
-    problems: list[str] = []
+    problems = _other_splits(claims)
     for one in claims:
         for split, entry in one.claim.data.splits.items():
             other, reference = first.setdefault((one.place.suite, split), (one, entry))
@@ -281,4 +281,20 @@ def conflicts(claims: Sequence[StoredClaim]) -> list[str]:
                         "suite version must be evaluated on the same data"
                     )
                     break
+    return problems
+
+
+def _other_splits(claims: Sequence[StoredClaim]) -> list[str]:
+    """Rows of one suite version and protocol have the same columns: none leaves out a shift."""
+    first: dict[tuple[str, str], StoredClaim] = {}
+    problems: list[str] = []
+    for one in claims:
+        other = first.setdefault((one.place.suite, one.claim.identity.protocol), one)
+        mine, theirs = one.claim.data.roles, other.claim.data.roles
+        if mine != theirs:
+            told = f"{', '.join(mine.columns)} and {', '.join(theirs.columns)}"
+            problems.append(
+                f"{one.place.file} and {other.place.file}: their splits are {told}; rows of one suite version have the "
+                "same splits in the same roles"
+            )
     return problems

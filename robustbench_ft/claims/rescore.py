@@ -3,6 +3,7 @@
 Bit equality is not asked for: logits differ between machines. Torch is imported when it is needed.
 """
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,8 +50,18 @@ class Verdict:
         )
 
 
-def rescore(one: StoredClaim, runs: Path, k: int, data: Roots | None = None, device: str = "cpu") -> list[Verdict]:
-    """A verdict for each listed seed; weights come from the `model/` folders of records under `runs`."""
+def draw() -> int:
+    """A number for `rescore` that whoever made a claim could not know."""
+    return secrets.randbits(48)
+
+
+def rescore(
+    one: StoredClaim, runs: Path, k: int, data: Roots | None = None, device: str = "cpu", *, drawn: int
+) -> list[Verdict]:
+    """A verdict for each listed seed; weights come from the `model/` folders of records under `runs`.
+
+    `drawn` chooses the images: the same number chooses the same images again.
+    """
     from robustbench_ft import suite_ref
 
     identity, digest = one.claim.identity, one.claim.training.config_sha256
@@ -62,10 +73,10 @@ def rescore(one: StoredClaim, runs: Path, k: int, data: Roots | None = None, dev
             "records that the claim was made from, with their model/ folders"
         )
     suite = suite_ref.load(identity.suite, data)
-    return [_verdict(one, records[seed], suite, k, device) for seed in one.seeds]
+    return [_verdict(one, records[seed], suite, k, device, drawn) for seed in one.seeds]
 
 
-def _verdict(one: StoredClaim, record: Record, suite: "Suite", k: int, device: str) -> Verdict:
+def _verdict(one: StoredClaim, record: Record, suite: "Suite", k: int, device: str, seed: int) -> Verdict:
     from robustbench_ft import saved
     from robustbench_ft.environment import choose_device
 
@@ -80,7 +91,8 @@ def _verdict(one: StoredClaim, record: Record, suite: "Suite", k: int, device: s
         split, stored = suite.split(name), bundle.choices[name][bundle.summary.default]
         place = {example: row for row, example in enumerate(bundle.any(name).ids)}
         size = min(k, len(split))
-        drawn = np.sort(generator("rescore", one.place.file, record.seed, name).choice(len(split), size, replace=False))
+        stream = generator("rescore", seed, one.place.file, record.seed, name)
+        drawn = np.sort(stream.choice(len(split), size, replace=False))
         ids = tuple(split.ids[i] for i in drawn)
         unknown = [example for example in ids if example not in place]
         if unknown:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
+from pydantic import BeforeValidator, Field, FiniteFloat, PlainSerializer, TypeAdapter
 
 from robustbench_ft.errors import RbftError
 from robustbench_ft.record.store import Json
@@ -33,6 +33,7 @@ from robustbench_ft.stats import Estimate
 
 SCHEMA = 2  # 2: official metrics, stored interval ends, how checkpoints were chosen, the code of the method
 FIXED, BY_VALIDATION, BY_REPORTED, ORACLE = "fixed", "id_val", "reported_id", "oracle"
+Level = Literal["none", "metrics", "predictions", "rescored"]  # how far a claim was verified
 REFRESH = "run `rbft leaderboard refresh`"
 
 
@@ -173,9 +174,9 @@ class RowResult:
 
     selection: str  # FIXED, BY_VALIDATION, BY_REPORTED or ORACLE
     candidates: list[str]  # by seed
-    per_seed: dict[str, dict[str, list[float]]]
-    mean: dict[str, dict[str, float]]
-    sd: dict[str, dict[str, float | None]]  # None from a single seed
+    per_seed: dict[str, dict[str, list[FiniteFloat]]]
+    mean: dict[str, dict[str, FiniteFloat]]
+    sd: dict[str, dict[str, FiniteFloat | None]]  # None from a single seed
     estimates: dict[str, dict[str, StoredEstimate]]
 
 
@@ -184,7 +185,7 @@ class CurvePoint:
     """One alpha of a family."""
 
     candidate: str
-    alpha: float
+    alpha: FiniteFloat
     id: Annotated[StoredEstimate, Field(alias="ID")]
     mean_ood: Annotated[StoredEstimate, Field(alias="mean OOD")]
 
@@ -210,7 +211,7 @@ class Trust:
     by: str | None = None
     source: str | None = None  # of the method: a DOI, an arXiv id, a repository
     notes: str | None = None
-    verified: str = "none"
+    verified: Level = "none"
     verified_by: str | None = None
 
 

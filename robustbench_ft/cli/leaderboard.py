@@ -14,6 +14,7 @@ import click
 from .options import FOLDER, WIDE
 
 if TYPE_CHECKING:
+    from robustbench_ft.claims.schema import Level
     from robustbench_ft.images.roots import Roots
 
 ROOT = click.option(
@@ -68,6 +69,7 @@ def add(
     help="Folder of downloaded data, as `rbft run --root`.  [env: RBFT_DATA]",
 )
 @click.option("--rescore", type=click.IntRange(min=1), metavar="K", help="Predict K images per split again.")
+@click.option("--draw", type=int, metavar="N", help="Repeats the draw of images that a --rescore printed.")
 @click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Records with weights, to re-score.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N, to re-score.")
 @click.option(
@@ -81,7 +83,7 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
 
     roots = roots.choose(data_root, os.environ)
     report = audit.audit_all(root, suite, roots if data else None)
-    level = "predictions" if data else "metrics"
+    level: Level = "predictions" if data else "metrics"
     lines: list[str] = []
     if options["rescore"]:
         lines, level = _rescore(root, suite, report, roots, options), "rescored"
@@ -106,12 +108,13 @@ def _rescore(
 ) -> list[str]:
     from robustbench_ft.claims import claim_store, rescore
 
-    lines: list[str] = []
+    drawn = rescore.draw() if options["draw"] is None else options["draw"]
+    lines = [f"drawn    images number {drawn}; --draw {drawn} looks at the same ones again"]
     for one in claim_store.find(root, suite):
         name = one.place.file.as_posix()
         if report[name]:
             continue  # its own files contradict it already
-        for verdict in rescore.rescore(one, options["runs"], options["rescore"], data, options["device"]):
+        for verdict in rescore.rescore(one, options["runs"], options["rescore"], data, options["device"], drawn=drawn):
             lines.append(f"scored   {name}, {verdict.text}")
             if not verdict.passes:
                 report[name].append(f"{verdict.text}: the weights do not give the stored predictions")

@@ -90,7 +90,7 @@ def main(traceback: bool) -> None:
 
 
 for _command in (
-    run, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command, show_command, check, new, data,
-    cache_group, *bench.COMMANDS,
+    run, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command,
+    show_command, check, new, data, cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)

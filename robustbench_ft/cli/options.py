@@ -87,8 +87,11 @@ def way_of(options: Mapping[str, Any]) -> "Way":
 def find(runs: Sequence[Path], suite: str | None) -> "list[Record]":
     """Records and published runs under these folders, of one suite where it is named."""
     from robustbench_ft.notebook import load
+    from robustbench_ft.record import store
 
     found = load(*runs)
+    if note := store.unsealed(found):
+        click.echo(f"note: {note}", err=True)
     chosen = [record for record in found if suite in (None, record.cell.get("suite"))]
     if not chosen:
         known = sorted({str(record.cell.get("suite")) for record in found})

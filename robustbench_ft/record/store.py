@@ -1,12 +1,11 @@
 """Files in, files out. A cell's folder is written atomically, read back without torch, and never half there."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +15,14 @@ from robustbench_ft import atomic, file_names
 from robustbench_ft.data import Floats, Ints, Predictions
 from robustbench_ft.errors import RbftError
 
+from . import digests
 from .summary import CellRecord, Environment, Summary, read_cell, read_environment, read_summary
 
 SCHEMA = 1
 MODELS, INDEX = "models", "index.json"  # weights of candidates, and which there are
 HINT = "free some space, or choose another folder with --out"
 Json = dict[str, Any]
+Typed = TypeVar("Typed")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -35,10 +36,27 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Json:
+    """Content of a JSON file; a number without end is an error, as is all that is no JSON."""
+    return _parsed(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file of a record. Raises `RbftError` that names it."""
     try:
-        return cast(Json, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return path.read_bytes()
+    except OSError as error:
+        raise RbftError(f"cannot read {path}: {error.strerror}; delete its folder to run the cell again") from error
+
+
+def _parsed(path: Path, content: bytes) -> Json:
+    try:
+        return cast(Json, json.loads(content.decode(), parse_constant=_refuse))
+    except (ValueError, RecursionError) as error:
         raise RbftError(f"cannot read {path}: {error}; delete its folder to run the cell again") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def model_config(folder: Path) -> Json:
@@ -60,7 +78,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         columns |= {f"{space}|{name}": column.take(taken) for name, column in _columns(found).items() if name != "id"}
     table = pa.table(columns).replace_schema_metadata({"rbft_schema": str(SCHEMA)})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
@@ -78,9 +96,9 @@ def _columns(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Read and check one file; a damaged or inconsistent one is an error that names it."""
-    column = read_columns(path)
+def read_predictions(path: Path, content: bytes | None = None) -> Predictions:
+    """Read and check one file, or its content; a damaged or inconsistent one is an error that names it."""
+    column = read_columns(path, content=content)
     spaces = list(dict.fromkeys(name.partition("|")[0] for name in column if "|" in name))
     also = {space: _predictions(path, _in_space(column, space), {}) for space in spaces}
     return _predictions(path, {name: values for name, values in column.items() if "|" not in name}, also)
@@ -130,14 +148,19 @@ def _contradictions(p: Predictions, correct: Any) -> list[str]:
     return [what for what, holds in rules.items() if not holds]
 
 
-def read_columns(path: Path, names: Sequence[str] | None = None, space: str = "") -> dict[str, Any]:
+def read_columns(
+    path: Path, names: Sequence[str] | None = None, space: str = "", content: bytes | None = None
+) -> dict[str, Any]:
     """Arrow columns of one prediction file by name: those in `names`, or all. A damaged file is an error.
 
     With a label space the columns are those of that space, and rows without a label there are left out.
     """
     try:
         stored = {name: f"{space}|{name}" if space and not _shared(name) else name for name in names or ()}
-        table = pq.read_table(path, columns=list(stored.values()) or None, use_threads=False)
+        source = pa.BufferReader(path.read_bytes() if content is None else content)
+        columns = list(stored.values()) or None
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            table = file.read(columns, use_threads=False)
         stored = stored or {name: name for name in table.column_names}
         found = {name: table.column(own).combine_chunks() for name, own in stored.items()}
         kept = found["label"].is_valid() if space and "label" in found else None
@@ -161,6 +184,12 @@ class Record:
 
     folder: Path
     files: dict[str, Json] = field(default_factory=dict[str, Json], compare=False, repr=False)
+    contents: dict[str, bytes] = field(default_factory=dict[str, bytes], compare=False, repr=False)  # until checked
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """File -> its digest when the cell was finished; {} for records of old."""
+        return digests.read(self.folder) if is_done(self.folder) else {}
 
     @property
     def cell(self) -> Json:
@@ -180,17 +209,17 @@ class Record:
     @cached_property
     def config(self) -> CellRecord:
         """The configuration, typed."""
-        return read_cell(self._read("cell.json"), self.folder / "cell.json")
+        return self._held("cell.json", read_cell(self._read("cell.json"), self.folder / "cell.json"))
 
     @cached_property
     def environment(self) -> Environment:
         """Machine, data and costs, typed."""
-        return read_environment(self._read("env.json"), self.folder / "env.json")
+        return self._held("env.json", read_environment(self._read("env.json"), self.folder / "env.json"))
 
     @cached_property
     def summary(self) -> Summary:
         """Splits, candidates and metrics, typed."""
-        return read_summary(self._read("metrics.json"), self.folder / "metrics.json")
+        return self._held("metrics.json", read_summary(self._read("metrics.json"), self.folder / "metrics.json"))
 
     def _checked(self, name: str, check: Callable[[], object]) -> Json:
         check()
@@ -198,8 +227,21 @@ class Record:
 
     def _read(self, name: str) -> Json:
         if name not in self.files:
-            self.files[name] = read_json(self.folder / name)
+            self.contents[name] = read_bytes(self.folder / name)
+            self.files[name] = _parsed(self.folder / name, self.contents[name])
         return self.files[name]
+
+    def _held(self, name: str, typed: Typed) -> Typed:
+        """`typed`, once its file is known to be the one that the cell was finished with."""
+        digests.check(self.folder, name, self.contents.pop(name), self.digests)
+        return typed
+
+    def _whole(self, candidate: str, split: str) -> bytes:
+        """The content of a predictions file that is the one that the cell was finished with."""
+        path = predictions_path(self.folder, candidate, split)
+        content = read_bytes(path)
+        digests.check(self.folder, path.relative_to(self.folder).as_posix(), content, self.digests)
+        return content
 
     @property
     def seed(self) -> int:
@@ -212,15 +254,19 @@ class Record:
     def holds(self, candidate: str, split: str) -> bool:
         """True if predictions of a split, or of a view of it ('r@1000-way'), are stored."""
         viewed = "@" not in split or split in self.summary.candidates.get(candidate, {})
-        return viewed and self.path(candidate, split).exists()
+        path = self.path(candidate, split)
+        if viewed and not path.exists() and path.relative_to(self.folder).as_posix() in self.digests:
+            digests.check_present(self.folder, self.digests)
+        return viewed and path.exists()
 
     def columns(self, candidate: str, split: str, names: Sequence[str]) -> Mapping[str, Any]:
         """Arrow columns [n] of a split or of a view of it, by name."""
-        return read_columns(self.path(candidate, split), names, split.partition("@")[2])
+        content = self._whole(candidate, split)
+        return read_columns(self.path(candidate, split), names, split.partition("@")[2], content)
 
     def predictions(self, candidate: str, split: str) -> Predictions:
         """Of a split, or of a view of it ('r@1000-way')."""
-        found = read_predictions(predictions_path(self.folder, candidate, split))
+        found = read_predictions(predictions_path(self.folder, candidate, split), self._whole(candidate, split))
         space = split.partition("@")[2]
         if space and space not in found.also:
             raise RbftError(f"{self.folder} has no predictions for '{split}'; run the cell again")
@@ -234,25 +280,30 @@ def predictions_path(folder: Path, candidate: str, split: str) -> Path:
 
 
 def is_done(folder: Path) -> bool:
-    return (folder / "done").exists()
+    return (folder / digests.DONE).exists()
 
 
 def mark_done(folder: Path) -> None:
-    """Finish a cell: `done` holds the digest of its cell.json, as `sha256sum -c done` reads it."""
-    write_bytes(folder / "done", f"{_digest(folder / 'cell.json')}  cell.json\n".encode())
+    """Finish a cell: `done` holds the digest of each of its files, as `sha256sum -c done` reads it."""
+    digests.mark(folder, HINT)
 
 
 def was_edited(folder: Path) -> bool:
     """Whether the cell.json of a finished cell is another than when it was finished; `done` of old is empty."""
-    try:
-        words = (folder / "done").read_text(encoding="utf-8", errors="replace").split()
-    except FileNotFoundError:
+    if not is_done(folder):
         return False
-    return bool(words) and words[0] != _digest(folder / "cell.json")
+    told = digests.read(folder)
+    return "cell.json" in told and told["cell.json"] != digests.of_file(folder / "cell.json")
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def unsealed(records: Iterable[Record]) -> str:
+    """A line that says how many records are of versions that noted no digests; '' where all note them."""
+    old = [record for record in records if (record.folder / digests.DONE).exists()]
+    old = [record for record in old if not digests.is_complete(record.digests)]
+    if not old:
+        return ""
+    many = f"{old[0].folder} and {len(old) - 1} more are" if len(old) > 1 else f"{old[0].folder} is"
+    return f"{many} of an older version, without digests of all files: damage to them may go unnoticed"
 
 
 def find_records(roots: Iterable[Path]) -> list[Record]:
@@ -261,10 +312,20 @@ def find_records(roots: Iterable[Path]) -> list[Record]:
     for root in roots:
         if not root.exists():
             raise RbftError(f"no such folder: {root}; `rbft run` writes records to ./runs unless --out says otherwise")
-        found |= {path.parent for path in root.rglob("done") if (path.parent / "cell.json").exists()}
+        found |= {path.parent for path in root.rglob(digests.DONE) if _is_record(path)}
     if not found:
         raise RbftError(f"no finished cell under {', '.join(map(str, roots))}; finish one with `rbft run`")
     return [Record(folder) for folder in sorted(found)]
+
+
+def _is_record(done: Path) -> bool:
+    """Whether a file called 'done' finishes a cell; one whose cell.json is lost is an error where its list says so."""
+    if (done.parent / "cell.json").exists():
+        return True
+    head = done.read_bytes()[:66] if done.is_file() else b""
+    if digests.LINE.match(head.decode(errors="replace") + "x"):
+        digests.check_present(done.parent, digests.read(done.parent))
+    return False
 
 
 def _lists(matrix: Any) -> Any:
