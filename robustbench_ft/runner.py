@@ -100,8 +100,8 @@ def run_cell(
     task = Task(suite.classes, suite.templates)
     data = TrainSet(splits[roles.train], splits[roles.select], task, roles.metric, suite.name)
     clip = clips.load(cell.model).to(options.device)
-    clip.bf16 = cell.precision == "bf16"
-    environment.allow_tf32(options.device)
+    clip.precision = cell.precision
+    environment.use(cell.precision, options.device)
     if reason := method.skip(clip, data):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
     atomic.sweep(folder)

@@ -36,7 +36,7 @@ COURTS = {
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
     "clip": ("autocast", "card", "clip", "load"),
     "pixels": ("augment", "kept", "loader"),
-    "train": ("checkpoint", "batches", "loop"),
+    "train": ("checkpoint", "batches", "readback", "loop"),
     "record": ("summary", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
