@@ -1,6 +1,7 @@
 """Steps that are read together, as on a GPU, and a scaled loss: neither changes what is learnt or what the log says."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref
+from robustbench_ft import model_ref, registry
 from robustbench_ft.clip import State
 from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.prompts import Task
@@ -172,3 +173,24 @@ def test_only_the_blocks_are_short(tiny_model: str) -> None:
             assert torch.equal(clip.encode_image(images), exact)
     clip.precision = "fp32"
     assert torch.equal(clip.encode_image(images), exact)
+
+
+# -- what companions do ------------------------------------------------------------------------------------------------
+
+
+def test_the_running_mean_is_the_plain_formula_to_the_bit(tiny_model: str) -> None:
+    kind: Any = import_module(registry.resolve("method", "ema").module)
+    clip = clips.load(model_ref.resolve(tiny_model, None))
+    clip.train_only("image")
+    average, expected = kind.Average(clip, 0.9), clip.snapshot()
+    generator = torch.Generator().manual_seed(0)
+    for step in range(5):
+        clip.restore({n: t + torch.randn(t.shape, generator=generator) for n, t in clip.snapshot().items()})
+        average.after_step(step, 5)
+        expected = {n: 0.9 * mean + (1 - 0.9) * clip.snapshot()[n] for n, mean in expected.items()}
+    assert same(expected, average.mean)
+    kept = {name: tensor.clone() for name, tensor in average.state_dict().items()}
+    average.load_state_dict(kept)
+    average.after_step(5, 6)
+    assert not same(kept, average.mean)
+    assert same(kept, expected)  # what was loaded is not written to

@@ -45,7 +45,7 @@ COURTS = {
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
-    "bench": ("flops", "contestant", "step", "loader"),
+    "bench": ("flops", "contestant", "step", "penalties", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
         "starter", "new", "authors", "report", "run", "tune", "main",

@@ -6,7 +6,7 @@ Shape letters: B batch, K classes, D embedding width, M texts, L tokens.
 import copy
 import hashlib
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -266,7 +266,13 @@ class Clip(nn.Module):
 
     def snapshot(self) -> State:
         """Copies of all tensors that training can change: parameters with gradients and floating-point buffers."""
-        return {name: tensor.detach().clone() for name, tensor in self._moving()}
+        return {name: tensor.clone() for name, tensor in self.moving().items()}
+
+    def moving(self) -> State:
+        """The tensors of a snapshot themselves, not copies: they hold other values after the next update."""
+        own = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        persistent = self.state_dict().keys()
+        return own | {n: b for n, b in self.named_buffers() if n in persistent and b.is_floating_point()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -274,11 +280,6 @@ class Clip(nn.Module):
         current = dict(self.named_parameters()) | dict(self.named_buffers())
         for name, tensor in state.items():
             current[name].copy_(tensor)
-
-    def _moving(self) -> Iterable[tuple[str, Tensor]]:
-        yield from ((name, p) for name, p in self.named_parameters() if p.requires_grad)
-        persistent = self.state_dict().keys()
-        yield from ((n, b) for n, b in self.named_buffers() if n in persistent and b.is_floating_point())
 
     def preprocess(self) -> tuple[transforms.Compose, Tensor, Tensor]:
         """open_clip's evaluation transform cut before ToTensor, and the mean and std [3, 1, 1] it ends with."""
