@@ -97,7 +97,7 @@ def load_pair(load: Callable[[str], Clip]) -> Pair:
 
 def _exact_copy(clip: Clip) -> Clip:
     twin = clip.frozen_copy()
-    twin.bf16 = False  # a copy of a model that computes in bfloat16 while it is trained
+    twin.precision = "fp32"  # a copy of a model that computes otherwise while it is trained
     return twin
 
 

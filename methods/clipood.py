@@ -86,7 +86,7 @@ class BetaAverage:
     def after_step(self, step: int, of: int) -> None:
         weight = self.weight(step + 1, of)
         self.total = (self.total or self.weight(0, of)) + weight
-        now: State = self.clip.snapshot()
+        now: State = self.clip.moving()
         for name, mean in self.mean.items():
             mean.lerp_(now[name], weight / self.total)
 

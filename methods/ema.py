@@ -56,11 +56,13 @@ class Average:
 
     @torch.no_grad()
     def after_step(self, step: int, of: int) -> None:
-        for name, now in self.clip.snapshot().items():
-            self.mean[name] = self.decay * self.mean[name] + (1 - self.decay) * now
+        moving = self.clip.moving()
+        mean, now = list(self.mean.values()), [moving[name] for name in self.mean]
+        torch._foreach_mul_(mean, self.decay)  # pyright: ignore
+        torch._foreach_add_(mean, torch._foreach_mul(now, 1 - self.decay))  # pyright: ignore
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.mean)
 
     def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
-        self.mean = dict(state)
+        self.mean = {name: state[name].clone() for name in self.mean}

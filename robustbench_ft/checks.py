@@ -156,7 +156,7 @@ class _Trial:
         torch.seed()  # a method draws from `run.generator` only
         kind, steps = kind or self.kind, iter(range(1, sys.maxsize))
         clip = clips.load(model_ref.resolve(self.model, None))
-        clip.bf16 = precision == "bf16"
+        clip.precision = precision
         run = Run(seed, torch.device("cpu"), precision, folder, stopped=lambda: next(steps) >= stop_after)
         run = replace(run, sum_over_ranks=gradients) if gradients else run
         method = kind(recipe=recipe if kind.trains else None, **(settings or {}))

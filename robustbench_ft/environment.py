@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from . import __version__
+from .clip.autocast import TF32, allow_tf32
 from .errors import RbftError
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow", "scikit-learn", "scipy")
@@ -49,23 +50,32 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def allow_tf32(device: torch.device) -> None:
-    """Let a GPU multiply float32 matrices in TF32, as torch did by default when the papers' code was run (1.7 to 1.11).
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
-    `describe` states it.
+
+def use(precision: str, device: torch.device) -> None:
+    """Compute in this precision from now on, as far as it is a matter of the whole process; `describe` states it.
+
+    'fp32' means it: a GPU multiplies float32 matrices in float32. In the other precisions what is float32 is multiplied
+    in TF32 while training, where the GPU can. Evaluation never is.
     """
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
+    allow_tf32(device, precision in TF32)
 
 
 def choose_precision(name: str, device: torch.device) -> str:
     """'auto' stays 'auto' on a GPU that computes in bf16: the plan decides by recipe; elsewhere it is fp32."""
     if name == "auto":
-        return "auto" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if name not in ("fp32", "bf16"):
-        raise RbftError(f"unknown precision '{name}'; known: auto, fp32, bf16")
+        return "auto" if device.type == "cuda" and _is_ampere(device) else "fp32"
+    if name not in PRECISIONS:
+        raise RbftError(f"unknown precision '{name}'; known: auto, {', '.join(PRECISIONS)}")
+    if name == "tf32" and not (device.type == "cuda" and _is_ampere(device)):
+        raise RbftError("precision 'tf32' is of NVIDIA GPUs since Ampere, and this device is none; use fp32")
     return name
+
+
+def _is_ampere(device: torch.device) -> bool:
+    """Whether a GPU has TF32 and bfloat16: they came with compute capability 8.0."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -59,7 +59,7 @@ class Run:
 
     seed: int
     device: torch.device
-    precision: str = "fp32"  # or 'bf16': autocast in the blocks of the image tower, while training
+    precision: str = "fp32"  # while training: 'tf32'; 'bf16' or 'fp16' in the blocks of the image tower
     folder: Path | None = None  # for resume checkpoints; None: keep none
     progress: Progress = field(default_factory=Progress)
     log: Callable[[Mapping[str, Any]], None] = lambda line: None

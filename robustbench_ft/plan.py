@@ -26,7 +26,7 @@ from .settings import RECIPE_FIELDS, parse, settings_of
 from .suite import ACCURACY, Protocol, Suite
 
 SEEDS = "0"
-PRECISIONS = ("fp32", "bf16", "auto")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "auto")
 MOST_SEEDS = 10_000  # more is a slip of the finger
 _SEEDS = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")
 
@@ -283,7 +283,8 @@ def precision_text(cells: Sequence[Cell]) -> str:
     found = {p: ", ".join(dict.fromkeys(cell.method for cell in cells if cell.precision == p)) for p in PRECISIONS}
     why = {
         "bf16": "Lipsum-FT's recipe, published in it; blocks of the image tower only",
-        "fp32": "recipes published in it, and all that is not trained",
+        "tf32": "recipes published in float32, whose products GPUs made in TF32",
+        "fp32": "what is not trained",
     }
     return "precision auto: " + "; ".join(f"{p} for {found[p]} ({why[p]})" for p in why if found[p])
 

@@ -223,13 +223,16 @@ SHARED_VERSIONS = {"crop-flip": 2, "bf16": 2, "official-selection": 1}
 
 
 def precision_of(asked: str, base: Recipe | None) -> str:
-    """'fp32' or 'bf16' for a recipe as its suite or method states it (None: nothing is trained).
+    """What a recipe is computed in, as its suite or method states it (None: nothing is trained).
 
-    'auto' is what its authors trained in: bfloat16 in the tower for Lipsum-FT's, of any length; float32 for the others.
+    'auto' is what its authors trained in: bfloat16 in the tower for Lipsum-FT's, of any length; for the others float32,
+    whose products a GPU made in TF32 by default (torch 1.7 to 1.11).
     """
     if asked != "auto":
         return asked
-    return "bf16" if base is not None and replace(base, steps=0) == replace(R_LIP, steps=0) else "fp32"
+    if base is None:
+        return "fp32"
+    return "bf16" if replace(base, steps=0) == replace(R_LIP, steps=0) else "tf32"
 
 
 # One recipe for every trainable method on the embedded suites. The grid is declared before any run; a learning rate is

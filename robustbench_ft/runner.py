@@ -79,8 +79,8 @@ def run_cell(
     data = TrainSet(splits[roles.train], splits[roles.select], task, roles.metric, suite.name)
     model_ref.check_unchanged(cell.model)
     clip = clips.load(cell.model).to(options.device)
-    clip.bf16 = cell.precision == "bf16"
-    environment.allow_tf32(options.device)
+    clip.precision = cell.precision
+    environment.use(cell.precision, options.device)
     if reason := method.skip(clip, data):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
     hold()

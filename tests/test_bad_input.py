@@ -82,7 +82,8 @@ NAMES = {
     "banana": Case(f"{FT} --device banana", ("unknown device 'banana'; known: auto, cpu, cuda, cuda:N",)),
     "meta": Case(f"{FT} --device meta", ("device 'meta' is not supported; known: auto, cpu, cuda, cuda:N",)),
     "gpu decode": Case(f"{FT} --gpu-decode --device cpu", ("--gpu-decode needs a GPU, and the device is cpu; leave",)),
-    "fp8": Case(f"{FT} --precision fp8", ("unknown precision 'fp8'; known: auto, fp32, bf16",)),
+    "fp8": Case(f"{FT} --precision fp8", ("unknown precision 'fp8'; known: auto, fp32, tf32, bf16, fp16",)),
+    "tf32": Case(f"{FT} --precision tf32 --device cpu", ("precision 'tf32' is of NVIDIA GPUs since Ampere",)),
     "show": Case("show lipsun", ("unknown method or suite 'lipsun': did you mean lipsum?",)),
     "several": Case(
         "run --method lipsun --method ftt --suite imagnet --seeds x",  # names first: they need no torch
@@ -130,7 +131,7 @@ PLANS = {
         "run --config TMP/keys.toml", ("keys.toml: unknown key 'metod': did you mean method", "keys.toml: suite: "),
     ),
     "table": Case("run --config TMP/table.toml", ("TMP/table.toml: [set] must be a table, e.g. set = {",)),
-    "precision": Case("run --config TMP/precision.toml", ("unknown precision 'fp8'; known: auto, fp32, bf16",)),
+    "precision": Case("run --config TMP/precision.toml", ("unknown precision 'fp8'; known: auto, fp32, tf32,",)),
     "folder": Case("run --config TMP", ("cannot read the plan TMP: ",)),
 }  # fmt: skip
 

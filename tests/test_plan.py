@@ -122,12 +122,13 @@ def test_auto_precision_follows_the_recipe_of_each_cell() -> None:
     request = Request(
         method=("zero-shot", "ft", "flyp", "lipsum"), suite=("shapes",), precision="auto", set=(("lr", "1e-6"),)
     )
-    assert {cell.precision for cell in make(request)} == {"fp32"}
+    assert {cell.precision for cell in make(request)} == {"fp32", "tf32"}
     cells = make(replace(request, suite=("imagenet",)))
-    assert [cell.precision for cell in cells] == ["fp32", "fp32", "fp32", "bf16"]
+    assert [cell.precision for cell in cells] == ["fp32", "tf32", "tf32", "bf16"]
     assert precision_text(cells) == (
         "precision auto: bf16 for lipsum (Lipsum-FT's recipe, published in it; blocks of the image tower only); "
-        "fp32 for zero-shot, ft, flyp (recipes published in it, and all that is not trained)"
+        "tf32 for ft, flyp (recipes published in float32, whose products GPUs made in TF32); "
+        "fp32 for zero-shot (what is not trained)"
     )
     assert [cell.precision for cell in make(replace(request, suite=("domainnet",)))] == ["fp32", *["bf16"] * 3]
 

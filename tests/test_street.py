@@ -36,7 +36,7 @@ COURTS = {
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
     "clip": ("autocast", "card", "clip", "config", "load"),
     "pixels": ("augment", "kept", "loader"),
-    "train": ("checkpoint", "batches", "loop"),
+    "train": ("checkpoint", "batches", "readback", "loop"),
     "record": ("summary", "digests", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
@@ -48,7 +48,7 @@ COURTS = {
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
     "sweep": ("process", "lock", "failure", "planned", "states", "removal"),
     "launch": ("launcher", "signals", "attempt", "here", "order", "worker", "local", "view", "run"),
-    "bench": ("flops", "contestant", "step", "loader"),
+    "bench": ("flops", "contestant", "step", "penalties", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
         "starter", "new", "authors", "report", "run", "tune", "status", "remove", "main",

@@ -16,7 +16,7 @@ from torch import Tensor
 from robustbench_ft import clip as clips
 from robustbench_ft import launch, metrics, model_ref, plan, registry, runner, suite_ref
 from robustbench_ft.clip import Clip
-from robustbench_ft.clip.autocast import blocks, blocks_in_bf16
+from robustbench_ft.clip.autocast import blocks, blocks_in
 from robustbench_ft.data import Split
 from robustbench_ft.errors import RbftError
 from robustbench_ft.method import Method, Run, TrainSet
@@ -189,7 +189,7 @@ def test_only_the_blocks_of_the_image_tower_are_bf16(clip: Clip) -> None:
 
 
 def test_autocast_ends_where_a_block_raises(clip: Clip) -> None:
-    with pytest.raises(RuntimeError), blocks_in_bf16(clip.model.visual):
+    with pytest.raises(RuntimeError), blocks_in(clip.model.visual, "bf16"):
         clip.model.visual.transformer(torch.zeros(1, 2, 7))
     assert not torch.is_autocast_enabled("cpu")
     assert not clip.model.visual.transformer._forward_hooks
@@ -204,7 +204,7 @@ def test_blocks_are_found_in_other_towers() -> None:
     assert blocks(embedded) == [embedded.trunk]
     other = torch.nn.Linear(2, 2)
     assert blocks(other) == [other]
-    with blocks_in_bf16(other):
+    with blocks_in(other, "bf16"):
         assert other(torch.ones(1, 2)).dtype == torch.float32
 
 

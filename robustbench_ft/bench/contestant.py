@@ -48,7 +48,7 @@ class Setting:
 
     def load(self) -> Clip:
         clip = clips.load(self.model).to(self.device)
-        clip.bf16 = self.precision == "bf16"
+        clip.precision = self.precision
         return clip
 
     def data(self) -> TrainSet:

@@ -61,6 +61,7 @@ def measure(setting: Setting, methods: Sequence[str], progress: Progress) -> Tim
 
     A method may be followed by settings, as in 'lipsum mode=expected'; 'all' is every method.
     """
+    environment.use(setting.precision, setting.device)
     entrants, left_out = contestants(setting, methods)
     work: dict[str, Work] = {}
     with progress.bar("count operations", len(entrants), "methods") as advance:

@@ -30,7 +30,7 @@ WORKERS = click.option(
 )
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 PRECISION = click.option(
-    "--precision", default="auto", show_default=True, help="auto, fp32 or bf16 (image tower, training)."
+    "--precision", default="auto", show_default=True, help="Of training: auto, fp32, tf32, bf16 or fp16 (image tower)."
 )
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many."

@@ -6,8 +6,8 @@ Shape letters: B batch, K classes, D embedding width, M texts, L tokens.
 import copy
 import hashlib
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Head
 
 from . import card
-from .autocast import blocks_in_bf16
+from .autocast import allow_tf32, blocks_in
 
 Part = Literal["image", "text", "scale", "head", "extra"]
 State = dict[str, Tensor]
@@ -64,7 +64,7 @@ class Clip(nn.Module):
         self.files = dict(files or {})  # further files a saved folder needs, e.g. the vocabulary
         self.head_kind: Head = "unit"
         self.task: Task | None = None
-        self.bf16 = False  # the blocks of the image tower compute in bfloat16; everything else is float32
+        self.precision = "fp32"  # 'bf16', 'fp16': of the blocks of the image tower; everything else is float32
         own: Mapping[str, Any] = config.get("rbft", {})
         self.random_ids: tuple[int, int] | None = tuple(own["random_ids"]) if "random_ids" in own else None
         self.bos, self.eos = int(own.get("bos", -1)), int(own.get("eos", -1))
@@ -89,21 +89,36 @@ class Clip(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] normalised pixels -> [B, D] unit rows, float32.
 
-        With `bf16`, the tower's blocks compute in bfloat16; the patches, the residual stream, the last LayerNorm and
-        the projection stay float32, because Lipsum-FT's penalty is a small difference of what they give.
+        With the precision 'bf16' or 'fp16', the tower's blocks compute in it; the patches, the residual stream, the
+        last LayerNorm and the projection stay float32, because Lipsum-FT's penalty is a small difference of what they
+        give.
         """
-        with blocks_in_bf16(self.model.visual) if self.bf16 else nullcontext():
+        with blocks_in(self.model.visual, self.precision):
             features = self.model.encode_image(images)
         return F.normalize(features.float(), dim=-1)
 
     @contextmanager
     def exact(self) -> Generator[None, None, None]:
-        """While this is open, everything computes in float32: what evaluation and selection are done in."""
-        fast, self.bf16 = self.bf16, False
+        """While this is open, everything computes in float32: what evaluation and selection are done in.
+
+        On a GPU, products of float32 matrices are then no TF32 either.
+        """
+        fast, self.precision = self.precision, "fp32"
+        tf32 = allow_tf32(self.device, False)
         try:
             yield
         finally:
-            self.bf16 = fast
+            self.precision = fast
+            allow_tf32(self.device, tf32)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the precision is 'bf16': its earlier form."""
+        return self.precision == "bf16"
+
+    @bf16.setter
+    def bf16(self, on: bool) -> None:
+        self.precision = "bf16" if on else "fp32"
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """[M, L] token ids -> [M, D] unit rows, float32; L may be shorter than the context.
@@ -251,7 +266,13 @@ class Clip(nn.Module):
 
     def snapshot(self) -> State:
         """Copies of all tensors that training can change: parameters with gradients and floating-point buffers."""
-        return {name: tensor.detach().clone() for name, tensor in self._moving()}
+        return {name: tensor.clone() for name, tensor in self.moving().items()}
+
+    def moving(self) -> State:
+        """The tensors of a snapshot themselves, not copies: they hold other values after the next update."""
+        own = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        persistent = self.state_dict().keys()
+        return own | {n: b for n, b in self.named_buffers() if n in persistent and b.is_floating_point()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -259,11 +280,6 @@ class Clip(nn.Module):
         current = dict(self.named_parameters()) | dict(self.named_buffers())
         for name, tensor in state.items():
             current[name].copy_(tensor)
-
-    def _moving(self) -> Iterable[tuple[str, Tensor]]:
-        yield from ((name, p) for name, p in self.named_parameters() if p.requires_grad)
-        persistent = self.state_dict().keys()
-        yield from ((n, b) for n, b in self.named_buffers() if n in persistent and b.is_floating_point())
 
     def preprocess(self) -> tuple[transforms.Compose, Tensor, Tensor]:
         """open_clip's evaluation transform cut before ToTensor, and the mean and std [3, 1, 1] it ends with."""

@@ -23,6 +23,7 @@ from robustbench_ft.suite import ACCURACY
 
 from . import checkpoint
 from .batches import Batch, ImageBatches, Scores, Source, indices_at
+from .readback import Guard, Taken, steps_read_together
 
 LossTerms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is minimised
 Objective = Callable[[Batch], LossTerms]
@@ -30,6 +31,7 @@ MakeOptimizer = Callable[[Clip, Recipe], torch.optim.Optimizer]
 CHECKPOINT = {
     "step", "diverged", "finished", "weights", "optimizer", "best", "best_step", "best_scores", "images", "seconds",
 }  # fmt: skip
+SMALLEST_SCALE = 2.0**-10  # of a loss in fp16; where gradients overflow still, they are not finite
 
 
 class InterruptedRun(RbftError):
@@ -73,12 +75,14 @@ def train(
     clip.train()
     with run.progress.bar(stage, state.total, "steps", done=state.step) as advance:
         while state.step < state.total and not state.diverged:
-            terms = _update(clip, source, objective, recipe, run, state)
+            _update(clip, source, objective, recipe, run, state)
             due = recipe.validates_after(state.step, len(source))
-            if (due or state.step == state.total) and not state.diverged:
-                state.validate(refresh)
+            if due or state.step == state.total:
+                state.settle()
+                if not state.diverged:
+                    state.validate(refresh)
             state.maybe_checkpoint()
-            advance(1, note=" ".join(f"{name} {value:.3f}" for name, value in terms.items()))
+            advance(1, note=state.note)
             if run.stopped() and state.step < state.total:
                 state.checkpoint()
                 raise InterruptedRun(f"stopped at step {state.step} of {state.total}")
@@ -86,48 +90,46 @@ def train(
     clip.eval()
     run.log({
         "event": "end", "stage": stage, "step": state.step, "seconds": state.seconds, "images": state.images,
+        "waiting": state.waited,
         "selected_step": state.best_step, **state.said(state.best_scores), "diverged": state.diverged,
     })  # fmt: skip
     return clip
 
 
-def _update(
-    clip: Clip, source: Source, objective: Objective, recipe: Recipe, run: Run, state: "_State"
-) -> Mapping[str, float]:
-    """One optimiser step; returns the loss terms as numbers."""
+def _update(clip: Clip, source: Source, objective: Objective, recipe: Recipe, run: Run, state: "_State") -> None:
+    """One optimiser step."""
     step = state.step
     torch.manual_seed(run.generator("dropout", step).initial_seed())  # for models that drop patches or paths
     lr = recipe.lr_at(step, state.total)
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
+    began = time.monotonic()
     batch = source.batch(clip, indices_at(step, len(source), recipe, run), step, recipe, run)
-    terms = backward(objective, batch, recipe.micro_batch, run, state.optimizer.zero_grad)
+    state.waited += time.monotonic() - began
+    terms = backward(objective, batch, recipe.micro_batch, run, state.optimizer.zero_grad, state.scaler.scale)
     run.sum_over_ranks([*terms.values(), *(p.grad for p in state.parameters if p.grad is not None)])
+    state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.parameters, recipe.clip_norm or math.inf)
-    values = {name: term.item() for name, term in terms.items()}
-    norm_value = norm.item()
-    if not math.isfinite(sum(values.values())) or not math.isfinite(norm_value):
-        state.diverged = True
-        run.log({"event": "diverged", "step": step, "lr": lr, "terms": {name: str(v) for name, v in values.items()}})
-        run.progress.say(f"  the loss is not finite at step {step}: stopped, keeping the last good weights")
-        return values
-    state.optimizer.step()
+    if not state.may_step(taken := Taken(step, lr, terms, norm, len(batch.labels))):
+        state.diverge(taken)
+        return
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     for companion in state.companions:
         companion.after_step(step, state.total)
-    state.step += 1
-    state.images += len(batch.labels)
-    run.log({"event": "step", "step": step, "lr": lr, "loss": sum(values.values()), **values, "grad_norm": norm_value})
-    return values
+    state.took(taken)
 
 
 def backward(
-    objective: Objective, batch: Batch, size: int, run: Run, clear: Callable[[], None] = lambda: None
-) -> LossTerms:
+    objective: Objective, batch: Batch, size: int, run: Run, clear: Callable[[], None] = lambda: None,
+    scaled: Callable[[Tensor], Tensor] = lambda loss: loss,
+) -> LossTerms:  # fmt: skip
     """Add the gradients of this rank's rows of `batch`, in parts of at most `size` (0: one part); returns the terms.
 
     Each part counts by its share of the whole batch, so for a loss that is a mean over examples the sums over parts and
     ranks are the loss and the gradients of the whole batch. `clear` drops the gradients of the step before. It is
     called once, after the first forward pass: called before it, a CPU step of the embedded model took 5 % longer.
+    `scaled` makes of a loss what is differentiated.
     """
     found: LossTerms = {}
     for part in batch.parts(size, run.rank, run.world):
@@ -136,7 +138,7 @@ def backward(
             clear()
         loss = torch.stack(list(terms.values())).sum()
         share = len(part.labels) / len(batch.labels)
-        (loss if share == 1 else loss * share).backward()
+        scaled(loss if share == 1 else loss * share).backward()
         for name, term in terms.items():
             value = term.detach() * share
             found[name] = found[name] + value if name in found else value
@@ -172,13 +174,57 @@ class _State:
         self.best_companions: list[Any] = []
         self.best_step, self.best_scores = -1, dict[str, float]()
         self.start = {name: tensor.cpu() for name, tensor in clip.snapshot().items()}  # `fit` begins here, also resumed
-        self.images, self.spent = 0, 0.0  # over all attempts, for the cost columns
+        self.images, self.spent, self.waited = 0, 0.0, 0.0  # over all attempts, for the cost columns
+        self.scaler = torch.amp.GradScaler(clip.device.type, enabled=run.precision == "fp16")
+        self.every = steps_read_together(optimizer, clip.device, self.scaler.is_enabled())
+        self.guard, self.unread = Guard(clip.device), list[Taken]()
+        self.values: Mapping[str, float] = {}  # loss terms of the last step that was read
         self.began = self.saved_at = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Wall time of this stage, validation included, without what was lost to a kill."""
         return self.spent + time.monotonic() - self.began
+
+    @property
+    def note(self) -> str:
+        """Of the progress line: loss terms, and the share of this attempt's time spent waiting for data."""
+        share = self.waited / max(1e-9, self.seconds)
+        return " ".join([*(f"{name} {value:.3f}" for name, value in self.values.items()), f"data {share:.0%}"])
+
+    def may_step(self, taken: Taken) -> bool:
+        """Whether this step is finite; where steps are read later, the optimiser will not move if it is not.
+
+        A scaled loss may overflow in its gradients: then `scaler` skips the step and lowers the scale.
+        """
+        if self.every > 1:
+            self.guard.watch(taken, self.optimizer)
+            return True
+        if self.scaler.is_enabled():
+            return math.isfinite(sum(taken.values.values())) and self.scaler.get_scale() >= SMALLEST_SCALE
+        return taken.is_finite
+
+    def took(self, taken: Taken) -> None:
+        self.step, self.images = taken.step + 1, self.images + taken.images
+        self.unread.append(taken)
+        if len(self.unread) >= self.every:
+            self.settle()
+
+    def settle(self) -> None:
+        """Read and log the steps that were not read yet. After one that is not finite, none has moved the weights."""
+        unread, self.unread = self.unread, []
+        for k, taken in enumerate(unread):
+            if self.every > 1 and not taken.is_finite:
+                self.step, self.images = taken.step, self.images - sum(later.images for later in unread[k:])
+                return self.diverge(taken)
+            self.values = taken.values
+            self.run.log(taken.line(self.scaler.is_enabled()))
+
+    def diverge(self, taken: Taken) -> None:
+        self.diverged, self.values = True, taken.values
+        terms = {name: str(value) for name, value in taken.values.items()}
+        self.run.log({"event": "diverged", "step": taken.step, "lr": taken.lr, "terms": terms})
+        self.run.progress.say(f"  the loss is not finite at step {taken.step}: stopped, keeping the last good weights")
 
     def validate(self, refresh: Callable[[], None]) -> None:
         """Keep the weights if strictly better on ID validation than all before ('best'), or always ('last')."""
@@ -227,13 +273,14 @@ class _State:
             self.checkpoint()
 
     def checkpoint(self) -> None:
+        self.settle()
         if self.path is None:
             return
         content: dict[str, Any] = {
             "step": self.step, "diverged": self.diverged, "finished": self.finished,
             "weights": self.clip.snapshot(), "optimizer": self.optimizer.state_dict(),
             "best": self.best, "best_step": self.best_step, "best_scores": self.best_scores,
-            "images": self.images, "seconds": self.seconds,
+            "images": self.images, "seconds": self.seconds, "waited": self.waited, "scaler": self.scaler.state_dict(),
             "companions": [c.state_dict() for c in self.companions], "best_companions": self.best_companions,
         }  # fmt: skip
         checkpoint.save(content, self.path)
@@ -247,10 +294,12 @@ class _State:
             self.clip.restore(content["weights"])
             self.optimizer.load_state_dict(content["optimizer"])
             self._restore_companions(content.get("companions", []))
+            if content.get("scaler"):
+                self.scaler.load_state_dict(content["scaler"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise RbftError(f"checkpoint {self.path} is of another model: delete it to start the cell again") from error
         self.step, self.diverged, self.finished = content["step"], content["diverged"], content["finished"]
         self.best, self.best_step, self.best_scores = content["best"], content["best_step"], content["best_scores"]
         self.best_companions = content.get("best_companions", [])
-        self.images, self.spent = content["images"], content["seconds"]
+        self.images, self.spent, self.waited = content["images"], content["seconds"], content.get("waited", 0.0)
         self.run.progress.say(f"  resuming at step {self.step} of {self.total}")
