@@ -20,7 +20,9 @@ from . import atomic, cache, doctor, earlier, environment, metrics, provenance, 
 from . import clip as clips
 from .compare.rows import by_validation
 from .data import Predictions, Split
+from .devices import Devices
 from .errors import RbftError
+from .memory import MicroBatch
 from .method import Candidates, Method, Run, TrainSet, candidates_of
 from .plan import Cell, Plan
 from .predict import depends_on_others, predict
@@ -48,28 +50,36 @@ class RunOptions:
     workers: int = 0  # threads that decode images; 0: as many as there are cores
     gpu_decode: bool = False  # decode training JPEGs on the GPU
     changed: earlier.Way = "refuse"  # what to do with records that other code made
+    devices: Devices = field(default_factory=Devices)
 
 
 def run_cells(plan: Plan, options: RunOptions) -> list[Path]:
     """Run what is not done yet, in order; returns the folders of all cells."""
-    check_writable(options.out)
+    ranks = options.devices.ranks
+    if ranks.first:
+        check_writable(options.out)
     cache.check()
     for suite in plan.suites.values():
         suite.check_ready()
     folders = [options.out / cell.folder for cell in plan]
-    renewed = earlier.to_renew(plan, folders, options.changed)
+    renewed = earlier.to_renew(plan, folders, options.changed) if ranks.first else frozenset[Path]()
     for k, (cell, folder) in enumerate(zip(plan, folders, strict=True), start=1):
         title = f"[{k}/{len(plan)}] {cell.method} on {cell.suite}, seed {cell.seed}"
         if folder in renewed:
             earlier.clear(folder)
-        if store.is_done(folder):
+        done = ranks.broadcast(store.is_done(folder))
+        if done and ranks.first:
             options.progress.say(f"{title}: {earlier.standing(cell, folder).note}")
             if options.save_candidates and not (folder / store.MODELS / store.INDEX).exists():
                 options.progress.say("  it was run without --save-candidates; choose another --out to have them")
             _tidy(folder)
-        else:
+        elif not done:
             options.progress.say(title)
-            with _graceful() as stopped:
+            with _graceful() as asked:
+
+                def stopped(asked: Callable[[], bool] = asked) -> bool:
+                    return ranks.any(asked())
+
                 run_cell(cell, plan.suite_of(cell), folder, options, stopped)
                 if stopped() and k < len(plan):
                     raise InterruptedRun(f"stopped after cell {k} of {len(plan)}")
@@ -93,8 +103,13 @@ def check_writable(out: Path) -> None:
 def run_cell(
     cell: Cell, suite: Suite, folder: Path, options: RunOptions, stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Fit, evaluate, record. Raises `InterruptedRun` when asked to stop, leaving a folder that resumes."""
-    earlier.check_same(cell, folder)
+    """Fit, evaluate, record. Raises `InterruptedRun` when asked to stop, leaving a folder that resumes.
+
+    All ranks fit and evaluate; the first alone reads and writes the folder.
+    """
+    first = options.devices.ranks.first
+    if first:
+        earlier.check_same(cell, folder)
     method, roles = cell.build(), suite.under(cell.protocol)
     splits = _find(suite, roles, options.progress)
     task = Task(suite.classes, suite.templates)
@@ -104,13 +119,17 @@ def run_cell(
     environment.allow_tf32(options.device)
     if reason := method.skip(clip, data):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
-    atomic.sweep(folder)
-    record = {**cell.to_json(), "code": provenance.code_of(type(method)).to_json()}
-    store.write_json(folder / "cell.json", record)  # all that can be asked wrongly has been loaded by now
-    log = _Log(folder / "log.jsonl")
+    options.devices.prepare(clip)
+    if first:
+        atomic.sweep(folder)
+        record = {**cell.to_json(), "code": provenance.code_of(type(method)).to_json()}
+        store.write_json(folder / "cell.json", record)  # all that can be asked wrongly has been loaded by now
+    log = _Log(folder / "log.jsonl") if first else _Heard()
     run = Run(
-        cell.seed, options.device, cell.precision, folder, options.progress, log, options.checkpoint_seconds,
-        stopped, options.workers, options.gpu_decode,
+        cell.seed, options.device, cell.precision, folder if first else None, options.progress, log,
+        options.checkpoint_seconds, stopped, options.workers, options.gpu_decode, ranks=options.devices.ranks,
+        separable=method.separable, micro_batch=options.devices.micro_batch_of(cell),
+        low_memory=options.devices.low_memory,
     )  # fmt: skip
     if options.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(options.device)
@@ -118,18 +137,23 @@ def run_cell(
     with sealed():  # until the last prediction: what a method left behind runs during evaluation, too
         model = candidates_of(method.fit(clip, data, run))
         fitted = time.monotonic()
+        options.devices.check(model)
         evaluated = [splits[name] for name in roles.evaluate]
         results, sample = _evaluate(model, evaluated, folder, options, run)
         evaluation = time.monotonic() - fitted
+        if not first:
+            return options.devices.ranks.wait()  # until the first has written the record
         transductive = _is_transductive(method, model, evaluated, sample, run)
         _save_models(model, cell, folder, options)
     summary = _summary(model, suite, roles, results)
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))
     cost = _cost(log.stages(), fitted - began, evaluation, n, options.device)
-    _write_environment(folder, suite, options, [data.train, *evaluated], log.stages(), cost)
+    _write_environment(folder, suite, options, [data.train, *evaluated], log.stages(), cost, run.micro_batch)
     store.mark_done(folder)
     _tidy(folder)
+    options.devices.ranks.wait()
+    return None
 
 
 def _save_models(model: Candidates, cell: Cell, folder: Path, options: RunOptions) -> None:
@@ -163,13 +187,20 @@ def _tidy(folder: Path) -> None:
 
 
 def _write_environment(
-    folder: Path, suite: Suite, options: RunOptions, splits: Sequence[Split], stages: list[Json], cost: Json
+    folder: Path,
+    suite: Suite,
+    options: RunOptions,
+    splits: Sequence[Split],
+    stages: list[Json],
+    cost: Json,
+    micro_batch: MicroBatch,
 ) -> None:
     """env.json: what it ran on, on which data (train first), and what it cost."""
     store.write_json(folder / "env.json", {
         "schema": SCHEMA,
         **environment.describe(options.device),
         **({"gpu_decode": True} if options.gpu_decode else {}),
+        **options.devices.for_record(micro_batch),
         "data": {split.name: _data(suite, split) for split in splits},
         "manifest": doctor.for_record(suite, splits),
         **_labels(suite),
@@ -216,7 +247,9 @@ def _evaluate(
     default: dict[str, Predictions] = {}
     with options.progress.bar("evaluate", len(model.members) * sum(map(len, splits)), "images") as advance:
         for split in splits:
-            for candidate, predictions in predict(model, split, advance, check, options.workers).items():
+            for candidate, predictions in predict(
+                model, split, advance, check, options.workers, options.devices.ranks
+            ).items():
                 store.write_predictions(store.predictions_path(folder, candidate, split.name), predictions)
                 results.setdefault(candidate, {}).update(metrics.score_views(split.name, predictions))
                 if candidate == model.default:
@@ -261,6 +294,16 @@ def _summary(model: Candidates, suite: Suite, roles: Roles, results: dict[str, J
         "candidates": results,
     }
     return {**summary, "id_val": by_validation(read_summary(summary, Path("metrics.json")))}
+
+
+class _Heard:
+    """The log of a rank that writes none."""
+
+    def __call__(self, line: Any) -> None:
+        pass
+
+    def stages(self) -> list[Json]:
+        return []
 
 
 class _Log:

@@ -13,9 +13,9 @@ CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "atomic", "toml", "seal", "progress", "cache", "images", "data", "ranges", "recipe", "prompts", "suite",
     "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
-    "model_ref", "clip", "pixels", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell",
-    "plan", "needs",
-    "environment", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner", "diagnose",
+    "model_ref", "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "train", "settings",
+    "recipe_choice", "cell", "plan", "needs", "devices", "environment", "record", "compare",
+    "notebook_tables", "claims", "board", "earlier", "runner", "launch", "diagnose",
     "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
@@ -36,7 +36,7 @@ COURTS = {
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
     "clip": ("autocast", "card", "clip", "load"),
     "pixels": ("augment", "kept", "loader"),
-    "train": ("checkpoint", "batches", "loop"),
+    "train": ("checkpoint", "batches", "passes", "sums", "loop"),
     "record": ("summary", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report", "figure",
@@ -53,7 +53,7 @@ COURTS = {
 }  # fmt: skip
 TORCH = {
     "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "diagnose", "bench", "embedded",
-    "watch",
+    "watch", "memory", "ranks", "devices",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

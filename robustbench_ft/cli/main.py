@@ -7,6 +7,7 @@ import click
 
 from robustbench_ft import __version__
 from robustbench_ft.errors import PlanError, RbftError, StoppedError
+from robustbench_ft.launch import DIED, DiedError
 
 from . import bench, compare
 from .authors import check, list_command, show_command
@@ -58,6 +59,8 @@ class _Cli(click.Group):
             return super().invoke(ctx)
         except StoppedError as error:
             _fail(ctx, error, (str(error),), INTERRUPTED)
+        except DiedError as error:
+            _fail(ctx, error, (str(error),), DIED)
         except PlanError as error:
             _fail(ctx, error, error.problems)
         except RbftError as error:

@@ -9,7 +9,9 @@ import click
 from robustbench_ft.errors import RbftError
 
 if TYPE_CHECKING:
+    from robustbench_ft.devices import Devices
     from robustbench_ft.earlier import Way
+    from robustbench_ft.ranks import Ranks
     from robustbench_ft.record.store import Record
 
 WIDE: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -31,6 +33,26 @@ PRECISION = click.option(
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many."
 )
+
+
+def DEVICES(command: Any) -> Any:  # noqa: N802
+    """Add the options of how a cell is fitted on several devices, or on a small one."""
+    for option in reversed((
+        click.option(
+            "--devices", type=click.IntRange(min=1), default=1, show_default=True,
+            help="Processes that fit each cell together, one for each GPU; batches stay what they are.",
+        ),
+        click.option(
+            "--micro-batch", metavar="N|auto",
+            help="Examples in one pass; the batch of an update stays. auto: halved where memory runs out.",
+        ),
+        click.option("--grad-checkpointing", is_flag=True, help="Compute activations twice, to keep fewer of them."),
+        click.option("--low-memory", is_flag=True, help="Optimiser state and best checkpoint in main memory."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
 FORMATS = click.Choice(["terminal", "markdown"])
 METRIC = click.option(
     "--metric", type=click.Choice(["official", "accuracy", "macro_f1", "nll", "brier"]), default="official",
@@ -45,6 +67,17 @@ def set_threads(n: int | None) -> None:
         import torch
 
         torch.set_num_threads(n)
+
+
+def devices_of(options: Mapping[str, Any], ranks: "Ranks") -> "Devices":
+    """What `DEVICES` and the processes there are come to."""
+    from robustbench_ft.devices import AUTO, Devices
+
+    asked = options["micro_batch"] or "0"
+    if asked != "auto" and not asked.isdigit():
+        raise RbftError(f"--micro-batch {asked}: give a number of examples, or auto")
+    size = AUTO if asked == "auto" else int(asked)
+    return Devices(ranks, size, options["grad_checkpointing"], options["low_memory"])
 
 
 def way_of(options: Mapping[str, Any]) -> "Way":

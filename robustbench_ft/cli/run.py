@@ -10,13 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustbench_ft import launch
 from robustbench_ft.errors import PlanError, RbftError, StoppedError
 
-from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, WIDE, WORKERS, set_threads, way_of
+from .options import (
+    DEVICE,
+    DEVICES,
+    FOLDER,
+    PARTIAL,
+    PRECISION,
+    ROOT,
+    THREADS,
+    WIDE,
+    WORKERS,
+    devices_of,
+    set_threads,
+    way_of,
+)
 from .report import print_table
 
 if TYPE_CHECKING:
+    import torch
+
     from robustbench_ft.plan import Cell, Plan, Request
+    from robustbench_ft.ranks import Ranks
     from robustbench_ft.record.store import Record
 
 
@@ -74,6 +91,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also keep the weights of every other candidate (each alpha) in models/.",
 )
+@DEVICES
 @click.option("--rerun", is_flag=True, help="Run finished cells again whose method's source has changed since.")
 @click.option(
     "--keep", is_flag=True, help="Take the numbers of finished cells whose method's source has changed since."
@@ -85,15 +103,24 @@ def run(**options: Any) -> None:
     Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
     """
     check_names(options)
-    changed = way_of(options)
-    if sys.stderr.isatty():  # somebody waits
+    way_of(options)
+    where = launch.place(os.environ)
+    if where is None and options["devices"] > 1 and not options["dry_run"]:
+        sys.exit(launch.start_workers(options["devices"], sys.argv[1:]))
+    if where is not None and options["devices"] not in (1, where.world):
+        raise RbftError(f"--devices {options['devices']}, but {where.world} processes were started; leave it out")
+    if sys.stderr.isatty() and (where is None or where.rank == 0):  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
-    from robustbench_ft import environment, plan, runner
-    from robustbench_ft.images import roots
-    from robustbench_ft.progress import choose
+    with launch.joined(where, options["device"]) as (device, ranks):
+        set_threads(options["threads"])
+        _run(options, device, ranks)
 
-    set_threads(options["threads"])
-    device = environment.choose_device(options["device"])
+
+def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> None:
+    from robustbench_ft import plan, runner
+    from robustbench_ft.images import roots
+    from robustbench_ft.progress import Progress, choose
+
     if options["gpu_decode"] and device.type != "cuda":
         raise RbftError(
             f"--gpu-decode needs a GPU, and the device is {device.type}; leave it out, or use --device cuda"
@@ -111,18 +138,21 @@ def run(**options: Any) -> None:
     how = runner.RunOptions(
         options["out"],
         device,
-        progress=choose(),
+        progress=choose() if ranks.first else Progress(),
         checkpoint_seconds=options["checkpoint_seconds"],
         save_model=options["save_model"],
         save_candidates=options["save_candidates"],
         workers=options["workers"] or 0,
         gpu_decode=options["gpu_decode"],
-        changed=changed,
+        changed=way_of(options),
+        devices=devices_of(options, ranks),
     )
     try:
         folders = runner.run_cells(cells, how)
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
+    if not ranks.first:
+        return
     _print_results(folders, options["out"])
     if step := _next_step(cells, options["out"]):
         click.echo(f"next     {step}")
@@ -167,7 +197,7 @@ def _next_step(cells: "Sequence[Cell]", out: Path) -> str:
     return ""
 
 
-def _request(options: dict[str, Any], device: Any) -> "Request":
+def _request(options: Mapping[str, Any], device: Any) -> "Request":
     """Flags over the plan file over the defaults."""
     from robustbench_ft import environment, plan
 
