@@ -78,12 +78,12 @@ class CaRot(FLYP):
 
         def loss(batch: Batch) -> LossTerms:
             tokens = self.pair(captions, batch, run)
-            images, texts = batch.features, clip.encode_text(tokens)
+            images, texts = batch.features, batch.by_rows(clip.encode_text, tokens)
             terms = {"contrastive": contrastive(images, texts, clip.scale)}
             terms["ortho"] = self.ortho * not_orthogonal(image_projection(clip))
             terms["cross"] = self.cross * torch.linalg.norm(image_projection(clip) @ text_projection(clip).T)
             if batch.step:
-                now, then = clip.scale * images @ texts.T, teacher.logits(batch.images, tokens)  # [B, B] each
+                now, then = clip.scale * images @ texts.T, teacher.logits(batch, tokens)  # [B, B] each
                 terms["distill"] = self.distill * (towards(then, now) + towards(then.T, now.T))
             else:
                 terms["distill"] = images.new_zeros(())
@@ -115,9 +115,10 @@ class Teacher:
         self.student, self.method, self.slow = clip, method, clip.frozen_copy()
 
     @torch.no_grad()
-    def logits(self, images: Tensor, tokens: Tensor) -> Tensor:
+    def logits(self, batch: Batch, tokens: Tensor) -> Tensor:
         """[B, B], with the teacher's own scale."""
-        return self.slow.scale * self.slow.encode_image(images) @ self.slow.encode_text(tokens).T
+        images = batch.by_rows(self.slow.encode_image, batch.images)
+        return self.slow.scale * images @ batch.by_rows(self.slow.encode_text, tokens).T
 
     @torch.no_grad()
     def after_step(self, step: int, of: int) -> None:

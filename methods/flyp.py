@@ -52,11 +52,8 @@ class FLYP(Method):
         captions = self.captions(clip, data)
 
         def loss(batch: Batch) -> LossTerms:
-            return {
-                "contrastive": contrastive(
-                    batch.features, clip.encode_text(self.pair(captions, batch, run)), clip.scale
-                )
-            }
+            texts = batch.by_rows(clip.encode_text, self.pair(captions, batch, run))
+            return {"contrastive": contrastive(batch.features, texts, clip.scale)}
 
         return loss
 

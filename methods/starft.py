@@ -69,11 +69,15 @@ class StarFT(FLYP):
         def loss(batch: Batch) -> LossTerms:
             texts, spurious = self.pair(captions, batch, run), self.pair_odd(odd, batch, run)
             with torch.no_grad():
-                before = anchor.scale * anchor.encode_image(batch.images) @ anchor.encode_text(spurious).T  # [B, B]
-            now = anchor.scale * batch.features @ clip.encode_text(spurious).T
+                images, odd_texts = (
+                    batch.by_rows(anchor.encode_image, batch.images),
+                    batch.by_rows(anchor.encode_text, spurious),
+                )
+                before = anchor.scale * images @ odd_texts.T  # [B, B]
+            now = anchor.scale * batch.features @ batch.by_rows(clip.encode_text, spurious).T
             kept = spurious_gap(before, now, batch.labels)
             return {
-                "contrastive": contrastive(batch.features, clip.encode_text(texts), clip.scale),
+                "contrastive": contrastive(batch.features, batch.by_rows(clip.encode_text, texts), clip.scale),
                 "spurious": self.strength * self.fading(batch) * kept,
             }
 

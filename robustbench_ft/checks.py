@@ -85,7 +85,7 @@ def _method_checks(kind: "type[Method]", model: str, task: Task) -> Iterator[Che
     for candidate, (field, value, other) in kind.reduces_to.items():
         name = f"{candidate}-with-{field}={value}-is-{other}"
         yield Check(name, partial(trial.reduces, candidate, field, value, other))
-    if kind.trains and kind.separable:
+    if kind.trains:
         yield Check("parts-of-a-batch-add-up-to-its-gradient", trial.adds_up)
     if not kind.transductive:
         yield Check("predictions-do-not-depend-on-other-images", trial.predicts_each_alone)
@@ -158,7 +158,7 @@ class _Trial:
         clip = clips.load(model_ref.resolve(self.model, None))
         clip.precision = precision
         run = Run(seed, torch.device("cpu"), precision, folder, stopped=lambda: next(steps) >= stop_after)
-        run = replace(run, sum_over_ranks=gradients) if gradients else run
+        run = replace(run, separable=kind.separable, **({"ranks": gradients} if gradients else {}))
         method = kind(recipe=recipe if kind.trains else None, **(settings or {}))
         with sealed(), under or nullcontext():
             return candidates_of(method.fit(clip, data or self.data(clip.image_size), run))

@@ -23,9 +23,11 @@ from . import model_ref
 from .clip import Clip, State
 from .data import Split
 from .errors import RbftError
+from .memory import MicroBatch
 from .progress import Progress
 from .prompts import Task
 from .ranges import Space
+from .ranks import Ranks
 from .recipe import Recipe
 from .suite import ACCURACY
 
@@ -68,10 +70,24 @@ class Run:
     workers: int = 0  # threads that decode images; 0: as many as there are cores
     gpu_decode: bool = False  # decode training JPEGs on the GPU
     prefix: str = ""  # of random streams, stages and checkpoints: 'member-1.'
-    rank: int = 0  # this process takes the rows [rank::world] of every batch
-    world: int = 1
-    sum_over_ranks: Callable[[Sequence[Tensor]], None] = lambda tensors: None  # in place; of gradients and loss terms
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that fit this model together
+    separable: bool = True  # of the method: a batch may be cut; False: parts of it are only encoded apart
+    micro_batch: MicroBatch = field(default_factory=MicroBatch)  # wins over the recipe's
+    low_memory: bool = False  # moments and the best checkpoint in main memory
     companions: tuple[Callable[[Clip], Companion], ...] = ()  # made for every stage, beside the method's own
+
+    @property
+    def rank(self) -> int:
+        """This process takes the rows [rank::world] of every batch."""
+        return self.ranks.rank
+
+    @property
+    def world(self) -> int:
+        return self.ranks.world
+
+    def sum_over_ranks(self, tensors: Sequence[Tensor]) -> None:
+        """Replace gradients and loss terms by their sums over ranks, in place."""
+        self.ranks.sum(tensors)
 
     def branch(self, name: str) -> "Run":
         """A run inside this one with random streams, stages and checkpoints of its own, e.g. one member of a soup."""
@@ -192,7 +208,7 @@ class Method(ABC):
     transductive: ClassVar[bool] = False  # True: a prediction depends on the other images of its split
     single_model: ClassVar[bool] = True  # False: the headline answers with several models, so nothing can follow it
     published: ClassVar[Mapping[str, Recipe]] = {}  # suite name -> the authors' recipe; a subclass does not inherit it
-    separable: ClassVar[bool] = True  # False: the loss is no mean over examples, so a batch cannot be cut
+    separable: ClassVar[bool] = True  # False: the loss is no mean over examples, so it sees the whole batch at once
     averages: ClassVar[bool] = False  # True: an average of the weights along the path is a model, so `NAME+ema` is one
     later: ClassVar[tuple[str, ...]] = ()  # settings younger than published cells: at their defaults, in no digest
     # candidate -> (setting, value, method): with this value it is that method, to the bit; `rbft check method` holds it
@@ -304,9 +320,8 @@ def _composed(inner: type[Method], outer: type[Method], names: tuple[str, str]) 
 
 
 def problems_of(method: Method) -> list[str]:
-    """What is wrong with the fields of a method, and with its recipe for this method; one line each."""
-    cut = method.recipe is not None and method.recipe.micro_batch and not method.separable
-    return method.problems() + (["micro_batch: its loss is no mean over examples; leave it at 0"] if cut else [])
+    """What is wrong with the fields of a method; one line each."""
+    return method.problems()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,9 @@
 """Evaluation: every candidate of a run on one split, in a single pass over its pixels."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,13 +15,16 @@ from .errors import RbftError
 from .method import Candidates, FeatureScorer, Scorer, TransductiveScorer, candidates_of
 from .pixels.loader import Loader
 from .progress import Advance
+from .ranks import Ranks
 
+ALONE = Ranks()
 CHUNK = 2048  # images decoded and held at once: candidates take turns on it
 BATCH = 256  # images in one forward pass
 FEW = 24  # images in one when a sample is predicted again
 SAME = 1e-2  # tolerance of log-probabilities, relative and in nats
 Columns = dict[str, Tensor]
 Members = Sequence[Sequence[int]] | None  # of the classes of a label space; None: the suite's own classes
+Parts = dict[int, dict[str, dict[str, Columns]]]
 Seen = dict[Clip, Tensor]  # tower -> its features of one chunk
 
 
@@ -29,11 +34,14 @@ def predict(
     advance: Advance = lambda n=1, note="": None,
     check: Callable[[], None] = lambda: None,
     workers: int = 0,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Predictions]:
     """Predictions of each candidate (a single model is called 'final'), in split order, in all label spaces.
 
-    `check` is called before each piece of work and may raise; `advance` hears of every image and candidate done;
-    `workers` threads decode (0: as many as there are cores).
+    `check` is called before each piece of work and may raise, on all ranks together; `advance` hears of every image and
+    candidate done; `workers` threads decode (0: as many as there are cores). Each rank predicts some of the chunks, of
+    the batches that one rank would make, and the first has the result; the others get nothing. Where a candidate looks
+    at all images before it answers, each rank predicts them all.
     """
     found = candidates_of(model)
     loader = Loader(found.clip, split, workers)
@@ -42,18 +50,44 @@ def predict(
     for name in found.members:
         if isinstance(scorer := found.use(name), TransductiveScorer):
             _show(scorer, found.clip, loader, check)
-    parts: dict[str, dict[str, list[Columns]]] = {name: {key: [] for key in spaces} for name in found.members}
-    for start, pixels in loader.chunks(CHUNK):
-        seen: Seen = {}
-        for name in found.members:
+            ranks = ALONE
+    size = _chunk(len(split), ranks.world)
+    starts = range(0, len(split), size)
+    chunks = loader.chunks(size, only=ranks.share(len(starts)))
+    parts: Parts = {}  # start of a chunk -> candidate -> label space -> columns
+    for turn in range(0, len(starts), ranks.world):  # all ranks take as many turns, some without a chunk at the end
+        if ranks.world > 1:
             check()
-            answer = _answer(found.use(name), found.clip, loader, pixels, seen)
-            for key, space in spaces.items():
-                labels = torch.tensor(space.labels[start : start + len(pixels)]).to(found.clip.device)
-                kept = labels >= 0
-                parts[name][key].append(_score(answer(space.members)[kept], labels[kept]))
-            advance(len(pixels), split.name)
-    return {name: _whole(split, spaces, chunks) for name, chunks in parts.items()}
+        heard = sum(min(size, len(split) - start) for start in starts[turn : turn + ranks.world])
+        for start, pixels in islice(chunks, 1):
+            parts[start], seen = {}, Seen()
+            for name in found.members:
+                if ranks.world == 1:
+                    check()
+                answer = _answer(found.use(name), found.clip, loader, pixels, seen)
+                parts[start][name] = {
+                    key: _scored(answer(space.members), space.labels[start : start + len(pixels)])
+                    for key, space in spaces.items()
+                }
+                advance(heard, split.name)
+    whole = {start: part for some in ranks.collect(parts) for start, part in some.items()}
+    if not whole:
+        return {}
+    return {name: _whole(split, spaces, [whole[start][name] for start in starts]) for name in found.members}
+
+
+def _chunk(n: int, world: int) -> int:
+    """Images of one chunk: `CHUNK` at most, and as many for each of `world` ranks, in whole batches."""
+    if world == 1:
+        return CHUNK
+    turns = math.ceil(n / (world * CHUNK))
+    return BATCH * math.ceil(n / (world * turns * BATCH))
+
+
+def _scored(logits: Tensor, labels: Ints) -> Columns:
+    """Columns of the rows of logits [n, K] that have a label."""
+    found = torch.tensor(labels).to(logits.device)
+    return _score(logits[found >= 0], found[found >= 0])
 
 
 def of_logits(split: Split, logits: Tensor) -> Predictions:
@@ -153,10 +187,10 @@ def _score(logits: Tensor, labels: Tensor) -> Columns:
     return {name: column.cpu() for name, column in columns.items()}
 
 
-def _whole(split: Split, spaces: Mapping[str, LabelSpace], chunks: Mapping[str, list[Columns]]) -> Predictions:
+def _whole(split: Split, spaces: Mapping[str, LabelSpace], chunks: Sequence[Mapping[str, Columns]]) -> Predictions:
     """One table in the split's own classes, holding those in other label spaces."""
-    also = {key: _join(split, spaces[key].labels, chunks[key], {}) for key in spaces if key}
-    return _join(split, split.labels, chunks[""], also)
+    also = {key: _join(split, spaces[key].labels, [chunk[key] for chunk in chunks], {}) for key in spaces if key}
+    return _join(split, split.labels, [chunk[""] for chunk in chunks], also)
 
 
 def _join(split: Split, labels: Ints, chunks: list[Columns], also: Mapping[str, Predictions]) -> Predictions:

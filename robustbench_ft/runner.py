@@ -17,7 +17,9 @@ from . import atomic, doctor, earlier, environment, metrics, model_ref, provenan
 from . import clip as clips
 from .compare.rows import by_validation
 from .data import Predictions, Split
+from .devices import Devices
 from .errors import RbftError
+from .memory import MicroBatch
 from .method import Candidates, Method, Run, TrainSet, candidates_of
 from .plan import Cell
 from .predict import depends_on_others, predict
@@ -46,6 +48,7 @@ class RunOptions:
     gpu_decode: bool = False  # decode training JPEGs on the GPU
     changed: earlier.Way = "refuse"  # what to do with records that other code made
     track: tuple[str, ...] = ()  # trackers that are told the numbers of the log
+    devices: Devices = field(default_factory=Devices)
 
 
 def check_writable(out: Path) -> None:
@@ -70,9 +73,12 @@ def run_cell(
 ) -> None:
     """Fit, evaluate, record. Raises `InterruptedRun` when asked to stop, leaving a folder that resumes.
 
-    `hold` is called before the first write and before the last: it raises where this worker holds the cell no more.
+    All ranks fit and evaluate; the first alone reads and writes the folder. `hold` is called before the first write and
+    before the last: it raises where this worker holds the cell no more.
     """
-    earlier.check_same(cell, folder)
+    first = options.devices.ranks.first
+    if first:
+        earlier.check_same(cell, folder)
     method, roles = cell.build(), suite.under(cell.protocol)
     splits = _find(suite, roles, options.progress)
     task = Task(suite.classes, suite.templates)
@@ -83,15 +89,19 @@ def run_cell(
     environment.use(cell.precision, options.device)
     if reason := method.skip(clip, data):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
-    hold()
-    atomic.sweep(folder)
-    record = {**cell.to_json(), "code": provenance.code_of(type(method)).to_json()}
-    store.write_json(folder / "cell.json", record)  # all that can be asked wrongly has been loaded by now
-    sinks = trackers.Sinks(options.track, _job(cell, options), options.progress.say)
-    log = _Log(folder / "log.jsonl", sinks)
+    options.devices.prepare(clip)
+    sinks = trackers.Sinks(options.track if first else (), _job(cell, options), options.progress.say)
+    if first:
+        hold()
+        atomic.sweep(folder)
+        record = {**cell.to_json(), "code": provenance.code_of(type(method)).to_json()}
+        store.write_json(folder / "cell.json", record)  # all that can be asked wrongly has been loaded by now
+    log = _Log(folder / "log.jsonl", sinks) if first else _Heard()
     run = Run(
-        cell.seed, options.device, cell.precision, folder, options.progress, log, options.checkpoint_seconds,
-        stopped, options.workers, options.gpu_decode,
+        cell.seed, options.device, cell.precision, folder if first else None, options.progress, log,
+        options.checkpoint_seconds, stopped, options.workers, options.gpu_decode, ranks=options.devices.ranks,
+        separable=method.separable, micro_batch=options.devices.micro_batch_of(cell),
+        low_memory=options.devices.low_memory,
     )  # fmt: skip
     if options.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(options.device)
@@ -99,9 +109,12 @@ def run_cell(
     with sinks, sealed():  # until the last prediction: what a method left behind runs during evaluation, too
         model = candidates_of(method.fit(clip, data, run))
         fitted = time.monotonic()
+        options.devices.check(model)
         evaluated = [splits[name] for name in roles.evaluate]
         results, sample = _evaluate(model, evaluated, folder, options, run)
         evaluation = time.monotonic() - fitted
+        if not first:
+            return options.devices.ranks.wait()  # until the first has written the record
         transductive = _is_transductive(method, model, evaluated, sample, run)
         _save_models(model, cell, folder, options)
         sinks.results = _results(results[model.default])
@@ -109,10 +122,12 @@ def run_cell(
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))
     cost = _cost(log.stages(), fitted - began, evaluation, n, options.device) | {"passes": type(method).passes}
-    _write_environment(folder, suite, options, [data.train, *evaluated], log.stages(), cost)
+    _write_environment(folder, suite, options, [data.train, *evaluated], log.stages(), cost, run.micro_batch)
     hold()
     store.mark_done(folder)
     tidy(folder)
+    options.devices.ranks.wait()
+    return None
 
 
 def _save_models(model: Candidates, cell: Cell, folder: Path, options: RunOptions) -> None:
@@ -146,13 +161,20 @@ def tidy(folder: Path) -> None:
 
 
 def _write_environment(
-    folder: Path, suite: Suite, options: RunOptions, splits: Sequence[Split], stages: list[Json], cost: Json
+    folder: Path,
+    suite: Suite,
+    options: RunOptions,
+    splits: Sequence[Split],
+    stages: list[Json],
+    cost: Json,
+    micro_batch: MicroBatch,
 ) -> None:
     """env.json: what it ran on, on which data (train first), and what it cost."""
     store.write_json(folder / "env.json", {
         "schema": SCHEMA,
         **environment.describe(options.device),
         **({"gpu_decode": True} if options.gpu_decode else {}),
+        **options.devices.for_record(micro_batch),
         "data": {split.name: _data(suite, split) for split in splits},
         "manifest": doctor.for_record(suite, splits),
         **_labels(suite),
@@ -199,7 +221,9 @@ def _evaluate(
     default: dict[str, Predictions] = {}
     with options.progress.bar("evaluate", len(model.members) * sum(map(len, splits)), "images") as advance:
         for split in splits:
-            for candidate, predictions in predict(model, split, advance, check, options.workers).items():
+            for candidate, predictions in predict(
+                model, split, advance, check, options.workers, options.devices.ranks
+            ).items():
                 store.write_predictions(store.predictions_path(folder, candidate, split.name), predictions)
                 results.setdefault(candidate, {}).update(metrics.score_views(split.name, predictions))
                 if candidate == model.default:
@@ -252,6 +276,16 @@ def _job(cell: Cell, options: RunOptions) -> trackers.Job:
         cell.suite, f"{cell.method}-{cell.digest[:8]}", f"seed-{cell.seed}", cell.folder.as_posix(), cell.to_json(),
         options.out,
     )  # fmt: skip
+
+
+class _Heard:
+    """The log of a rank that writes none."""
+
+    def __call__(self, line: Any) -> None:
+        pass
+
+    def stages(self) -> list[Json]:
+        return []
 
 
 def _results(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """What `checks` sees of a fit besides its weights: the gradients of its updates, and draws from torch's own generator.
 
-Gradients come by `Run.sum_over_ranks`, which every update calls. Draws show in the weights when the state that `train`
+Gradients come by `Ranks.sum`, which every update calls. Draws show in the weights when the state that `train`
 seeds before every step is another one.
 """
 
@@ -12,12 +12,14 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from .ranks import Ranks
+
 TOLERANCE = 1e-4  # of float32 sums in another order, relative to the largest entry of a tensor
 SMALL = 1e-3  # a tensor whose entries are this small beside those of others is held to their scale: it may be all noise
 
 
-class Gradients:
-    """A `Run.sum_over_ranks` that keeps what it is given: the loss terms, and the gradients, of every update.
+class Gradients(Ranks):
+    """A single rank that keeps what it is given to sum: the loss terms, and the gradients, of every update.
 
     Given those of an earlier fit, it puts them in the place of this fit's. So both take the same steps, and every
     update of the two is computed at the same weights.
@@ -27,7 +29,7 @@ class Gradients:
         self.earlier = earlier
         self.updates: list[list[Tensor]] = []
 
-    def __call__(self, tensors: Sequence[Tensor]) -> None:
+    def sum(self, tensors: Sequence[Tensor]) -> None:
         self.updates.append([tensor.detach().clone() for tensor in tensors])
         if self.earlier and len(self.updates) <= len(self.earlier.updates):
             for tensor, before in zip(tensors, self.earlier.updates[len(self.updates) - 1], strict=False):

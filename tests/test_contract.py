@@ -17,8 +17,9 @@ from robustbench_ft.checks import Check, check_method
 from robustbench_ft.clip import Clip
 from robustbench_ft.compare import rows
 from robustbench_ft.errors import RbftError
-from robustbench_ft.method import Method, Run, TrainSet, candidates_of, problems_of
+from robustbench_ft.method import Method, Run, TrainSet, candidates_of
 from robustbench_ft.prompts import Task
+from robustbench_ft.ranks import Ranks
 from robustbench_ft.record import store
 from robustbench_ft.train import ImageBatches, backward, train
 
@@ -55,15 +56,23 @@ def failed(kind: type[Method], model: str) -> dict[str, str]:
     return found
 
 
-def gradients(clip: Clip, name: str, size: int, ranks: int = 1) -> list[torch.Tensor]:
+class Share(Ranks):
+    """A rank that hears nobody."""
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+
+
+def gradients(clip: Clip, name: str, size: int, ranks: int = 1, separable: bool | None = None) -> list[torch.Tensor]:
     kind: Any = registry.load("method", name, Method)
     objective = kind(recipe=Tiny.recipe).objective(clip, DATA, RUN)
+    run = replace(RUN, separable=kind.separable if separable is None else separable)
     clip.zero_grad()
     batch = ImageBatches(clip, DATA).batch(clip, [5, 3, 8, 1, 0, 2, 9], 2, Tiny.recipe, RUN)
     assert batch.rows.tolist() == [5, 3, 8, 1, 0, 2, 9]
     assert batch.progress == 2 / 6
     for rank in range(ranks):
-        backward(objective, batch, size, replace(RUN, rank=rank, world=ranks))
+        backward(objective, batch, size, replace(run, ranks=Share(rank, ranks)))
     return [p.grad.clone() for p in clip.parameters() if p.grad is not None]
 
 
@@ -77,10 +86,18 @@ def test_gradients_do_not_depend_on_how_a_batch_is_cut(name: str, size: int, ran
         assert torch.allclose(whole, cut, rtol=1e-4, atol=1e-6)
 
 
-def test_flyp_refuses_to_be_cut() -> None:
-    kind: Any = registry.load("method", "flyp", Method)
-    assert "micro_batch" in problems_of(kind(recipe=replace(Tiny.recipe, micro_batch=2)))[0]
-    assert not problems_of(kind(recipe=Tiny.recipe))
+@pytest.mark.parametrize("name", ["flyp", "carot", "starft"])
+@pytest.mark.parametrize("size", [1, 3, 6])
+def test_gradient_caching_gives_the_gradients_of_the_whole_batch(name: str, size: int, tiny_model: str) -> None:
+    clip = load(tiny_model)
+    clip.train_only("image", "text", "scale")
+    for whole, cut in zip(gradients(clip, name, 0), gradients(clip, name, size), strict=True):
+        assert (whole - cut).abs().max() < 1e-4 * max(float(whole.abs().max()), 1e-3)
+
+
+def test_a_contrastive_loss_cut_like_a_mean_is_another_one(clip: Clip) -> None:
+    pairs = zip(gradients(clip, "flyp", 0), gradients(clip, "flyp", 3, separable=True), strict=True)
+    assert any(not torch.allclose(whole, cut, rtol=1e-2, atol=1e-6) for whole, cut in pairs)
 
 
 def test_micro_batch_at_its_default_is_not_in_a_cell() -> None:

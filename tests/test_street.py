@@ -13,10 +13,10 @@ CORE = REPO / "robustbench_ft"
 STREET = (
     "errors", "file_names", "atomic", "toml", "seal", "progress", "trackers", "sweep", "cache", "images", "data",
     "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics",
-    "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "method",
-    "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "environment", "record",
-    "compare", "notebook_tables", "claims", "board", "earlier", "runner", "launch", "diagnose", "tuning",
-    "notebook", "plot", "watch", "checks", "bench", "cli",
+    "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "memory",
+    "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "devices",
+    "environment", "distributed", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner",
+    "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -36,7 +36,7 @@ COURTS = {
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
     "clip": ("autocast", "card", "clip", "config", "load"),
     "pixels": ("augment", "kept", "loader"),
-    "train": ("checkpoint", "batches", "readback", "loop"),
+    "train": ("checkpoint", "batches", "passes", "sums", "readback", "loop"),
     "record": ("summary", "digests", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
@@ -47,7 +47,7 @@ COURTS = {
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
     "sweep": ("process", "lock", "failure", "planned", "states", "removal"),
-    "launch": ("launcher", "signals", "attempt", "here", "order", "worker", "local", "view", "run"),
+    "launch": ("launcher", "signals", "together", "attempt", "here", "order", "worker", "local", "view", "run"),
     "bench": ("flops", "contestant", "step", "penalties", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
@@ -55,8 +55,8 @@ COURTS = {
     ),
 }  # fmt: skip
 TORCH = {
-    "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "launch", "diagnose", "bench",
-    "embedded", "watch",
+    "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "train", "environment", "runner", "launch",
+    "diagnose", "bench", "embedded", "watch", "devices",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from robustbench_ft import __version__
+from robustbench_ft.distributed import DIED, DiedError
 from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
 
 from . import bench, compare
@@ -62,6 +63,8 @@ class _Cli(click.Group):
             _fail(ctx, error, (str(error),), INTERRUPTED)
         except FailedError as error:
             _fail(ctx, error, error.problems, 1)
+        except DiedError as error:
+            _fail(ctx, error, (str(error),), DIED)
         except PlanError as error:
             _fail(ctx, error, error.problems)
         except RbftError as error:

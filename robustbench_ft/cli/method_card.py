@@ -166,7 +166,7 @@ def _facts(kind: type[Method]) -> Iterable[str]:
     if kind.transductive:
         yield "transductive: a prediction depends on the other images of its split, so it is not ranked"
     if not kind.separable:
-        yield "its loss is no mean over examples: `micro_batch` is refused"
+        yield "its loss sees the whole batch: parts of it are encoded twice with `micro_batch`"
     if not kind.single_model:
         yield "its headline answers with several models: nothing can follow it, as in NAME+wise-ft"
     if kind.averages and kind.around is Method.around:

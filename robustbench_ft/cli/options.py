@@ -10,9 +10,11 @@ from robustbench_ft import trackers
 from robustbench_ft.errors import RbftError
 
 if TYPE_CHECKING:
+    from robustbench_ft.devices import Devices
     from robustbench_ft.earlier import Way
     from robustbench_ft.plan import Plan
     from robustbench_ft.progress import Progress
+    from robustbench_ft.ranks import Ranks
     from robustbench_ft.record.store import Record
     from robustbench_ft.runner import RunOptions
 
@@ -46,6 +48,26 @@ RETRY = click.option(
     "--retry", type=click.IntRange(min=0), default=0, metavar="K", show_default=True,
     help="Try a failed cell K times more, from its last checkpoint.",
 )  # fmt: skip
+
+
+def DEVICES(command: Any) -> Any:  # noqa: N802
+    """Add the options of how a cell is fitted on several devices, or on a small one."""
+    for option in reversed((
+        click.option(
+            "--devices", type=click.IntRange(min=1), default=1, show_default=True,
+            help="Processes that fit each cell together, one for each GPU; batches stay what they are.",
+        ),
+        click.option(
+            "--micro-batch", metavar="N|auto",
+            help="Examples in one pass; the batch of an update stays. auto: halved where memory runs out.",
+        ),
+        click.option("--grad-checkpointing", is_flag=True, help="Compute activations twice, to keep fewer of them."),
+        click.option("--low-memory", is_flag=True, help="Optimiser state and best checkpoint in main memory."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
 FORMATS = click.Choice(["terminal", "markdown"])
 METRIC = click.option(
     "--metric", type=click.Choice(["official", "accuracy", "macro_f1", "nll", "brier"]), default="official",
@@ -75,6 +97,17 @@ def sweeper(options: Mapping[str, Any], progress: "Progress") -> "Callable[[Plan
 
     policy = launch.Policy(options["max_failures"], options["retry"])
     return launch.choose(options["jobs"], options["threads"], policy, progress)
+
+
+def devices_of(options: Mapping[str, Any], ranks: "Ranks") -> "Devices":
+    """What `DEVICES` and the processes there are come to."""
+    from robustbench_ft.devices import AUTO, Devices
+
+    asked = options["micro_batch"] or "0"
+    if asked != "auto" and not asked.isdigit():
+        raise RbftError(f"--micro-batch {asked}: give a number of examples, or auto")
+    size = AUTO if asked == "auto" else int(asked)
+    return Devices(ranks, size, options["grad_checkpointing"], options["low_memory"])
 
 
 def way_of(options: Mapping[str, Any]) -> "Way":

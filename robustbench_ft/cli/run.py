@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustbench_ft import trackers
+from robustbench_ft import distributed, trackers
 from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
 
 from .options import (
     DEVICE,
+    DEVICES,
     FOLDER,
     JOBS,
     MAX_FAILURES,
@@ -26,6 +27,7 @@ from .options import (
     TRACK,
     WIDE,
     WORKERS,
+    devices_of,
     set_threads,
     sweeper,
     way_of,
@@ -33,7 +35,10 @@ from .options import (
 from .report import print_table
 
 if TYPE_CHECKING:
+    import torch
+
     from robustbench_ft.plan import Cell, Plan, Request
+    from robustbench_ft.ranks import Ranks
     from robustbench_ft.record.store import Record
 
 
@@ -95,6 +100,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also keep the weights of every other candidate (each alpha) in models/.",
 )
+@DEVICES
 @click.option("--rerun", is_flag=True, help="Run finished cells again whose method's source has changed since.")
 @click.option(
     "--keep", is_flag=True, help="Take the numbers of finished cells whose method's source has changed since."
@@ -106,16 +112,27 @@ def run(**options: Any) -> None:
     Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
     """
     check_names(options)
-    changed = way_of(options)
+    way_of(options)
     trackers.check(options["track"])
-    if sys.stderr.isatty():  # somebody waits
+    where = distributed.place(os.environ)
+    if options["jobs"] > 1 and (where is not None or options["devices"] > 1):
+        raise RbftError("--jobs and --devices exclude each other: many cells at a time, or many processes for each")
+    if where is None and options["devices"] > 1 and not options["dry_run"]:
+        sys.exit(distributed.start_workers(options["devices"], sys.argv[1:]))
+    if where is not None and options["devices"] not in (1, where.world):
+        raise RbftError(f"--devices {options['devices']}, but {where.world} processes were started; leave it out")
+    if sys.stderr.isatty() and (where is None or where.rank == 0):  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
-    from robustbench_ft import environment, plan, runner
-    from robustbench_ft.images import roots
-    from robustbench_ft.progress import choose
+    with distributed.joined(where, options["device"]) as (device, ranks):
+        set_threads(options["threads"])
+        _run(options, device, ranks)
 
-    set_threads(options["threads"])
-    device = environment.choose_device(options["device"])
+
+def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> None:
+    from robustbench_ft import plan, runner
+    from robustbench_ft.images import roots
+    from robustbench_ft.progress import Progress, choose
+
     if options["gpu_decode"] and device.type != "cuda":
         raise RbftError(
             f"--gpu-decode needs a GPU, and the device is {device.type}; leave it out, or use --device cuda"
@@ -133,14 +150,15 @@ def run(**options: Any) -> None:
     how = runner.RunOptions(
         options["out"],
         device,
-        progress=choose(),
+        progress=choose() if ranks.first else Progress(),
         checkpoint_seconds=options["checkpoint_seconds"],
         save_model=options["save_model"],
         save_candidates=options["save_candidates"],
         workers=options["workers"] or 0,
         gpu_decode=options["gpu_decode"],
-        changed=changed,
+        changed=way_of(options),
         track=options["track"],
+        devices=devices_of(options, ranks),
     )
     try:
         folders = sweeper(options, how.progress)(cells, how)
@@ -149,6 +167,8 @@ def run(**options: Any) -> None:
     except FailedError as error:
         _print_results(error.done, options["out"])
         raise
+    if not ranks.first:
+        return
     _print_results(folders, options["out"])
     if step := _next_step(cells, options["out"]):
         click.echo(f"next     {step}")
@@ -193,7 +213,7 @@ def _next_step(cells: "Sequence[Cell]", out: Path) -> str:
     return ""
 
 
-def _request(options: dict[str, Any], device: Any) -> "Request":
+def _request(options: Mapping[str, Any], device: Any) -> "Request":
     """Flags over the plan file over the defaults."""
     from robustbench_ft import environment, plan
 

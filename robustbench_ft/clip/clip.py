@@ -256,6 +256,16 @@ class Clip(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(_part(name) in parts)
 
+    def checkpoint_gradients(self) -> None:
+        """Keep few activations and compute the others again in the backward pass, by open_clip's own switch.
+
+        Raises `RbftError` for a model without it.
+        """
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError, NotImplementedError, TypeError) as error:
+            raise RbftError("--grad-checkpointing: open_clip has none for this model; use --micro-batch") from error
+
     def frozen_copy(self) -> "Clip":
         """The model as it is now, without gradients. What is not being trained is shared, not copied."""
         shared = {id(p): p for p in self.parameters() if not p.requires_grad}

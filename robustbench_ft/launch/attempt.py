@@ -19,6 +19,7 @@ from robustbench_ft.sweep import failure, lock
 from robustbench_ft.sweep.lock import Lock, LostLockError, Observer, Work
 
 from .launcher import Ended, Job
+from .together import tell_cell
 
 
 def attempt(
@@ -52,8 +53,10 @@ def _with_lock(
         begun = True
         held.check()
 
+    ranks = options.devices.ranks
+
     def stop() -> bool:
-        return stopped() or held.is_lost()
+        return ranks.any(stopped() or held.is_lost())
 
     try:
         if job.renew and _differs(job):
@@ -61,13 +64,20 @@ def _with_lock(
         if store.is_done(folder):
             return Ended(job, "done", "done by another worker meanwhile")
         failure.clear(folder)
+        tell_cell(options, job)
         runner.run_cell(job.cell, suite(), folder, replace(options, progress=_Told(options.progress, held)), stop, hold)
         return Ended(job, "done")
     except LostLockError as error:
+        if ranks.world > 1:
+            raise
         return Ended(job, "held", str(error))
     except InterruptedRun as error:
         return Ended(job, "held" if held.is_lost() else "stopped", str(error))
     except (Exception, SystemExit) as error:
+        if ranks.world > 1:  # the others may wait for this one in the middle of a step
+            if begun:
+                failure.write(folder, failure.of_error(error))
+            raise
         if isinstance(error, RbftError) and not begun:
             return Ended(job, "refused", failure=failure.refused(error))
         found = replace(failure.of_error(error), attempts=job.attempt)

@@ -23,6 +23,7 @@ from .here import Here
 from .launcher import Ended, Job, Launcher
 from .local import processes
 from .signals import graceful
+from .together import follow, tell_end
 from .view import OneByOne, View, side_by_side
 
 TICK = 0.5  # seconds between two looks at what waits for others
@@ -44,8 +45,11 @@ def run_cells(
     """Run what is not done yet; returns the folders of all cells.
 
     Raises `PlanError` where no cell could be begun, `FailedError` where some failed (the others went on), and
-    `InterruptedRun` when asked to stop. The same call again goes on from there.
+    `InterruptedRun` when asked to stop. The same call again goes on from there. Of several ranks the first decides, and
+    the others do as it says; a cell that fails there ends them all.
     """
+    if not options.devices.ranks.first:
+        return follow(plan, options)
     check_writable(options.out)
     cache.check()
     for suite in plan.suites.values():
@@ -62,6 +66,7 @@ def run_cells(
         try:
             with make(plan, options, stopped) as launcher:
                 sweep.run(deque(jobs.values()), launcher)
+            tell_end(options, stopped())
         finally:
             if not sweep.began:
                 _forget_plan(noted)

@@ -211,11 +211,14 @@ def crop_box(width: int, height: int, draws: Sequence[float]) -> Box:
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def shift(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Move each image by up to 1/16 of its side each way, repeating its border. uint8 [n, 3, S, S] -> the same."""
+def shift(pixels: Tensor, generator: torch.Generator, of: int = 0, only: slice = slice(None)) -> Tensor:
+    """Move each image by up to 1/16 of its side each way, repeating its border. uint8 [n, 3, S, S] -> the same.
+
+    The images are the rows `only` of a batch of `of`, for which the draws are made; 0: they are all of it.
+    """
     n, channels, size, _ = pixels.shape
     reach = max(1, round(size * SHIFT))
-    moves = torch.randint(-reach, reach + 1, (2, n, 1), generator=generator)
+    moves = torch.randint(-reach, reach + 1, (2, of or n, 1), generator=generator)[:, only]
     rows, columns = (torch.arange(size)[None] + moves).clamp_(0, size - 1)  # [n, S] each
     flat = (rows[:, :, None] * size + columns[:, None, :]).view(n, 1, -1).expand(-1, channels, -1)
     return pixels.flatten(2).gather(2, flat).view_as(pixels)

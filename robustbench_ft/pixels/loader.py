@@ -65,14 +65,20 @@ class Loader:
         """Training pixels, uint8 [n, 3, S, S]; the draws depend on `generator` alone, not on threads."""
         return self.ahead(indices, augment, generator).result()
 
-    def ahead(self, indices: Sequence[int], augment: Augment, generator: torch.Generator) -> "Pending":
-        """Begin `augmented` in the worker threads; `Pending.result` waits for the pixels."""
+    def ahead(
+        self, indices: Sequence[int], augment: Augment, generator: torch.Generator, only: slice = slice(None)
+    ) -> "Pending":
+        """Begin `augmented` in the worker threads; `Pending.result` waits for the pixels.
+
+        `only` chooses some of `indices`. Draws are made for all of them, so they are the same whichever are chosen.
+        """
+        n, indices = len(indices), indices[only]
         if augment in ("none", "shift"):
             found = Pending(self.read(indices), []) if self.native is not None else self._evaluations(indices)
             if augment == "shift":
-                found.last = lambda pixels: augmentation.shift(pixels, generator)
+                found.last = lambda pixels: augmentation.shift(pixels, generator, n, only)
             return found
-        draws = torch.rand(len(indices), augmentation.DRAWS, generator=generator).tolist()
+        draws = torch.rand(n, augmentation.DRAWS, generator=generator)[only].tolist()
         if self.gpu_decode and self.encoded and not self.border:
             return self._on_gpu(indices, augment, draws)
         tasks = [lambda i=i, d=d: self._crop(i, augment, d) for i, d in zip(indices, draws, strict=True)]
@@ -91,21 +97,25 @@ class Loader:
         """Scale in place."""
         return images.div_(255).sub_(self.mean.to(self.device)).div_(self.std.to(self.device))
 
-    def chunks(self, size: int, keep: bool = True) -> Generator[tuple[int, Tensor], None, None]:
+    def chunks(
+        self, size: int, keep: bool = True, only: slice = slice(None)
+    ) -> Generator[tuple[int, Tensor], None, None]:
         """(start, evaluation pixels) over the whole split; the next chunk is read while this one is used.
 
-        ImageBatches come from the cache where they were kept before; with `keep`, they are kept now.
+        Pixels come from the cache where they were kept before; with `keep`, they are kept now. `only` chooses some of
+        the chunks; pixels are kept where all are asked for.
         """
-        starts = range(0, len(self.split), size)
+        whole = range(0, len(self.split), size)
+        starts, keep = whole[only], keep and whole[only] == whole
         if self.native is not None:
-            yield from self._in_turn(starts, lambda rows: Pending(self.read(rows), []))
+            yield from self._in_turn(starts, lambda rows: Pending(self.read(rows), []), size)
             return
         held = kept.stored(self.key, self.shape)
         if held is not None:
-            yield from self._in_turn(starts, lambda rows: self._copied(held, rows))
+            yield from self._in_turn(starts, lambda rows: self._copied(held, rows), size)
             return
         if not keep:
-            yield from self.decoded(size)
+            yield from self._in_turn(starts, self._evaluations, size)
             return
         what = f"{self.split.name}, {len(self.split):,} images of {self.size} pixels"
         about = {"what": what, "place": str(self.split.place or "")}
@@ -116,16 +126,17 @@ class Loader:
 
     def decoded(self, size: int) -> Iterator[tuple[int, Tensor]]:
         """(start, pixels) of consecutive chunks, decoded from the files and not from the cache."""
-        starts = range(0, len(self.split), size)
-        return self._in_turn(starts, self._evaluations)
+        return self._in_turn(range(0, len(self.split), size), self._evaluations, size)
 
     @cached_property
     def key(self) -> str:
         """Names the evaluation pixels of this split for this model."""
         return f"{self.split.images.fingerprint()}\0{self.words()}"
 
-    def _in_turn(self, starts: range, begin: "Callable[[Sequence[int]], Pending]") -> Iterator[tuple[int, Tensor]]:
-        rows = [range(start, min(start + starts.step, len(self.split))) for start in starts]
+    def _in_turn(
+        self, starts: range, begin: "Callable[[Sequence[int]], Pending]", size: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        rows = [range(start, min(start + size, len(self.split))) for start in starts]
         pending = [begin(rows[0])] if rows else []
         for k, part in enumerate(rows):
             pixels = pending.pop().result()

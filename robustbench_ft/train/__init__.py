@@ -15,12 +15,12 @@ from .batches import Source as Source
 from .batches import accuracy as accuracy
 from .batches import indices_at as indices_at
 from .loop import InterruptedRun as InterruptedRun
-from .loop import LossTerms as LossTerms
 from .loop import MakeOptimizer as MakeOptimizer
-from .loop import Objective as Objective
 from .loop import adamw as adamw
-from .loop import backward as backward
 from .loop import train as train
+from .passes import LossTerms as LossTerms
+from .passes import Objective as Objective
+from .passes import backward as backward
 
 OLD_NAMES = {"Terms": "LossTerms", "Pixels": "ImageBatches", "Features": "FeatureBatches"}  # accepted in 0.3
 

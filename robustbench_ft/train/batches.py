@@ -20,11 +20,14 @@ from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.pixels.loader import Loader, Pending
 from robustbench_ft.predict import of_logits
 from robustbench_ft.progress import Advance
+from robustbench_ft.ranks import Ranks
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.suite import ACCURACY
 
+ByRows = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]  # (act, inputs [B, ...]) -> act(inputs) [B, ...]
 Scores = Mapping[str, float]  # metric -> its value on ID validation; NaN accuracy where a logit is not finite
 EVAL_CHUNK = 512
+ALONE = Ranks()
 AHEAD = 2  # batches of files decoded in advance
 
 
@@ -47,11 +50,20 @@ class Batch:
     known: Tensor | None = None  # [B, D] features computed earlier
     whole: int = 0  # size of the batch that this one is a part of; 0: its own
     taken: slice = field(default_factory=lambda: slice(None))  # which rows of the whole these are
+    apart: ByRows | None = None  # encodes rows in parts, on several ranks; None: all at once
 
     @cached_property
     def features(self) -> Tensor:
         """Unit image features of the model being trained, [B, D]."""
-        return self.encode(self.images) if self.known is None else self.known
+        return self.by_rows(self.encode, self.images) if self.known is None else self.known
+
+    def by_rows(self, act: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """`act(inputs)`, [B, ...], where a row of the result depends on the same row of `inputs` [B, ...] alone.
+
+        A method whose loss is no mean over examples encodes its batch like this, so that a part of it is in memory at
+        a time, and a part of it on each rank. The gradients are those of `act(inputs)`.
+        """
+        return act(inputs) if self.apart is None else self.apart(act, inputs)
 
     @property
     def progress(self) -> float:
@@ -59,18 +71,24 @@ class Batch:
         return self.step / max(1, self.of)
 
     def parts(self, size: int = 0, rank: int = 0, world: int = 1) -> "list[Batch]":
-        """The rows [rank::world] of this batch, in parts of at most `size` (0: one part); none without rows."""
+        """The rows [rank::world] of this batch, in parts of at most `size` (0: one part); none without rows.
+
+        Of a batch that is a rank's rows already, `size` alone is heard.
+        """
+        rank, world = (0, 1) if self.taken != slice(None) else (rank, world)
         n, stride = len(self.labels), (size or len(self.labels)) * world
         cuts = [slice(start, min(start + stride, n), world) for start in range(rank, n, max(1, stride))]
         return [self._part(cut) for cut in cuts]
 
     def _part(self, cut: slice) -> "Batch":
+        whole = self.whole or len(self.labels)
         if cut == slice(0, len(self.labels), 1):
-            return self if self.whole else replace(self, whole=len(self.labels))
+            return self if self.whole else replace(self, whole=whole)
         known = None if self.known is None else self.known[cut]
+        places = range(whole)[self.taken][cut]
         return replace(
             self, labels=self.labels[cut], images=self.images[cut], rows=self.rows[cut], known=known,
-            whole=len(self.labels), taken=cut,
+            whole=whole, taken=slice(places.start, places.stop, places.step),
         )  # fmt: skip
 
 
@@ -91,8 +109,11 @@ class Source(Protocol):
 class ImageBatches:
     """Batches of images, the next ones decoded while a step is computed, and validation through the image tower."""
 
-    def __init__(self, clip: Clip, data: TrainSet, workers: int = 0, gpu_decode: bool = False) -> None:
+    def __init__(
+        self, clip: Clip, data: TrainSet, workers: int = 0, gpu_decode: bool = False, ranks: Ranks = ALONE
+    ) -> None:
         self.train, self.val = Loader(clip, data.train, workers, gpu_decode), Loader(clip, data.val, workers)
+        self.ranks = ranks  # each of which validates some of the images
         self.labels, self.metric = torch.tensor(data.train.labels), data.metric
         self.begun: dict[int, Pending] = {}  # step -> its batch
 
@@ -105,14 +126,16 @@ class ImageBatches:
         for later in range(step + 1, min(step + 1 + AHEAD, recipe.total_steps(len(self)))):
             if later not in self.begun and self.train.native is None:
                 self.begun[later] = self._begin(indices_at(later, len(self), recipe, run), later, recipe, run)
-        labels, images = self.labels[indices].to(clip.device), self.train.normalised(pending)
-        return Batch(step, labels, images, clip.encode_image, torch.tensor(indices), recipe.total_steps(len(self)))
+        own, of = _own(len(indices), run), recipe.total_steps(len(self))
+        labels, images = self.labels[indices[own]].to(clip.device), self.train.normalised(pending)
+        rows, whole = torch.tensor(indices[own], dtype=torch.long), len(indices) if run.world > 1 else 0
+        return Batch(step, labels, images, clip.encode_image, rows, of, whole=whole, taken=own)
 
     def _begin(self, indices: list[int], step: int, recipe: Recipe, run: Run) -> Pending:
-        return self.train.ahead(indices, recipe.augment, run.generator("augment", step))
+        return self.train.ahead(indices, recipe.augment, run.generator("augment", step), _own(len(indices), run))
 
     def scores(self, clip: Clip) -> Scores:
-        return _scores(clip, self.val.split, _features(clip, self.val), self.metric)
+        return _scores(clip, self.val.split, _features(clip, self.val, self.ranks), self.metric)
 
     def rating(self, clip: Clip) -> float:
         """What checkpoints are selected by, on ID validation: more is better; -inf where a logit is not finite."""
@@ -126,8 +149,8 @@ class FeatureBatches:
     def __init__(self, clip: Clip, data: TrainSet, run: Run) -> None:
         with run.progress.bar("features", len(data.train) + len(data.val), "images") as advance:
             # those of train are read once, and are many: their pixels are not kept
-            self.train = _features(clip, Loader(clip, data.train, run.workers), keep=False, advance=advance)
-            self.val = _features(clip, Loader(clip, data.val, run.workers), advance=advance)
+            self.train = _features(clip, Loader(clip, data.train, run.workers), run.ranks, False, advance)
+            self.val = _features(clip, Loader(clip, data.val, run.workers), run.ranks, advance=advance)
         self.labels, self.data, self.metric = torch.tensor(data.train.labels), data, data.metric
 
     def __len__(self) -> int:
@@ -161,19 +184,27 @@ class Batches:
         return Batch(step, labels, images, self.clip.encode_image, torch.tensor(indices), of)
 
 
+def _own(n: int, run: Run) -> slice:
+    """The rows of a batch of `n` that this rank decodes: all of them where the loss sees the whole batch."""
+    return run.ranks.share(n) if run.world > 1 and run.separable else slice(None)
+
+
 @torch.no_grad()
 def _features(
-    clip: Clip, loader: Loader, keep: bool = True, advance: Advance = lambda n=1, note="": None
-) -> Tensor:  # fmt: skip
-    training = clip.training
+    clip: Clip, loader: Loader, ranks: Ranks, keep: bool = True, advance: Advance = lambda n=1, note="": None
+) -> Tensor:
+    """Of all images of a split [N, D], in chunks; each rank computes every so many of them, and all have the result."""
+    n, training = len(loader.split), clip.training
+    chunks = [range(start, min(start + EVAL_CHUNK, n)) for start in range(0, n, EVAL_CHUNK)]
     clip.eval()
     rows: list[Tensor] = []
     with clip.exact():
-        for _, pixels in loader.chunks(EVAL_CHUNK, keep):
+        for _, pixels in loader.chunks(EVAL_CHUNK, keep, ranks.share(len(chunks))):
             rows.append(clip.encode_image(loader.normalise(pixels)))
             advance(len(pixels))
     clip.train(training)
-    return torch.cat(rows)
+    places = [[k for chunk in chunks[ranks.share(len(chunks), rank)] for k in chunk] for rank in range(ranks.world)]
+    return ranks.gather(torch.cat(rows) if rows else None, places)
 
 
 @torch.no_grad()

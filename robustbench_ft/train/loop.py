@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from robustbench_ft import metrics
 from robustbench_ft.clip import Clip
 from robustbench_ft.errors import RbftError
+from robustbench_ft.memory import move_state
 from robustbench_ft.method import Companion, Run, TrainSet
 from robustbench_ft.recipe import Recipe
 from robustbench_ft.suite import ACCURACY
 
 from . import checkpoint
-from .batches import Batch, ImageBatches, Scores, Source, indices_at
+from .batches import ImageBatches, Scores, Source, indices_at
+from .passes import Objective, backward
 from .readback import Guard, Taken, steps_read_together
+from .sums import GradientSums
 
-LossTerms = dict[str, Tensor]  # named parts of a loss, each a scalar; their sum is minimised
-Objective = Callable[[Batch], LossTerms]
 MakeOptimizer = Callable[[Clip, Recipe], torch.optim.Optimizer]
 CHECKPOINT = {
     "step", "diverged", "finished", "weights", "optimizer", "best", "best_step", "best_scores", "images", "seconds",
@@ -66,14 +67,15 @@ def train(
     is not finite ends the stage, and the log says so: the best checkpoint is kept, else the weights before that step,
     else, where these give no finite logits, those that the stage began with.
     """
-    source = ImageBatches(clip, data, run.workers, run.gpu_decode) if isinstance(data, TrainSet) else data
+    source = ImageBatches(clip, data, run.workers, run.gpu_decode, run.ranks) if isinstance(data, TrainSet) else data
     beside = [*companions, *(make(clip) for make in run.companions)]
     stage = run.prefix + stage
     state = _State(clip, recipe, source, run, stage, optimizer(clip, recipe), beside)
     state.resume()
+    state.check_ranks()
     run.log({"event": "start", "stage": stage, "step": state.step, "of": state.total, "parameters": state.n_trained})
     clip.train()
-    with run.progress.bar(stage, state.total, "steps", done=state.step) as advance:
+    with state.sums, run.progress.bar(stage, state.total, "steps", done=state.step) as advance:
         while state.step < state.total and not state.diverged:
             _update(clip, source, objective, recipe, run, state)
             due = recipe.validates_after(state.step, len(source))
@@ -85,6 +87,7 @@ def train(
             advance(1, note=state.note)
             if run.stopped() and state.step < state.total:
                 state.checkpoint()
+                run.ranks.wait()  # until the first has saved
                 raise InterruptedRun(f"stopped at step {state.step} of {state.total}")
     state.finish(refresh)
     clip.eval()
@@ -99,61 +102,27 @@ def train(
 def _update(clip: Clip, source: Source, objective: Objective, recipe: Recipe, run: Run, state: "_State") -> None:
     """One optimiser step."""
     step = state.step
-    torch.manual_seed(run.generator("dropout", step).initial_seed())  # for models that drop patches or paths
+    dropout = f"dropout/{run.rank}" if run.rank else "dropout"
+    torch.manual_seed(run.generator(dropout, step).initial_seed())  # for models that drop patches or paths
     lr = recipe.lr_at(step, state.total)
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     began = time.monotonic()
     batch = source.batch(clip, indices_at(step, len(source), recipe, run), step, recipe, run)
     state.waited += time.monotonic() - began
-    terms = backward(objective, batch, recipe.micro_batch, run, state.optimizer.zero_grad, state.scaler.scale)
-    run.sum_over_ranks([*terms.values(), *(p.grad for p in state.parameters if p.grad is not None)])
+    terms = backward(
+        objective, batch, recipe.micro_batch, run, state.optimizer.zero_grad, state.sums.arm, state.scaler.scale
+    )
+    state.sums.finish(list(terms.values()))
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.parameters, recipe.clip_norm or math.inf)
-    if not state.may_step(taken := Taken(step, lr, terms, norm, len(batch.labels))):
+    if not state.may_step(taken := Taken(step, lr, terms, norm, batch.whole or len(batch.labels))):
         state.diverge(taken)
         return
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
+    state.update()
     for companion in state.companions:
         companion.after_step(step, state.total)
     state.took(taken)
-
-
-def backward(
-    objective: Objective, batch: Batch, size: int, run: Run, clear: Callable[[], None] = lambda: None,
-    scaled: Callable[[Tensor], Tensor] = lambda loss: loss,
-) -> LossTerms:  # fmt: skip
-    """Add the gradients of this rank's rows of `batch`, in parts of at most `size` (0: one part); returns the terms.
-
-    Each part counts by its share of the whole batch, so for a loss that is a mean over examples the sums over parts and
-    ranks are the loss and the gradients of the whole batch. `clear` drops the gradients of the step before. It is
-    called once, after the first forward pass: called before it, a CPU step of the embedded model took 5 % longer.
-    `scaled` makes of a loss what is differentiated.
-    """
-    found: LossTerms = {}
-    for part in batch.parts(size, run.rank, run.world):
-        terms = _checked(objective(part))
-        if not found:
-            clear()
-        loss = torch.stack(list(terms.values())).sum()
-        share = len(part.labels) / len(batch.labels)
-        scaled(loss if share == 1 else loss * share).backward()
-        for name, term in terms.items():
-            value = term.detach() * share
-            found[name] = found[name] + value if name in found else value
-    if not found:  # a rank without rows adds nothing
-        clear()
-    return found
-
-
-def _checked(terms: Any) -> LossTerms:
-    """Refuse what is no dictionary of scalars, before torch fails on it in words of its own."""
-    ok = isinstance(terms, Mapping) and terms and all(isinstance(t, Tensor) and t.dim() == 0 for t in terms.values())  # pyright: ignore
-    if not ok:
-        what = f"{type(terms).__name__}" if not isinstance(terms, Mapping) else "dict with something else"
-        raise RbftError(f"the objective returned a {what}; return named scalar tensors, e.g. {{'nll': loss}}")
-    return terms  # pyright: ignore
 
 
 class _State:
@@ -167,7 +136,7 @@ class _State:
         self.path = run.folder / f"resume-{stage}.pt" if run.folder else None
         self.parameters = [p for p in clip.parameters() if p.requires_grad]
         self.n_trained = sum(p.numel() for p in self.parameters)
-        self.optimizer, self.companions = optimizer, companions
+        self.optimizer, self.companions, self.sums = optimizer, companions, GradientSums(self.parameters, run.ranks)
         self.total = recipe.total_steps(len(source))
         self.step, self.diverged, self.finished = 0, False, False
         self.best: dict[str, Tensor] = {}
@@ -191,6 +160,15 @@ class _State:
         """Of the progress line: loss terms, and the share of this attempt's time spent waiting for data."""
         share = self.waited / max(1e-9, self.seconds)
         return " ".join([*(f"{name} {value:.3f}" for name, value in self.values.items()), f"data {share:.0%}"])
+
+    def update(self) -> None:
+        """One step of the optimiser, whose moments are on the device only for so long where memory is low."""
+        if self.run.low_memory:
+            move_state(self.optimizer, home=True)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.run.low_memory:
+            move_state(self.optimizer, home=False)
 
     def may_step(self, taken: Taken) -> bool:
         """Whether this step is finite; where steps are read later, the optimiser will not move if it is not.
@@ -228,6 +206,7 @@ class _State:
 
     def validate(self, refresh: Callable[[], None]) -> None:
         """Keep the weights if strictly better on ID validation than all before ('best'), or always ('last')."""
+        self.check_ranks()
         refresh()
         scores = self.source.scores(self.clip)
         if math.isnan(scores[ACCURACY]):
@@ -239,7 +218,8 @@ class _State:
         if self._is_better(scores) or self.recipe.select == "last":
             self.best_step, self.best_scores = self.step, dict(scores)
             if self.recipe.select == "best":
-                self.best = self.clip.snapshot()
+                best = self.clip.snapshot()
+                self.best = {name: t.cpu() for name, t in best.items()} if self.run.low_memory else best
                 self.best_companions = copy.deepcopy([c.state_dict() for c in self.companions])
 
     def _is_better(self, scores: Scores) -> bool:
@@ -269,8 +249,15 @@ class _State:
             companion.load_state_dict(copy.deepcopy(state))
 
     def maybe_checkpoint(self) -> None:
-        if time.monotonic() - self.saved_at >= self.run.checkpoint_seconds:
+        if self.run.ranks.any(self.run.ranks.first and time.monotonic() - self.saved_at >= self.run.checkpoint_seconds):
+            self.check_ranks()
             self.checkpoint()
+
+    def check_ranks(self) -> None:
+        """Make sure that all ranks hold the same weights."""
+        if self.run.world > 1:
+            moving = {name: p for name, p in self.clip.named_parameters() if p.requires_grad}
+            self.run.ranks.check_same(moving, f"at step {self.step} of {self.total}")
 
     def checkpoint(self) -> None:
         self.settle()
@@ -288,6 +275,7 @@ class _State:
 
     def resume(self) -> None:
         content = self.path and checkpoint.load(self.path, self.clip.device, CHECKPOINT, self.run.progress.say)
+        content = self.run.ranks.broadcast(content, self.clip.device)  # the first alone has a folder
         if not content:
             return
         try:
@@ -298,6 +286,8 @@ class _State:
                 self.scaler.load_state_dict(content["scaler"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise RbftError(f"checkpoint {self.path} is of another model: delete it to start the cell again") from error
+        if self.run.low_memory:
+            move_state(self.optimizer, home=False)
         self.step, self.diverged, self.finished = content["step"], content["diverged"], content["finished"]
         self.best, self.best_step, self.best_scores = content["best"], content["best_step"], content["best_scores"]
         self.best_companions = content.get("best_companions", [])
