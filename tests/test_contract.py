@@ -149,6 +149,9 @@ def test_ema_is_the_published_average(clip: Clip) -> None:
         def snapshot(self) -> dict[str, torch.Tensor]:
             return {n: torch.from_numpy(vectors[f"student{self.k}/{n}"]) for n in ("weight", "bias")}
 
+        def moving(self) -> dict[str, torch.Tensor]:
+            return self.snapshot()
+
     for decay in (0.9, 0.999):
         student: Any = Student()
         average = Average(student, decay)
