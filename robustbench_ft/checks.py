@@ -63,6 +63,8 @@ def _in_one_line(act: Callable[[], None]) -> None:
         act()
     except RbftError as error:
         raise AssertionError(str(error)) from error
+    except SystemExit as error:
+        raise AssertionError(f"it ends the program, sys.exit({error.code!r}); raise an error instead") from error
 
 
 def _method_checks(kind: "type[Method]", model: str, task: Task) -> Iterator[Check]:

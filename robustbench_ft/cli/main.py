@@ -1,12 +1,14 @@
 """The command line: parsing and printing. Nothing heavy is imported before a command needs it."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from robustbench_ft import __version__
 from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
+from robustbench_ft.sweep import failure
 
 from . import bench, compare
 from .authors import check, list_command, show_command
@@ -61,7 +63,9 @@ class _Cli(click.Group):
         except StoppedError as error:
             _fail(ctx, error, (str(error),), INTERRUPTED)
         except FailedError as error:
-            _fail(ctx, error, error.problems, 1)
+            if ctx.params.get("traceback"):
+                click.echo("".join(map(_error_log, error.failed)), err=True, nl=False)
+            _fail(ctx, None, error.problems, 1)
         except PlanError as error:
             _fail(ctx, error, error.problems)
         except RbftError as error:
@@ -80,6 +84,12 @@ def _fail(ctx: click.Context, error: RbftError | None, lines: tuple[str, ...], c
     sys.exit(code)
 
 
+def _error_log(folder: Path) -> str:
+    """The traceback of a failed cell; '' where none could be written."""
+    path = folder / failure.ERROR
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
 @click.group(
     cls=_Cli, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
@@ -90,7 +100,7 @@ def main(traceback: bool) -> None:
 
 
 for _command in (
-    run, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command, show_command, check, new, data,
-    cache_group, *bench.COMMANDS,
+    run, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command,
+    show_command, check, new, data, cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)
