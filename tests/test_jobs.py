@@ -1,6 +1,8 @@
 """Sweeps: worker processes, cells that fail, workers that die, stops, and what the record has to say of none of it."""
 
 import json
+import re
+import shlex
 import signal
 import sys
 import time
@@ -310,3 +312,24 @@ def test_planning_compares_no_cell_with_all_others(monkeypatch: pytest.MonkeyPat
     grid = tuple(("lr", f"{k}e-5") for k in range(1, 101))
     assert len(plan.make(Request(("ft",), ("shapes",), seeds="0-3", set=grid))) == 400
     assert len(compared) < 400
+
+
+# -- docs/sweeps.md ---------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_of_the_page_run(tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the suite of the tests, which is smaller."""
+    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    commands = [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+    assert len(commands) == 7
+    monkeypatch.chdir(tmp_path)
+    shown: list[str] = []
+    for command in commands:
+        small = [word.replace("digits", "tiny") for word in command]
+        done = rbft(*small, *(("--model", tiny_model, "--device", "cpu") if command[0] == "run" else ()))
+        assert done.exit_code == 0, (command, done.output)
+        shown.append(done.output)
+    assert "3 cells under runs/sweep: 3 done" in shown[1]
+    assert "validate 2 val_accuracy" in shown[5]
+    assert "removed 3 cells" in shown[6]
