@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from robustbench_ft.progress import Progress, RichProgressBar, console
 from robustbench_ft.sweep import states
+from robustbench_ft.sweep.lock import Observer
 from robustbench_ft.sweep.states import duration
 
 from .launcher import Ended, Job
@@ -62,6 +63,7 @@ class Lines:
 
     def __init__(self, progress: Progress) -> None:
         self.progress, self.spoke, self.began = progress, time.monotonic(), dict[Path, float]()
+        self.observer = Observer()
 
     def say(self, line: str) -> None:
         self.progress.say(line)
@@ -83,7 +85,7 @@ class Lines:
         if time.monotonic() - self.spoke < LINES_SECONDS:
             return
         self.spoke = time.monotonic()
-        for job, state in zip(running, states.read([job.folder for job in running]), strict=True):
+        for job, state in zip(running, states.read([job.folder for job in running], self.observer), strict=True):
             self.say(f"  {job.title}: {', '.join(filter(None, (states.work_text(state), state.validation)))}")
         self.say(f"  {len(running)} cells running, {left} to go")
 
@@ -117,7 +119,7 @@ class Table(Lines):
         shown = RichTable(caption=f"{len(running)} running, {left} to go{told and f', {told}'}", caption_justify="left")
         for name in ("cell", "phase", "step", "rate", "left", "ID validation"):
             shown.add_column(name, justify="left" if name in ("cell", "phase") else "right")
-        for job, state in zip(running, states.read([job.folder for job in running]), strict=True):
+        for job, state in zip(running, states.read([job.folder for job in running], self.observer), strict=True):
             work = state.work
             step = f"{work.done}/{work.total}" if work.total else ""
             rate = f"{work.rate:.1f} {work.unit}/s" if work.rate else ""
