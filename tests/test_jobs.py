@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from subprocess import PIPE, Popen
 
@@ -15,15 +16,17 @@ import torch
 from click.testing import CliRunner, Result
 from installed import registered
 from odd_methods.fails import Fails
+from rich.console import Console
 from tiny import write_model
 
 from robustbench_ft import checks, plan, registry, runner
 from robustbench_ft.cell import from_json
 from robustbench_ft.cli.main import main
 from robustbench_ft.errors import RbftError
-from robustbench_ft.launch import Job, attempt, local, order
+from robustbench_ft.launch import Job, attempt, local, order, view
 from robustbench_ft.launch.signals import graceful
 from robustbench_ft.plan import Cell, Request
+from robustbench_ft.progress import Progress
 from robustbench_ft.prompts import Task
 from robustbench_ft.sweep import lock, states
 from robustbench_ft.sweep.lock import Observer
@@ -218,6 +221,29 @@ def test_a_hang_up_is_heard_unless_it_is_ignored() -> None:
             assert stopped()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+# -- what is seen -----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_a_terminal_shows_every_cell_that_runs(tiny_model: str, tmp_path: Path) -> None:
+    cells = plan.make(Request(("ft",), ("tiny",), (tiny_model,), seeds="0-1"))
+    jobs = [Job(cell, tmp_path / cell.folder, f"[{k}/2] ft on tiny [x], seed {k}") for k, cell in enumerate(cells, 1)]
+    held = lock.take(jobs[0].folder, Observer(), beat=0.01)
+    assert held is not None
+    held.work = lock.Work("fit", 3, 9, "steps", 2.0)
+    wait(lambda: (found := lock.read(jobs[0].folder)) and found.work.done == 3)
+    shown = view.Table(Progress())
+    shown.counts.update(["done"])
+    console = Console(record=True, width=120, file=StringIO())
+    console.print(shown.table(jobs, 5))
+    held.release(finished=True)
+    lines = console.export_text().splitlines()
+    [first] = [line for line in lines if "[1/2] ft on tiny [x], seed 1" in line]
+    assert [word.strip() for word in first.split("│")[2:6]] == ["fit", "3/9", "2.0 steps/s", "3 s"]
+    assert any("[2/2] ft on tiny [x], seed 2" in line and "begin" in line for line in lines)
+    assert "2 running, 5 to go, 1 done" in lines[-1]
+    shown.close()
 
 
 # -- one worker for each cell -----------------------------------------------------------------------------------------

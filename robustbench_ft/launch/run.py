@@ -63,6 +63,7 @@ def run_cells(
             with make(plan, options, stopped) as launcher:
                 sweep.run(deque(jobs.values()), launcher)
         finally:
+            sweep.view.close()
             if not sweep.began:
                 _forget_plan(noted)
         return sweep.result(list(jobs))

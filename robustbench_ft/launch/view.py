@@ -33,6 +33,10 @@ class View(Protocol):
         """Called about twice a second with the attempts that run, and how many cells are not begun."""
         ...
 
+    def close(self) -> None:
+        """Leave the terminal as it was, however the sweep ended."""
+        ...
+
 
 class OneByOne:
     """Of cells that are run one after the other: their titles, and between them the bars of each."""
@@ -55,6 +59,9 @@ class OneByOne:
             self.say(f"  {ended.note}")
 
     def tick(self, running: Collection[Job], left: int) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -87,7 +94,10 @@ class Lines:
         self.spoke = time.monotonic()
         for job, state in zip(running, states.read([job.folder for job in running], self.observer), strict=True):
             self.say(f"  {job.title}: {', '.join(filter(None, (states.work_text(state), state.validation)))}")
-        self.say(f"  {len(running)} cells running, {left} to go")
+        self.say(f"  {len(running)} running, {left} to go")
+
+    def close(self) -> None:
+        pass
 
 
 class Table(Lines):
@@ -109,9 +119,13 @@ class Table(Lines):
             self.live.stop()
             return
         self.live.start()
-        self.live.update(self._table(running, left), refresh=True)
+        self.live.update(self.table(running, left), refresh=True)
 
-    def _table(self, running: Collection[Job], left: int) -> "RichTable":
+    def close(self) -> None:
+        self.live.stop()
+
+    def table(self, running: Collection[Job], left: int) -> "RichTable":
+        """A row for each cell that runs."""
         from rich.table import Table as RichTable
         from rich.text import Text
 
