@@ -61,8 +61,9 @@ def _in_one_line(act: Callable[[], None]) -> None:
     """A wrong return value or setting fails a check like anything else."""
     try:
         act()
-    except RbftError as error:
-        raise AssertionError(str(error)) from error
+    except (RbftError, SystemExit) as error:
+        left = isinstance(error, SystemExit)
+        raise AssertionError(f"it ends the program, sys.exit({error})" if left else str(error)) from error
 
 
 def _method_checks(kind: "type[Method]", model: str, task: Task) -> Iterator[Check]:

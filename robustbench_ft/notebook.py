@@ -164,7 +164,7 @@ def run(
     recipe: str | None = None, protocol: str = "clean", root: Names = (), out: str | Path = "runs",
     device: str = "auto", precision: str = "auto", allow_partial: bool = False, save_model: bool = True,
     save_candidates: bool = False, workers: int = 0, checkpoint_seconds: float = 30.0, changed: "Way" = "refuse",
-    progress: bool = True,
+    progress: bool = True, jobs: int = 1,
 ) -> Records:  # fmt: skip
     """Fit methods on suites, evaluate them on their shifts, and return the records; finished cells are not run again.
 
@@ -192,7 +192,8 @@ def run(
         workers, changed=changed,
     )  # fmt: skip
     try:
-        folders = launch.run_cells(plan.make(request, roots.choose(_texts(root), os.environ)), options)
+        made = plan.make(request, roots.choose(_texts(root), os.environ))
+        folders = launch.choose(jobs, progress=options.progress)(made, options)
     except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same call again to resume") from error
     return Records(tuple(Record(folder) for folder in folders))
@@ -204,7 +205,7 @@ def tune(
     model: str | Iterable[str] | None = None, pretrained: str | None = None, recipe: str | None = None,
     protocol: str = "clean", root: Names = (), out: str | Path = "tuning", device: str = "auto",
     precision: str = "auto", allow_partial: bool = False, save_model: bool = False, workers: int = 0,
-    changed: "Way" = "refuse", progress: bool = True,
+    changed: "Way" = "refuse", progress: bool = True, jobs: int = 1,
 ) -> Tunings:  # fmt: skip
     """Search settings at random, with as many trials for every method; finished trials are not run again.
 
@@ -219,7 +220,7 @@ def tune(
     >>> [len(one.outcomes) for one in found[0].entrants]
     [2]
     """
-    from . import environment, plan, runner
+    from . import environment, launch, plan, runner
     from .tuning import run as tuning
     from .tuning.search import Search, plan_trials
 
@@ -235,7 +236,8 @@ def tune(
         Path(out), place, choose() if progress else Progress(), save_model=save_model, workers=workers, changed=changed
     )
     try:
-        return Tunings(tuple(tuning.run(search, plan_trials(search, data), options)))
+        each = launch.choose(jobs, progress=options.progress)
+        return Tunings(tuple(tuning.run(search, plan_trials(search, data), options, each)))
     except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same call again to resume") from error
 

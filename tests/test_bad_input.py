@@ -273,8 +273,11 @@ def test_a_damaged_checkpoint_is_named(damage: Callable[[Path], object], tmp_pat
     checkpoint = folder / "resume-fit.pt"
     torch.save({"step": 1, "weights": torch.zeros(1000)}, checkpoint)
     damage(checkpoint)
-    [line] = answer(invoke(f"{FT} --model {tiny_model} --set steps=2", tmp_path))
-    assert f"checkpoint {checkpoint} is damaged: delete it to start the cell again" in line
+    result = invoke(f"{FT} --model {tiny_model} --set steps=2", tmp_path)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    reason = f"checkpoint {checkpoint} is damaged: delete it to start the cell again"
+    assert f"rbft: failed   {folder}: {reason}" in result.stderr.splitlines()
     assert not (folder / "done").exists()
 
 

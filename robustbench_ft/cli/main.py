@@ -1,6 +1,7 @@
 """The command line: parsing and printing. Nothing heavy is imported before a command needs it."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,6 +9,7 @@ import click
 from robustbench_ft import __version__
 from robustbench_ft.distributed import DIED, DiedError
 from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
+from robustbench_ft.sweep import failure
 
 from . import bench, compare
 from .authors import check, list_command, show_command
@@ -62,7 +64,9 @@ class _Cli(click.Group):
         except StoppedError as error:
             _fail(ctx, error, (str(error),), INTERRUPTED)
         except FailedError as error:
-            _fail(ctx, error, error.problems, 1)
+            if ctx.params.get("traceback"):
+                click.echo("".join(map(_error_log, error.failed)), err=True, nl=False)
+            _fail(ctx, None, error.problems, 1)
         except DiedError as error:
             _fail(ctx, error, (str(error),), DIED)
         except PlanError as error:
@@ -81,6 +85,12 @@ def _fail(ctx: click.Context, error: RbftError | None, lines: tuple[str, ...], c
     for line in lines:
         click.echo(f"rbft: {line}", err=True)
     sys.exit(code)
+
+
+def _error_log(folder: Path) -> str:
+    """The traceback of a failed cell; '' where none could be written."""
+    path = folder / failure.ERROR
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 @click.group(

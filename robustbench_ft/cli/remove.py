@@ -40,7 +40,7 @@ def remove(cells: tuple[Path, ...], state: str | None, boards: Path, yes: bool) 
             click.echo(f"{one.state:<11} {one.folder}")
         click.confirm(f"Remove {what}?", abort=True)
     for one in found:
-        removal.remove(one.folder)
+        removal.remove(one.folder, one.state == "stale")
     click.echo(f"removed {what}")
 
 

@@ -43,6 +43,7 @@ class _Worker:
     place: int  # from 0, among those that live
     job: Job | None = None
     asked: bool = False  # to stop
+    listener: threading.Thread | None = None
 
     @property
     def name(self) -> str:
@@ -58,6 +59,15 @@ class _Worker:
         if self.process.stdin:
             with suppress(OSError):
                 self.process.stdin.close()
+
+    def bury(self) -> int:
+        """Close what is open of a process that has ended, or is about to; its exit code."""
+        status = self.process.wait()
+        self.stop()
+        if self.listener:
+            self.listener.join()
+        self.output.close()
+        return status
 
 
 Message = tuple[_Worker, Mapping[str, Any] | None]  # None: its output ended, as it has itself
@@ -101,14 +111,16 @@ class Local:
         )  # fmt: skip
         worker = _Worker(process, output, place)
         self.workers.append(worker)
-        threading.Thread(target=self._listen, args=(worker,), name=worker.name, daemon=True).start()
+        worker.listener = threading.Thread(target=self._listen, args=(worker,), name=worker.name, daemon=True)
+        worker.listener.start()
         return worker
 
     def _listen(self, worker: _Worker) -> None:
         assert worker.process.stdout is not None  # a pipe
-        for line in worker.process.stdout:
-            with suppress(ValueError):
-                self.messages.put((worker, json.loads(line)))
+        with worker.process.stdout as answers:
+            for line in answers:
+                with suppress(ValueError):
+                    self.messages.put((worker, json.loads(line)))
         self.messages.put((worker, None))
 
     def poll(self, seconds: float) -> Sequence[Ended]:
@@ -139,12 +151,11 @@ class Local:
         return Ended(job, content["outcome"], content["note"], found)
 
     def _died(self, worker: _Worker) -> Ended | None:
-        status, job, printed = worker.process.wait(), worker.job, worker.printed()
+        asked, job, printed, status = worker.asked, worker.job, worker.printed(), worker.bury()
         self.workers.remove(worker)
-        worker.output.close()
         if job is None:
             return None
-        if worker.asked and status == 0:
+        if asked and status == 0:
             return Ended(job, "stopped", "stopped before it began")
         found = failure.died(status, worker.name, printed, job.attempt)
         failure.write(job.folder, found)
@@ -165,8 +176,7 @@ class Local:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 worker.process.kill()
-                worker.process.wait()
-            worker.output.close()
+            worker.bury()
 
 
 def gpus(device: torch.device, jobs: int, environment: Mapping[str, str]) -> list[dict[str, str]]:

@@ -68,6 +68,7 @@ def run_cells(
                 sweep.run(deque(jobs.values()), launcher)
             tell_end(options, stopped())
         finally:
+            sweep.view.close()
             if not sweep.began:
                 _forget_plan(noted)
         return sweep.result(list(jobs))
@@ -218,7 +219,8 @@ class _Sweep:
             n = len(self.failures)
             stop = f"; stopped there, {left} not run (--max-failures)" if left else ""
             head = f"{n} of {len(folders)} cell{'s' * (len(folders) != 1)} failed{stop}"
-            raise FailedError([f"{head}; `rbft logs CELL` tells more", *lines], self.done(folders), self.failures)
+            more = f"{head}; `rbft logs {next(iter(self.failures))}` tells more"
+            raise FailedError([more, *lines], self.done(folders), self.failures)
         return [*folders]
 
     def done(self, folders: Sequence[Path]) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from robustbench_ft.progress import Progress, RichProgressBar, console
 from robustbench_ft.sweep import states
+from robustbench_ft.sweep.lock import Observer
 from robustbench_ft.sweep.states import duration
 
 from .launcher import Ended, Job
@@ -30,6 +31,10 @@ class View(Protocol):
 
     def tick(self, running: Collection[Job], left: int) -> None:
         """Called about twice a second with the attempts that run, and how many cells are not begun."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was, however the sweep ended."""
         ...
 
 
@@ -56,12 +61,16 @@ class OneByOne:
     def tick(self, running: Collection[Job], left: int) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 class Lines:
     """Of cells that are run side by side: a line when one begins or ends, and now and then how far each is."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress, self.spoke, self.began = progress, time.monotonic(), dict[Path, float]()
+        self.observer = Observer()
 
     def say(self, line: str) -> None:
         self.progress.say(line)
@@ -83,9 +92,12 @@ class Lines:
         if time.monotonic() - self.spoke < LINES_SECONDS:
             return
         self.spoke = time.monotonic()
-        for job, state in zip(running, states.read([job.folder for job in running]), strict=True):
+        for job, state in zip(running, states.read([job.folder for job in running], self.observer), strict=True):
             self.say(f"  {job.title}: {', '.join(filter(None, (states.work_text(state), state.validation)))}")
-        self.say(f"  {len(running)} cells running, {left} to go")
+        self.say(f"  {len(running)} running, {left} to go")
+
+    def close(self) -> None:
+        pass
 
 
 class Table(Lines):
@@ -107,9 +119,13 @@ class Table(Lines):
             self.live.stop()
             return
         self.live.start()
-        self.live.update(self._table(running, left), refresh=True)
+        self.live.update(self.table(running, left), refresh=True)
 
-    def _table(self, running: Collection[Job], left: int) -> "RichTable":
+    def close(self) -> None:
+        self.live.stop()
+
+    def table(self, running: Collection[Job], left: int) -> "RichTable":
+        """A row for each cell that runs."""
         from rich.table import Table as RichTable
         from rich.text import Text
 
@@ -117,7 +133,7 @@ class Table(Lines):
         shown = RichTable(caption=f"{len(running)} running, {left} to go{told and f', {told}'}", caption_justify="left")
         for name in ("cell", "phase", "step", "rate", "left", "ID validation"):
             shown.add_column(name, justify="left" if name in ("cell", "phase") else "right")
-        for job, state in zip(running, states.read([job.folder for job in running]), strict=True):
+        for job, state in zip(running, states.read([job.folder for job in running], self.observer), strict=True):
             work = state.work
             step = f"{work.done}/{work.total}" if work.total else ""
             rate = f"{work.rate:.1f} {work.unit}/s" if work.rate else ""

@@ -260,6 +260,8 @@ def _link(temporary: Path, path: Path) -> bool:
         os.link(temporary, path)
     except FileExistsError:
         return os.stat(temporary).st_nlink == 2  # NFS may have carried it out, and lost the answer
+    except FileNotFoundError:  # swept away by a worker that was faster
+        return False
     except OSError:  # a file system without hard links
         try:
             number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)

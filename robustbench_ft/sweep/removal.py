@@ -10,11 +10,15 @@ from . import lock, planned
 from .lock import Observer
 
 
-def remove(folder: Path) -> None:
-    """Remove a cell and forget that it was planned. Raises `RbftError` where a worker holds it."""
+def remove(folder: Path, stale: bool = False) -> None:
+    """Remove a cell and forget that it was planned; `stale` says that its worker was found dead.
+
+    Raises `RbftError` where a worker holds it.
+    """
     root = next((path for path in folder.parents if any(path.glob(planned.PATTERN))), None)
     if folder.exists():
-        held = lock.take(folder, Observer())
+        old = lock.read(folder) if stale else None
+        held = lock.take(folder, Observer(), old.number if old else 0)
         if held is None:
             raise RbftError(f"{folder} is held by a worker: stop it first")
         try:
