@@ -1,5 +1,6 @@
 """CLAP: a linear probe held to each class's text embedding (Silva-Rodriguez et al., CVPR 2024)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -8,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustbench_ft import Batch, Clip, Method, Run, TrainSet
+from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import LossTerms, train
 
-from ._sgd import sgd, with_rate
+from ._sgd import few_shot, sgd, with_rate
 from ._text import NO_END, has_end_token
 from ._views import Views
 
@@ -30,6 +32,7 @@ class CLAP(Method):
     epochs of batch 256 on 20 random crops of each of 1 to 16 images per class, after one epoch at 1e-5.
     """
 
+    published: ClassVar[Mapping[str, Recipe]] = few_shot(300, 256, 0.1, 0.0)
     equation: ClassVar[str] = (
         "L = CE(scale normalise(W) F0(x), y) + strength mean_c a_c ||w_c - w0_c||^2, over W;  "
         "a_c = mean over images of c of p_0(c | x)"

@@ -1,5 +1,6 @@
 """CoOp: learnt vectors in place of the words around a class name (Zhou et al., IJCV 2022)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustbench_ft import Batch, Clip, Method, Run, TrainSet
+from robustbench_ft import Batch, Candidates, Clip, Method, Run, TrainSet
+from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import LossTerms, train
 
-from ._sgd import sgd, with_rate
+from ._sgd import few_shot, sgd, with_rate
 from ._text import NO_END, has_end_token
 
 WEIGHT_DECAY = 5e-4  # Dassl's default (KaiyangZhou/Dassl.pytorch@0031929), which CoOp's configurations leave as it is
@@ -26,6 +28,7 @@ class CoOp(Method):
     crops and flips, after one epoch at 1e-5. On all of ID train no numbers are published.
     """
 
+    published: ClassVar[Mapping[str, Recipe]] = few_shot(50, 32, 2e-3, WEIGHT_DECAY)
     equation: ClassVar[str] = "L = CE(scale G([V_1 .. V_M, c]) F0(x), y), over V"
     source: ClassVar[str] = "Zhou et al., IJCV 2022; KaiyangZhou/CoOp@ff61507, trainers/coop.py, configs/trainers/CoOp"
     oracle: ClassVar[str] = "layers.npz: text features and gradients of PromptLearner and TextEncoder, CoOp@ff61507"
@@ -38,7 +41,7 @@ class CoOp(Method):
     init: str = "a photo of a"  # words that V starts from; empty: `n_context` vectors from a normal of deviation 0.02
     n_context: int = 4  # M, where `init` is empty
 
-    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip:
+    def fit(self, clip: Clip, data: TrainSet, run: Run) -> Clip | Candidates:
         clip.start_from_zero_shot(data.task, self.resolved.head)
         zero_shot = clip.zero_shot_head(data.task)
         prompts = Prompts(clip, data.task.classes)

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustbench_ft.recipe import Recipe
 from robustbench_ft.train import LossTerms
 
-from .coop import CoOp
+from ._sgd import few_shot
+from .coop import WEIGHT_DECAY, CoOp
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class KgCoOp(CoOp):
     16 images per class, at CoOp's rate.
     """
 
+    published: ClassVar[Mapping[str, Recipe]] = few_shot(100, 128, 2e-3, WEIGHT_DECAY)
     equation: ClassVar[str] = (
         "L = CE(scale g_c F0(x), y) + strength (1 - mean_c cos(g_c, w0_c)),  g_c = G([V, c]), over V"
     )

@@ -1,6 +1,6 @@
 """ProLIP: fine-tune the projection of the image tower alone, held to its start (Fahes et al., 2024)."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ class ProLIP(FT):
     R_PROLIP is their recipe for 1 to 16 images per class.
     """
 
+    published: ClassVar[Mapping[str, Recipe]] = {"imagenet+shots=16": R_PROLIP}
     equation: ClassVar[str] = "L = CE(scale W_0 normalise(P z), y) + strength ||P - P0||_F^2, over P;  strength = 1 / N"
     source: ClassVar[str] = "Fahes et al., arXiv 2410.05270; astra-vision/ProLIP@b43e795, methods/ProLIP.py, configs/"
     oracle: ClassVar[str] = "layers.npz: the lines of ProLIP.forward on random features, ProLIP@b43e795"

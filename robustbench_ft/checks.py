@@ -141,7 +141,9 @@ class _Trial:
 
     def fit(self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize, **other: Any) -> "State":
         """All tensors of each candidate, or its answers to noise where it has none."""
-        return _tensors(self.fitted(seed, folder, stop_after, **other))
+        from .watch import tensors
+
+        return tensors(self.fitted(seed, folder, stop_after, **other))
 
     def fitted(
         self, seed: int, folder: Path | None = None, stop_after: int = sys.maxsize, recipe: Recipe = RECIPE,
@@ -151,18 +153,18 @@ class _Trial:
         """Resumes from what `folder` holds, and is asked to stop after some steps."""
         import torch
 
-        from . import clip as clips
         from .method import Run, candidates_of
+        from .watch import begin
 
         torch.seed()  # a method draws from `run.generator` only
         kind, steps = kind or self.kind, iter(range(1, sys.maxsize))
-        clip = clips.load(model_ref.resolve(self.model, None))
+        method = kind(recipe=recipe if kind.trains else None, **(settings or {}))
+        clip, data = begin(method, self.model, data or self.data)
         clip.precision = precision
         run = Run(seed, torch.device("cpu"), precision, folder, stopped=lambda: next(steps) >= stop_after)
         run = replace(run, separable=kind.separable, **({"ranks": gradients} if gradients else {}))
-        method = kind(recipe=recipe if kind.trains else None, **(settings or {}))
         with sealed(), under or nullcontext():
-            return candidates_of(method.fit(clip, data or self.data(clip.image_size), run))
+            return candidates_of(method.fit(clip, data, run))
 
     def data(self, size: int) -> Any:
         """A TrainSet of random images."""
@@ -257,9 +259,10 @@ class _Trial:
         import torch
 
         from .clip import Clip, load_saved
+        from .watch import noise
 
         found = self.fitted(0)
-        model, noise = found.use(found.default), _noise(found.clip.image_size)
+        model, images = found.use(found.default), noise(found.clip.image_size)
         found.clip.eval()
         single = self.kind.single_model
         _claim(isinstance(model, Clip) == single, f"`single_model` is {single}, its headline is {type(model).__name__}")
@@ -272,7 +275,7 @@ class _Trial:
                 again = self.kind.reload(folder, lambda part: load_saved(folder / part))
                 back = again.use(again.default)
         with torch.no_grad():
-            same = torch.equal(model.logits(noise), back.logits(noise))
+            same = torch.equal(model.logits(images), back.logits(images))
         _claim(same, "saved and loaded, the model gives other logits: does it use something that is no weight of it?")
 
     def finite_in_bf16(self) -> None:
@@ -315,29 +318,6 @@ def some(names: Sequence[str]) -> str:
 
 def _of(candidate: str, state: "State") -> "State":
     return {name.partition(":")[2]: t for name, t in state.items() if name.startswith(f"{candidate}:")}
-
-
-def _noise(size: int) -> Any:
-    import torch
-
-    return torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def _tensors(found: "Candidates") -> "State":
-    """'candidate:tensor' -> values; 'candidate:answers' of one that answers without weights."""
-    import torch
-
-    from .clip import Clip
-
-    state: State = {}
-    for who in found.members:
-        model = found.use(who)
-        if isinstance(model, Clip):
-            state |= {f"{who}:{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        else:
-            with torch.no_grad():
-                state[f"{who}:answers"] = model.logits(_noise(found.clip.image_size))
-    return state
 
 
 def _differing(a: "State", b: "State") -> list[str]:

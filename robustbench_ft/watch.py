@@ -1,10 +1,10 @@
-"""What `checks` sees of a fit besides its weights: the gradients of its updates, and draws from torch's own generator.
+"""What `checks` fits, and what it sees of it: tensors, the gradients of updates, draws from torch's own generator.
 
 Gradients come by `Ranks.sum`, which every update calls. Draws show in the weights when the state that `train`
 seeds before every step is another one.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -12,6 +12,10 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from . import clip as clips
+from . import model_ref
+from .clip import Clip, State
+from .method import Candidates, Method, TrainSet
 from .ranks import Ranks
 
 TOLERANCE = 1e-4  # of float32 sums in another order, relative to the largest entry of a tensor
@@ -108,3 +112,36 @@ def other_global_state() -> Generator[None, None, None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def begin(method: Method, model: str, data: TrainSet | Callable[[int], TrainSet]) -> tuple[Clip, TrainSet]:
+    """The model and the data of a fit; `data` may be made for the model's image size.
+
+    A method that cannot be used with the embedded model, e.g. as it needs a ViT, gets one with random weights. Raises
+    `AssertionError` where it cannot be used with that either.
+    """
+    clip = clips.load(model_ref.resolve(model, None))
+    given = data(clip.image_size) if callable(data) else data
+    if model == model_ref.EMBEDDED and method.skip(clip, given):
+        clip = clips.random_vit()
+    if reason := method.skip(clip, given):
+        raise AssertionError(f"`skip` refuses the model that it is checked with: {reason}")
+    return clip, given
+
+
+def noise(size: int) -> Tensor:
+    """Eight images, always the same."""
+    return torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def tensors(found: Candidates) -> State:
+    """'candidate:tensor' -> values; 'candidate:answers' of one that answers without weights."""
+    state: State = {}
+    for who in found.members:
+        model = found.use(who)
+        if isinstance(model, Clip):
+            state |= {f"{who}:{name}": tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        else:
+            with torch.no_grad():
+                state[f"{who}:answers"] = model.logits(noise(found.clip.image_size))
+    return state

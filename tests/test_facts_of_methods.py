@@ -35,13 +35,14 @@ TO_FT = Facts(averages=True, equals=("ft",))
 SOUP = Facts(published=("imagenet",), equals=("ft",))
 MERGE = Facts(equals=("zero-shot",))
 MIXTURE = Facts(passes=2, single=False, equals=("ft", "zero-shot"))
+SHOTS = ("imagenet+shots=16",)
 FACTS = {
     "adam-spd": PATH,
     "car-ft": TO_FT,
     "carot": Facts(separable=False, published=("imagenet",)),
-    "clap": Facts(),
+    "clap": Facts(published=SHOTS),
     "clipood": Facts(),
-    "coop": Facts(),
+    "coop": Facts(published=SHOTS),
     "dare": MERGE,
     "dawin": MIXTURE._replace(passes=5, transductive=True),
     "diwa": Facts(equals=("lp-ft",)),
@@ -54,7 +55,7 @@ FACTS = {
     "ftp": PATH,
     "greedy-soup": SOUP,
     "kd": TO_FT,
-    "kgcoop": Facts(equals=("coop",)),
+    "kgcoop": Facts(published=SHOTS, equals=("coop",)),
     "l2-sp": TO_FT,
     "ldifs": TO_FT._replace(published=("imagenet",)),
     "lines": Facts(equals=("ft",)),
@@ -71,7 +72,8 @@ FACTS = {
     "output-ensemble": MIXTURE._replace(published=("imagenet",)),
     "paint": Facts(equals=("zero-shot",)),
     "partial-ft": TO_FT,
-    "prolip": PATH,
+    "prolip": PATH._replace(published=SHOTS),
+    "promptsrc": Facts(single=False, published=SHOTS),
     "saft": TO_FT,
     "starft": Facts(separable=False, published=("imagenet",)),
     "swad": Facts(equals=("ft",)),

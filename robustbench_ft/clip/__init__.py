@@ -6,3 +6,4 @@ from .clip import State as State
 from .clip import interpolate as interpolate
 from .load import load as load
 from .load import load_saved as load_saved
+from .load import random_vit as random_vit

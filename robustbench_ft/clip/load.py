@@ -117,6 +117,18 @@ def load_saved(folder: Path) -> Clip:
     return clip.eval()
 
 
+def random_vit() -> Clip:
+    """A ViT of two blocks for the embedded model's images and words, with random weights that are always the same."""
+    whole: dict[str, Any] = json.loads((embedded.CHECKPOINT / "open_clip_config.json").read_text(encoding="utf-8"))
+    tower = {"image_size": whole["preprocess_cfg"]["size"], "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}
+    sizes: Any = {**whole["model_cfg"], "vision_cfg": tower}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**sizes)
+    vocabulary = embedded.CHECKPOINT / "vocab.txt"
+    return Clip(model, Words.load(vocabulary), {**whole, "model_cfg": sizes}, {"vocab.txt": vocabulary}).eval()
+
+
 def _load_folder(folder: Path) -> Clip:
     """Its weights are those of the one file that is digested; open_clip would look for one itself."""
     config, name = configs.read(folder), f"local-dir:{folder}"
