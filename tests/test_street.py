@@ -15,8 +15,8 @@ STREET = (
     "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor",
     "model_ref", "clip", "pixels", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell",
     "plan", "needs",
-    "environment", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner", "diagnose",
-    "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
+    "environment", "record", "reference", "compare", "notebook_tables", "claims", "board", "earlier", "runner",
+    "canary", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -38,6 +38,8 @@ COURTS = {
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "loop"),
     "record": ("summary", "store"),
+    "reference": ("numbers", "verdict", "causes", "report"),
+    "canary": ("subset", "variants", "check"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
         "figure_many", "figure",
@@ -49,12 +51,12 @@ COURTS = {
     "bench": ("step", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
-        "starter", "new", "authors", "report", "run", "tune", "main",
+        "starter", "new", "authors", "report", "canary", "run", "tune", "main",
     ),
 }  # fmt: skip
 TORCH = {
     "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "diagnose", "bench", "embedded",
-    "watch",
+    "watch", "canary",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

@@ -11,6 +11,7 @@ from robustbench_ft.errors import PlanError, RbftError, StoppedError
 from . import bench, compare
 from .authors import check, list_command, show_command
 from .cache import cache_group
+from .canary import canary
 from .data import data
 from .diagnose import diagnose
 from .leaderboard import leaderboard
@@ -86,7 +87,7 @@ def main(traceback: bool) -> None:
 
 
 for _command in (
-    run, tune, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command, show_command, check, new, data,
-    cache_group, *bench.COMMANDS,
+    run, canary, tune, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command, show_command, check, new,
+    data, cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)

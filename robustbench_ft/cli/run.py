@@ -12,6 +12,7 @@ import click
 
 from robustbench_ft.errors import PlanError, RbftError, StoppedError
 
+from . import canary
 from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, WIDE, WORKERS, set_threads, way_of
 from .report import print_table
 
@@ -124,6 +125,7 @@ def run(**options: Any) -> None:
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print_results(folders, options["out"])
+    canary.after_run(cells, folders, how)
     if step := _next_step(cells, options["out"]):
         click.echo(f"next     {step}")
 
