@@ -15,16 +15,16 @@ STREET = (
     "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics",
     "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "memory",
     "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "devices",
-    "environment", "distributed", "record", "compare", "notebook_tables", "claims", "board", "earlier", "runner",
-    "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
+    "environment", "distributed", "record", "reference", "compare", "notebook_tables", "claims", "board", "earlier",
+    "runner", "canary", "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
     "images": ("files", "archives", "folders", "roots"),
     "custom": ("form", "listing", "draft", "suite"),
     "drawing": (
-        "random_draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring", "domains",
-        "captions", "scans",
+        "random_draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring",
+        "domains", "captions", "scans",
     ),
     "embedded": ("vocabulary", "corpus", "network", "tokenizer", "zero_shot", "pretrain"),
     "stats": (
@@ -42,7 +42,9 @@ COURTS = {
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
         "figure_many", "figure",
     ),
-    "claims": ("schema", "bundle", "digests", "claim", "differences", "claim_store", "plausible", "audit", "rescore"),
+    "claims": (
+        "schema", "bundle", "digests", "claim", "differences", "claim_store", "plausible", "audit", "rescore",
+    ),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
@@ -50,13 +52,15 @@ COURTS = {
     "launch": ("launcher", "signals", "together", "attempt", "here", "order", "worker", "local", "view", "run"),
     "bench": ("flops", "contestant", "step", "penalties", "loader"),
     "cli": (
-        "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
-        "starter", "new", "authors", "report", "run", "tune", "status", "remove", "main",
+        "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose",
+        "leaderboard", "starter", "new", "authors", "report", "canary", "run", "tune", "status", "remove", "main",
     ),
+    "reference": ("numbers", "verdict", "causes", "report"),
+    "canary": ("subset", "variants", "check"),
 }  # fmt: skip
 TORCH = {
     "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "train", "environment", "runner", "launch",
-    "diagnose", "bench", "embedded", "watch", "devices",
+    "diagnose", "bench", "embedded", "watch", "canary", "devices",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

@@ -14,6 +14,7 @@ from robustbench_ft.sweep import failure
 from . import bench, compare
 from .authors import check, list_command, show_command
 from .cache import cache_group
+from .canary import canary
 from .data import data
 from .diagnose import diagnose
 from .leaderboard import leaderboard
@@ -103,7 +104,7 @@ def main(traceback: bool) -> None:
 
 
 for _command in (
-    run, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command,
+    run, canary, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command,
     show_command, check, new, data, cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)

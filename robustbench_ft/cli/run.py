@@ -13,6 +13,7 @@ import click
 from robustbench_ft import distributed, trackers
 from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
 
+from . import canary
 from .options import (
     DEVICE,
     DEVICES,
@@ -170,6 +171,7 @@ def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> 
     if not ranks.first:
         return
     _print_results(folders, options["out"])
+    canary.after_run(cells, folders, how)
     if step := _next_step(cells, options["out"]):
         click.echo(f"next     {step}")
 

@@ -1,6 +1,7 @@
 """Models by name: open_clip's own, from a folder, a file of weights or the hub; and tuned ones from a record."""
 
 import copy
+import json
 import logging
 import pickle
 import socket
