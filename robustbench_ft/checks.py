@@ -151,6 +151,7 @@ class _Trial:
         import torch
 
         from . import clip as clips
+        from . import failures
         from .method import Run, candidates_of
 
         torch.seed()  # a method draws from `run.generator` only
@@ -160,7 +161,7 @@ class _Trial:
         run = Run(seed, torch.device("cpu"), precision, folder, stopped=lambda: next(steps) >= stop_after)
         run = replace(run, sum_over_ranks=gradients) if gradients else run
         method = kind(recipe=recipe if kind.trains else None, **(settings or {}))
-        with sealed(), under or nullcontext():
+        with failures.named(kind.__name__, None), sealed(), under or nullcontext():
             return candidates_of(method.fit(clip, data or self.data(clip.image_size), run))
 
     def data(self, size: int) -> Any:

@@ -71,6 +71,7 @@ class Run:
     rank: int = 0  # this process takes the rows [rank::world] of every batch
     world: int = 1
     sum_over_ranks: Callable[[Sequence[Tensor]], None] = lambda tensors: None  # in place; of gradients and loss terms
+    checkpoint_steps: int = 0  # also after every so many steps; 0: by time alone
     companions: tuple[Callable[[Clip], Companion], ...] = ()  # made for every stage, beside the method's own
 
     def branch(self, name: str) -> "Run":

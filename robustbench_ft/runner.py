@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from . import atomic, cache, doctor, earlier, environment, metrics, model_ref, provenance, saved
+from . import atomic, cache, doctor, earlier, environment, failures, metrics, model_ref, provenance, saved
 from . import clip as clips
 from .compare.rows import by_validation
 from .data import Predictions, Split
@@ -32,6 +32,8 @@ from .record.summary import SCHEMA, read_summary
 from .suite import Roles, Suite, sealed
 from .train import InterruptedRun
 
+# Ctrl-C, a scheduler, a closed terminal, and what Slurm is often asked to send before time is up
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 SAMPLE = 64  # images of each split that are predicted again
 
 
@@ -43,6 +45,7 @@ class RunOptions:
     device: torch.device
     progress: Progress = field(default_factory=Progress)
     checkpoint_seconds: float = 30.0
+    checkpoint_steps: int = 0  # 0: by time alone
     save_model: bool = True
     save_candidates: bool = False  # also the weights of every other candidate, under models/
     workers: int = 0  # threads that decode images; 0: as many as there are cores
@@ -111,12 +114,13 @@ def run_cell(
     log = _Log(folder / "log.jsonl")
     run = Run(
         cell.seed, options.device, cell.precision, folder, options.progress, log, options.checkpoint_seconds,
-        stopped, options.workers, options.gpu_decode,
+        stopped, options.workers, options.gpu_decode, checkpoint_steps=options.checkpoint_steps,
     )  # fmt: skip
     if options.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(options.device)
     began = time.monotonic()
-    with sealed():  # until the last prediction: what a method left behind runs during evaluation, too
+    # sealed until the last prediction: what a method left behind runs during evaluation, too
+    with failures.named(cell.method, cell.recipe), sealed():
         model = candidates_of(method.fit(clip, data, run))
         fitted = time.monotonic()
         evaluated = [splits[name] for name in roles.evaluate]
@@ -280,8 +284,11 @@ class _Log:
             self.parameters[line["stage"]] = line["parameters"]
         if line["event"] == "end":
             self.ends[line["stage"]] = {k: v for k, v in line.items() if k not in ("event", "stage")}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, sort_keys=True) + "\n")
+        except OSError as error:
+            raise RbftError(f"cannot write {self.path}: {error.strerror}; {store.HINT}") from error
 
     def stages(self) -> list[Json]:
         return [{"stage": name, "parameters": self.parameters[name], **end} for name, end in self.ends.items()]
@@ -289,7 +296,10 @@ class _Log:
 
 @contextmanager
 def _graceful() -> Generator[Callable[[], bool], None, None]:
-    """While this is open, the first Ctrl-C or SIGTERM only sets a flag; a second one ends the process."""
+    """While this is open, the first of `SIGNALS` only sets a flag; a second one ends the process.
+
+    One that is ignored, as `nohup` has it for SIGHUP, stays ignored.
+    """
     asked: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -297,7 +307,8 @@ def _graceful() -> Generator[Callable[[], bool], None, None]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in heard}
     try:
         yield lambda: bool(asked)
     finally:

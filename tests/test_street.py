@@ -15,7 +15,8 @@ STREET = (
     "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics", "module_file", "registry", "provenance",
     "suite_ref", "doctor", "model_ref", "clip", "pixels", "method", "saved", "predict", "train", "settings",
     "recipe_choice", "cell", "plan", "needs", "environment", "record", "compare", "notebook_tables",
-    "claims", "board", "earlier", "runner", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
+    "claims", "board", "earlier", "failures", "runner",
+    "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -51,8 +52,8 @@ COURTS = {
     ),
 }  # fmt: skip
 TORCH = {
-    "clip", "pixels", "method", "saved", "predict", "train", "environment", "runner", "diagnose", "bench", "embedded",
-    "watch",
+    "clip", "pixels", "method", "saved", "predict", "train", "environment", "failures", "runner", "diagnose",
+    "bench", "embedded", "watch",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

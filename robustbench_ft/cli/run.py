@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     help="Time between resume checkpoints.",
 )
 @click.option(
+    "--checkpoint-steps", type=click.IntRange(min=0), default=0, metavar="N", help="Also one after every N steps."
+)
+@click.option(
     "--save-model/--no-save-model", default=True, show_default=True, help="Keep the tuned weights in the record."
 )
 @click.option(
@@ -113,6 +116,7 @@ def run(**options: Any) -> None:
         device,
         progress=choose(),
         checkpoint_seconds=options["checkpoint_seconds"],
+        checkpoint_steps=options["checkpoint_steps"],
         save_model=options["save_model"],
         save_candidates=options["save_candidates"],
         workers=options["workers"] or 0,

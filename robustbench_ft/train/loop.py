@@ -71,7 +71,23 @@ def train(
     state.resume()
     run.log({"event": "start", "stage": stage, "step": state.step, "of": state.total, "parameters": state.n_trained})
     clip.train()
-    with run.progress.bar(stage, state.total, "steps", done=state.step) as advance:
+    try:
+        _loop(clip, source, objective, refresh, state)
+        state.finish(refresh)
+    finally:
+        state.written()
+    clip.eval()
+    run.log({
+        "event": "end", "stage": stage, "step": state.step, "seconds": state.seconds, "images": state.images,
+        "selected_step": state.best_step, **state.said(state.best_scores), "diverged": state.diverged,
+    })  # fmt: skip
+    return clip
+
+
+def _loop(clip: Clip, source: Source, objective: Objective, refresh: Callable[[], None], state: "_State") -> None:
+    """Steps, validations and checkpoints until the end, or until somebody asks to stop."""
+    run, recipe = state.run, state.recipe
+    with run.progress.bar(state.stage, state.total, "steps", done=state.step) as advance:
         while state.step < state.total and not state.diverged:
             terms = _update(clip, source, objective, recipe, run, state)
             due = recipe.validates_after(state.step, len(source))
@@ -82,13 +98,6 @@ def train(
             if run.stopped() and state.step < state.total:
                 state.checkpoint()
                 raise InterruptedRun(f"stopped at step {state.step} of {state.total}")
-    state.finish(refresh)
-    clip.eval()
-    run.log({
-        "event": "end", "stage": stage, "step": state.step, "seconds": state.seconds, "images": state.images,
-        "selected_step": state.best_step, **state.said(state.best_scores), "diverged": state.diverged,
-    })  # fmt: skip
-    return clip
 
 
 def _update(
@@ -162,7 +171,9 @@ class _State:
         companions: Sequence[Companion],
     ) -> None:  # fmt: skip
         self.clip, self.recipe, self.source, self.run = clip, recipe, source, run
+        self.stage = stage
         self.path = run.folder / f"resume-{stage}.pt" if run.folder else None
+        self.writer = checkpoint.Writer(self.path) if self.path else None
         self.parameters = [p for p in clip.parameters() if p.requires_grad]
         self.n_trained = sum(p.numel() for p in self.parameters)
         self.optimizer, self.companions = optimizer, companions
@@ -223,11 +234,18 @@ class _State:
             companion.load_state_dict(copy.deepcopy(state))
 
     def maybe_checkpoint(self) -> None:
-        if time.monotonic() - self.saved_at >= self.run.checkpoint_seconds:
+        every = self.run.checkpoint_steps
+        due = time.monotonic() - self.saved_at >= self.run.checkpoint_seconds
+        if due or (every and self.step % every == 0):
             self.checkpoint()
 
+    def written(self) -> None:
+        """Wait until the last checkpoint is on the disk."""
+        if self.writer is not None:
+            self.writer.wait()
+
     def checkpoint(self) -> None:
-        if self.path is None:
+        if self.writer is None:
             return
         content: dict[str, Any] = {
             "step": self.step, "diverged": self.diverged, "finished": self.finished,
@@ -236,7 +254,7 @@ class _State:
             "images": self.images, "seconds": self.seconds,
             "companions": [c.state_dict() for c in self.companions], "best_companions": self.best_companions,
         }  # fmt: skip
-        checkpoint.save(content, self.path)
+        self.writer.save(content)
         self.saved_at = time.monotonic()
 
     def resume(self) -> None:
