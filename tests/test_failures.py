@@ -29,11 +29,11 @@ RECIPE = {"batch": 512, "micro_batch": 0}
     ],
 )
 def test_memory_that_ran_out_is_one_line_with_what_to_do(error: Exception) -> None:
-    with pytest.raises(
-        RbftError, match=r"^out of memory in method 'ft' with batch 512, micro_batch 512: --set micro_b"
+    with (
+        pytest.raises(RbftError, match=r"^out of memory in method 'ft' with batch 512, micro_batch 512: --set micro_b"),
+        failures.named("ft", RECIPE),
     ):
-        with failures.named("ft", RECIPE):
-            raise error
+        raise error
 
 
 def test_memory_really_runs_out_in_one_line() -> None:
