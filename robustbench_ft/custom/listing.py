@@ -215,7 +215,7 @@ def check_files(lists: Mapping[str, Listed]) -> None:
             file = f"{found.root}{os.sep}{path}"  # a Path for each of a million images takes longer than the disk
             try:
                 state = os.stat(file)
-            except OSError:
+            except (OSError, ValueError):  # a NUL in it
                 absent.append(path)
                 continue
             other, known = owner.setdefault((state.st_dev, state.st_ino), (split, file))
