@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from robustbench_ft import __version__
-from robustbench_ft.errors import PlanError, RbftError, StoppedError
+from robustbench_ft.errors import PlanError, RbftError, StoppedError, shortened
 
 from . import bench, compare
 from .authors import check, list_command, show_command
@@ -62,17 +62,22 @@ class _Cli(click.Group):
             _fail(ctx, error, error.problems)
         except RbftError as error:
             _fail(ctx, error, (str(error),))
+        except OSError as error:  # the system refuses a path that was named, e.g. one that is too long
+            if error.filename is None:
+                raise
+            line = f"cannot use {error.filename!s}: {error.strerror}; name another path, or correct its permissions"
+            _fail(ctx, error, (line,))
         except KeyboardInterrupt:
             _fail(
                 ctx, None, ("interrupted; run the same command again to resume from the last checkpoint",), INTERRUPTED
             )
 
 
-def _fail(ctx: click.Context, error: RbftError | None, lines: tuple[str, ...], code: int = 2) -> None:
+def _fail(ctx: click.Context, error: Exception | None, lines: tuple[str, ...], code: int = 2) -> None:
     if ctx.params.get("traceback") and error is not None:
         raise error
     for line in lines:
-        click.echo(f"rbft: {line}", err=True)
+        click.echo(f"rbft: {shortened(line)}", err=True)
     sys.exit(code)
 
 

@@ -36,8 +36,9 @@ def listed(folder: Path, place: Place, columns: Columns) -> Listed:
     source = folder / Path(place.path).expanduser()
     try:
         found = source.stat()
-    except OSError as error:
-        raise MissingDataError(f"no {source} here ({error.strerror}): correct the path in suite.toml") from error
+    except (OSError, ValueError) as error:  # a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise MissingDataError(f"no {source} here ({reason}): correct the path in suite.toml") from error
     if not place.is_manifest:
         if not source.is_dir():
             raise MissingDataError(f"{source} is a file of no known kind: name a folder, or a manifest .csv or .json")
