@@ -336,8 +336,11 @@ def main() -> None:
         os.environ.update(RBFT_CACHE=str(folder / "cache"), OMP_NUM_THREADS="1")
         sys.path.insert(0, str(tiny.write_shelves(folder / "site")))
         tiny.write_model(folder / "model")
+        import robustbench_ft.cli
+        import robustbench_ft.compare.figure
+        import robustbench_ft.compare.report
         import robustbench_ft.plan
-        import robustbench_ft.runner  # noqa: F401  what every child needs
+        import robustbench_ft.runner  # noqa: F401  what every child needs, as it is now
 
         studies = [study(Cell(method, folder), asked.every, asked.moments) for method in asked.method or METHODS]
     text = page(studies, asked.every)

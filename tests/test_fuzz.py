@@ -1,14 +1,20 @@
 """What was found by damaged inputs once, stays mended; and a few inputs of every kind are drawn anew."""
 
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import fuzz
+import made
 import pytest
 from click.testing import CliRunner
 
+from robustbench_ft import model_ref
 from robustbench_ft.cli.main import main
+from robustbench_ft.errors import RbftError
 
 DIGITS = "9" * 5000
 # kind -> contents that once ended in a traceback, or were read without a word
@@ -112,3 +118,18 @@ def test_flags_that_no_system_takes_are_one_line(words: str, tmp_path: Path, mon
     assert len(told) == 1
     assert len(told[0]) < 1100
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sign_that_the_terminal_lacks_is_no_traceback(tmp_path: Path) -> None:
+    made.write(tmp_path, made.World(skills={"ft": (1.0, 0.1)}, n=20))
+    words = [sys.executable, "-m", "robustbench_ft", "report", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b" ? " in done.stdout  # where a plus-minus belongs
+
+
+def test_an_empty_file_of_weights_is_named(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").touch()
+    with pytest.raises(RbftError, match=r"w\.pt is empty; copy or download it again"):
+        model_ref.resolve("ViT-B-32", str(tmp_path / "w.pt"))

@@ -1,5 +1,6 @@
 """The command line: parsing and printing. Nothing heavy is imported before a command needs it."""
 
+import io
 import sys
 from typing import Any
 
@@ -39,6 +40,9 @@ class _Cli(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         if not extra.pop("standalone_mode", True):
             return super().main(*args, **extra, standalone_mode=False)
+        for stream in (sys.stdout, sys.stderr):  # a sign that the terminal's encoding lacks is shown as '?'
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         try:
             code = super().main(*args, **extra, standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError as error:  # a group alone asks what there is
