@@ -153,6 +153,7 @@ class _Trial:
         """Resumes from what `folder` holds, and is asked to stop after some steps."""
         import torch
 
+        from . import failures
         from .method import Run, candidates_of
         from .watch import begin
 
@@ -163,7 +164,7 @@ class _Trial:
         clip.precision = precision
         run = Run(seed, torch.device("cpu"), precision, folder, stopped=lambda: next(steps) >= stop_after)
         run = replace(run, separable=kind.separable, **({"ranks": gradients} if gradients else {}))
-        with sealed(), under or nullcontext():
+        with failures.named(kind.__name__, None), sealed(), under or nullcontext():
             return candidates_of(method.fit(clip, data, run))
 
     def data(self, size: int) -> Any:

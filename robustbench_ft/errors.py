@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+LONGEST = 1000  # characters of a line that the command line prints
+
 
 class RbftError(Exception):
     """An error the user can act on; the command line prints it as `rbft: ...` and exits with code 2."""
@@ -49,3 +51,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     close = [other for other, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.15]
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return f"unknown {kind} '{name}': {hint}known: {', '.join(names) if len(names) < 40 else f'{len(names)} names'}"
+
+
+def shortened(line: str) -> str:
+    """A line whose middle is left out where it quotes more than anybody reads."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 210]} [...] {line[-200:]}"

@@ -10,11 +10,8 @@ from torch import Tensor
 
 from .errors import RbftError
 
-TOO_SMALL = (  # what torch says where main memory is not enough
-    "can't allocate memory",
-    "not enough memory",
-    "cannot allocate memory",
-)
+# what torch's allocators on CPUs say where main memory is not enough, and its copies to and from a GPU
+TOO_SMALL = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory")
 
 
 @dataclass
@@ -40,9 +37,11 @@ class MicroBatch:
         self.size = (examples + 1) // 2
 
 
-def ran_out(error: RuntimeError) -> bool:
-    """Whether an error says that memory is not enough."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in TOO_SMALL)
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory of a GPU or of the machine is not enough."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in TOO_SMALL)
 
 
 def free(device: torch.device) -> None:

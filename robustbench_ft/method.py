@@ -74,6 +74,7 @@ class Run:
     separable: bool = True  # of the method: a batch may be cut; False: parts of it are only encoded apart
     micro_batch: MicroBatch = field(default_factory=MicroBatch)  # wins over the recipe's
     low_memory: bool = False  # moments and the best checkpoint in main memory
+    checkpoint_steps: int = 0  # also after every so many steps; 0: by time alone
     companions: tuple[Callable[[Clip], Companion], ...] = ()  # made for every stage, beside the method's own
 
     @property

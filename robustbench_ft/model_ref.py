@@ -151,6 +151,8 @@ def check_weights_file(path: Path) -> Path:
         raise RbftError(f"no weights file {path}; give an existing .safetensors file or an open_clip tag")
     with path.open("rb") as file:
         head = file.read(8)
+    if not head:
+        raise RbftError(f"{path} is empty; copy or download it again")
     if path.suffix == ".safetensors":
         size, length = path.stat().st_size, int.from_bytes(head, "little")
         if size < 8 or 8 + length > size or not _complete(path, length, size):

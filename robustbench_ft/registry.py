@@ -10,10 +10,11 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,7 @@ class Entry:
     source: Path = field(default=Path(), compare=False)
 
 
+_said: set[str] = set()  # lines on broken shelves, each of which is printed once
 _files: dict[str, Entry] = {}  # methods that were named by their path in this process
 
 
@@ -45,7 +47,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
     """Everything on the shelves of one kind, by name."""
     found: dict[str, Entry] = {}
     for point in sorted(entry_points(group=_GROUPS[kind]), key=lambda point: (point.name, point.value)):
-        for module, source in _modules(point.value):
+        for module, source in _offered(kind, point):
             entry = _read(module, source, point.name)
             if entry.name in found and found[entry.name].module != module:
                 raise RbftError(f"{kind} '{entry.name}' is offered twice: by {found[entry.name].module} and {module}")
@@ -190,11 +192,28 @@ def two_of_one_name(texts: Sequence[str]) -> list[str]:
     return problems
 
 
+def _offered(kind: Kind, point: EntryPoint) -> list[tuple[str, Path]]:
+    """Modules of one shelf. A stale or broken one is named once with its package, and offers nothing."""
+    try:
+        return _modules(point.value)
+    except RbftError as error:
+        name, version = (point.dist.name, point.dist.version) if point.dist else ("PACKAGE", "of no version")
+        line = f"package {name} {version} offers no {kind}: {error}; reinstall it, or `pip uninstall {name}`"
+        if line not in _said:
+            _said.add(line)
+            print(f"note: {line}", file=sys.stderr)
+        return []
+
+
 def _modules(shelf: str) -> list[tuple[str, Path]]:
     try:
         spec = find_spec(shelf)
     except ModuleNotFoundError:
         spec = None  # its parent package is not there
+    except Exception as error:  # of the code in its parent package, which is imported to look for it
+        raise RbftError(
+            f"'{shelf}' cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
     if spec is None:
         raise RbftError(f"an entry point names '{shelf}', which is not installed")
     if spec.submodule_search_locations is None:

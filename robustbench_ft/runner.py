@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from . import atomic, doctor, earlier, environment, metrics, model_ref, provenance, saved, trackers
+from . import atomic, doctor, earlier, environment, failures, metrics, model_ref, provenance, saved, trackers
 from . import clip as clips
 from .compare.rows import by_validation
 from .data import Predictions, Split
@@ -42,6 +42,7 @@ class RunOptions:
     device: torch.device
     progress: Progress = field(default_factory=Progress)
     checkpoint_seconds: float = 30.0
+    checkpoint_steps: int = 0  # 0: by time alone
     save_model: bool = True
     save_candidates: bool = False  # also the weights of every other candidate, under models/
     workers: int = 0  # threads that decode images; 0: as many as there are cores
@@ -101,12 +102,13 @@ def run_cell(
         cell.seed, options.device, cell.precision, folder if first else None, options.progress, log,
         options.checkpoint_seconds, stopped, options.workers, options.gpu_decode, ranks=options.devices.ranks,
         separable=method.separable, micro_batch=options.devices.micro_batch_of(cell),
-        low_memory=options.devices.low_memory,
+        low_memory=options.devices.low_memory, checkpoint_steps=options.checkpoint_steps,
     )  # fmt: skip
     if options.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(options.device)
     began = time.monotonic()
-    with sinks, sealed():  # until the last prediction: what a method left behind runs during evaluation, too
+    # sealed until the last prediction: what a method left behind runs during evaluation, too
+    with sinks, failures.named(cell.method, cell.recipe), sealed():
         model = candidates_of(method.fit(clip, data, run))
         fitted = time.monotonic()
         options.devices.check(model)
@@ -314,8 +316,11 @@ class _Log:
             self.parameters[line["stage"]] = line["parameters"]
         if line["event"] == "end":
             self.ends[line["stage"]] = {k: v for k, v in line.items() if k not in ("event", "stage")}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, sort_keys=True) + "\n")
+        except OSError as error:
+            raise RbftError(f"cannot write {self.path}: {error.strerror}; {store.HINT}") from error
         self.sinks(line)
 
     def stages(self) -> list[Json]:

@@ -127,10 +127,28 @@ def test_an_alias_may_not_hide_or_repeat_a_name(install: Install) -> None:
 
 
 @pytest.mark.parametrize("package", ["acme", "acme.methods"])
-def test_a_shelf_that_is_not_installed_is_named(package: str, install: Install) -> None:
+def test_a_shelf_that_is_not_installed_is_named_once_and_breaks_nothing_else(
+    package: str, install: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_said", set[str]())
     install({}, shelf(package))
-    with pytest.raises(RbftError, match=f"names '{package}', which is not installed"):
-        registry.entries("method")
+    for _ in range(2):
+        registry.entries.cache_clear()
+        assert "ft" in registry.entries("method")
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: package ")
+    assert (
+        f"offers no method: an entry point names '{package}', which is not installed; reinstall it, or `pip un" in line
+    )
+
+
+def test_a_shelf_whose_package_raises_is_named_and_breaks_nothing_else(
+    install: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_said", set[str]())
+    install({"acme/__init__.py": "1 / 0\n"}, shelf("acme.methods"))
+    assert "ft" in registry.entries("method")
+    assert "'acme.methods' cannot be imported (ZeroDivisionError: division by zero)" in capsys.readouterr().err
 
 
 def test_a_module_that_is_no_python_is_named(install: Install) -> None:

@@ -16,7 +16,8 @@ STREET = (
     "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "memory",
     "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "devices",
     "environment", "distributed", "record", "reference", "compare", "notebook_tables", "claims", "board", "earlier",
-    "runner", "canary", "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
+    "failures", "runner", "canary", "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench",
+    "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -59,8 +60,8 @@ COURTS = {
     "canary": ("subset", "variants", "check"),
 }  # fmt: skip
 TORCH = {
-    "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "train", "environment", "runner", "launch",
-    "diagnose", "bench", "embedded", "watch", "canary", "devices",
+    "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "train", "environment", "failures", "runner",
+    "launch", "diagnose", "bench", "embedded", "watch", "canary", "devices",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

@@ -90,7 +90,7 @@ def markdown(board: Board) -> str:
     body = [_marked(board, row, line(board, row)) for row in board.rows]
     table = tabulate(body, [_escape(h) for h in head], tablefmt="github", disable_numparse=True,
                      colalign=("left", *("right" for _ in head[1:])))  # fmt: skip
-    parts = [f"## {board.title}", table, caption(board), meaning(board)]
+    parts = [f"## {_escape(board.title)}", table, caption(board), meaning(board)]
     parts += [further_markdown(board)] if board.further else []
     parts += [cost_markdown(board), paper_markdown(board.paper, board.shifts, board)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -154,7 +154,9 @@ def costs(row: Row) -> tuple[tuple[float | None, int], ...]:
 
 
 def cost_markdown(board: Board) -> str:
-    body = [[_escape(row.name), *(number(value, d) for value, d in costs(row)), machine(row)] for row in board.rows]
+    body = [
+        [_escape(row.name), *(number(value, d) for value, d in costs(row)), _escape(machine(row))] for row in board.rows
+    ]
     head = ["cost", *COSTS, "on"]
     align = ("left", *("right" for _ in COSTS), "left")
     return tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
@@ -217,7 +219,17 @@ def paper_markdown(rows: Sequence[paper.Row], shifts: Sequence[str], board: Boar
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([|*_<`\\])", r"\\\1", text)
+    """Of a table's cell or a heading: one line, in which nothing is markup, a link or a tag."""
+    return re.sub(r"([|*_<`\\]|\](?=[(\[]))", r"\\\1", _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    """Of a CSV: spreadsheets compute what begins with one of these signs, so a text that does is quoted for them."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 CSV_HEAD = (
@@ -233,15 +245,17 @@ def as_csv(boards: Sequence[Board]) -> str:
     out.writerow(CSV_HEAD)
     for board in boards:
         for row in board.rows:
-            shared = [board.suite, board.version, board.model, board.protocol, row.name, row.method, len(row.seeds),
-                      int(row.ranked), row.letters]  # fmt: skip
+            told = [_cell(text) for text in (board.model, board.protocol, row.name, row.method)]
+            shared = [_cell(board.suite), board.version, *told, len(row.seeds), int(row.ranked), row.letters]
             ranks = [row.rank.low, row.rank.high, plain(row.rank.p_best)] if row.rank else ["", "", ""]
             for column in board.columns:
                 found = row.estimate(column)
                 metric = "+".join(sorted({board.run_set.metric_of(split) for split in board.columns[column]}))
                 values = [found.value, found.low, found.high, found.se, found.df]
                 values += [row.mean(metric, column) for metric in ("accuracy", "nll", "brier", "ece")]
-                out.writerow([*shared, *ranks, column, metric, *(plain(v) for v in values), row.recipe or ""])
+                out.writerow(
+                    [*shared, *ranks, _cell(column), _cell(metric), *(plain(v) for v in values), row.recipe or ""]
+                )
     return sink.getvalue()
 
 
@@ -254,7 +268,7 @@ def latex(board: Board) -> str:
     """A booktabs table; needs \\usepackage{booktabs}."""
     columns = board.shown_columns
     lines = [
-        f"% {board.title}: rbft leaderboard build",
+        f"% {_one_line(board.title)}: rbft leaderboard build",
         rf"\begin{{tabular}}{{lr{'r' * len(columns)}}}",
         r"\toprule",
         " & ".join(["Method", "Rank", *(_tex(name) for name in columns)]) + r" \\",
@@ -268,7 +282,11 @@ def latex(board: Board) -> str:
         name = _tex(row.name) + (rf" \emph{{({_tex(row.note)})}}" if row.note else "")
         cells = [_tex_points(board, row, column) for column in columns]
         lines.append(" & ".join([name, rank(row).replace("-", "--").replace(NONE, "--"), *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {part.strip(' .')}." for part in caption(board).split(". "))]
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(f"% {_one_line(part).strip(' .')}." for part in caption(board).split(". ")),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -288,4 +306,4 @@ def _tex_points(board: Board, row: Row, column: str) -> str:
 
 def _tex(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in _one_line(text))

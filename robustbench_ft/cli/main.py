@@ -1,5 +1,6 @@
 """The command line: parsing and printing. Nothing heavy is imported before a command needs it."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import click
 
 from robustbench_ft import __version__
 from robustbench_ft.distributed import DIED, DiedError
-from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
+from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError, shortened
 from robustbench_ft.sweep import failure
 
 from . import bench, compare
@@ -45,6 +46,9 @@ class _Cli(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         if not extra.pop("standalone_mode", True):
             return super().main(*args, **extra, standalone_mode=False)
+        for stream in (sys.stdout, sys.stderr):  # a sign that the terminal's encoding lacks is shown as '?'
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         try:
             code = super().main(*args, **extra, standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError as error:  # a group alone asks what there is
@@ -74,17 +78,22 @@ class _Cli(click.Group):
             _fail(ctx, error, error.problems)
         except RbftError as error:
             _fail(ctx, error, (str(error),))
+        except OSError as error:  # the system refuses a path that was named, e.g. one that is too long
+            if error.filename is None:
+                raise
+            line = f"cannot use {error.filename!s}: {error.strerror}; name another path, or correct its permissions"
+            _fail(ctx, error, (line,))
         except KeyboardInterrupt:
             _fail(
                 ctx, None, ("interrupted; run the same command again to resume from the last checkpoint",), INTERRUPTED
             )
 
 
-def _fail(ctx: click.Context, error: RbftError | None, lines: tuple[str, ...], code: int = 2) -> None:
+def _fail(ctx: click.Context, error: Exception | None, lines: tuple[str, ...], code: int = 2) -> None:
     if ctx.params.get("traceback") and error is not None:
         raise error
     for line in lines:
-        click.echo(f"rbft: {line}", err=True)
+        click.echo(f"rbft: {shortened(line)}", err=True)
     sys.exit(code)
 
 

@@ -94,6 +94,9 @@ if TYPE_CHECKING:
     help="Time between resume checkpoints.",
 )
 @click.option(
+    "--checkpoint-steps", type=click.IntRange(min=0), default=0, metavar="N", help="Also one after every N steps."
+)
+@click.option(
     "--save-model/--no-save-model", default=True, show_default=True, help="Keep the tuned weights in the record."
 )
 @click.option(
@@ -153,6 +156,7 @@ def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> 
         device,
         progress=choose() if ranks.first else Progress(),
         checkpoint_seconds=options["checkpoint_seconds"],
+        checkpoint_steps=options["checkpoint_steps"],
         save_model=options["save_model"],
         save_candidates=options["save_candidates"],
         workers=options["workers"] or 0,

@@ -51,7 +51,7 @@ def draw(table: Table) -> "Figure":
     axes.set_xlabel(f"ID {what}, %")
     axes.set_ylabel(f"mean OOD {what} over {len(table.run_set.shifts)} shifts, %")
     marks = "bars: 95 % intervals over seeds and examples; solid: weight interpolation"
-    axes.set_title(f"{table.title}\n{marks}{'; dashed: settings of a method' if grid else ''}", fontsize=8.5)
+    axes.set_title(f"{_plain(table.title)}\n{marks}{'; dashed: settings of a method' if grid else ''}", fontsize=8.5)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
     return figure
@@ -73,10 +73,10 @@ def _draw(plot: Any, table: Table, lines: list[Line], k: int) -> None:
         plot.errorbar(
             *place, xerr=None if crowded else _arms(x.low, x.value, x.high), yerr=_arms(y.low, y.value, y.high),
             fmt=MARKERS[k % len(MARKERS)], color=colour, markersize=6, capsize=2, linewidth=1,
-            label=line.row.method if j == 0 else None, zorder=3,
+            label=_plain(line.row.method) if j == 0 else None, zorder=3,
         )  # fmt: skip
         if crowded and line.row.name not in table.curves:  # a curve's points are told by its line
-            plot.annotate(line.row.setting, place, textcoords="offset points", xytext=(6, -9), fontsize=6)
+            plot.annotate(_plain(line.row.setting), place, textcoords="offset points", xytext=(6, -9), fontsize=6)
 
 
 def _arms(low: float, value: float, high: float) -> list[list[float]]:
@@ -91,3 +91,8 @@ def _percent(values: Iterable[float]) -> tuple[float, ...]:
 def _points(table: Table) -> list[Line]:
     """One point per fit: rows that only re-select a candidate of the same fit lie on its curve anyway."""
     return [line for line in table.lines if line.row.selection == "fixed" and {"ID", OOD} <= line.cells.keys()]
+
+
+def _plain(text: str) -> str:
+    """Dollar signs are no formulas."""
+    return text.replace("$", r"\$")

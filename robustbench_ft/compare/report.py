@@ -163,7 +163,8 @@ def footnote(table: Table) -> str:
 
 def markdown(table: Table, val: bool = False) -> str:
     """The table as GitHub Markdown."""
-    text = grid(table.header(val), [table.texts(line, val) for line in table.lines], "pipe")
+    body = [[cell.replace("|", "\\|") for cell in table.texts(line, val)] for line in table.lines]
+    text = grid(table.header(val), body, "pipe")
     whole = f"**{table.title}**\n\n{text}\n\n{footnote(table)}\n"
     if not table.further:
         return whole

@@ -36,8 +36,9 @@ def listed(folder: Path, place: Place, columns: Columns) -> Listed:
     source = folder / Path(place.path).expanduser()
     try:
         found = source.stat()
-    except OSError as error:
-        raise MissingDataError(f"no {source} here ({error.strerror}): correct the path in suite.toml") from error
+    except (OSError, ValueError) as error:  # a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise MissingDataError(f"no {source} here ({reason}): correct the path in suite.toml") from error
     if not place.is_manifest:
         if not source.is_dir():
             raise MissingDataError(f"{source} is a file of no known kind: name a folder, or a manifest .csv or .json")
@@ -215,7 +216,7 @@ def check_files(lists: Mapping[str, Listed]) -> None:
             file = f"{found.root}{os.sep}{path}"  # a Path for each of a million images takes longer than the disk
             try:
                 state = os.stat(file)
-            except OSError:
+            except (OSError, ValueError):  # a NUL in it
                 absent.append(path)
                 continue
             other, known = owner.setdefault((state.st_dev, state.st_ino), (split, file))

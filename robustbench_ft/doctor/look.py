@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from robustbench_ft.errors import RbftError
-from robustbench_ft.images.files import WIDE_MODES
+from robustbench_ft.images.files import MOST_LONG, WIDE_MODES, is_strip
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ KINDS = (
     Kind("animated", False, "several frames, of which the first is used"),
     Kind("wrong suffix", False, "of another format than its name says, read all the same"),
     Kind("turned", False, "has an EXIF orientation, which is not applied, as in open_clip"),
+    Kind("strip", True, f"more than {MOST_LONG} times as long as wide, a run would stop; take it out"),
 )
 BIT = {kind.name: 1 << n for n, kind in enumerate(KINDS)}
 STOPS = sum(BIT[kind.name] for kind in KINDS if kind.stops)
@@ -63,8 +64,10 @@ def look(raw: bytes, name: str) -> tuple[int, str]:
         return BIT["no image"], "it begins like a web page" if text else _reason(error)
     flags, words = 0, list[str]()
     form, mode, size = SAME.get(image.format, image.format), image.mode, image.size
+    if is_strip(size):
+        return BIT["strip"], f"{size[0]} x {size[1]} pixels"
     try:
-        image.draft(None, (size[0] // CHEAP, size[1] // CHEAP))
+        image.draft(None, (max(1, size[0] // CHEAP), max(1, size[1] // CHEAP)))
         image.load()
         frames = getattr(image, "n_frames", 1)
     except FAILURES as error:

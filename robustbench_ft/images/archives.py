@@ -307,6 +307,6 @@ def _copy(shard: Path, path: Path) -> None:
                     writer.write_batch(pa.record_batch(arrays, schema=schema))
 
         cache.write(path, save)
-    except (pa.ArrowException, KeyError, ValueError, AttributeError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RbftError(f"{shard} cannot be read as Parquet images: {reason}; get it again") from error

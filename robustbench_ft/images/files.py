@@ -178,6 +178,7 @@ def _unreadable(name: str, error: OSError) -> RbftError:
     return RbftError(f"cannot read {name}: {error.strerror}; put the file back")
 
 
+MOST_LONG = 200  # times its short side: resized to a model's side, a strip that is longer takes gigabytes
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # converting these to RGB clips every level above 255
 
 
@@ -188,6 +189,8 @@ def decode(raw: bytes, name: str) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(raw))
+        if is_strip(image.size):
+            raise ValueError(f"it is a strip of {image.width} x {image.height} pixels, which no crop of it shows")
         image.load()
         found = image.copy() if getattr(image, "n_frames", 1) > 1 else image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -199,6 +202,11 @@ def decode(raw: bytes, name: str) -> Image.Image:
             "the file to 8 bits"
         )
     return found
+
+
+def is_strip(size: tuple[int, int]) -> bool:
+    """Whether an image of (width, height) is so long that nothing but its middle could be seen."""
+    return max(size) > MOST_LONG * min(size)
 
 
 def without_border(image: Image.Image, border: int) -> Image.Image:

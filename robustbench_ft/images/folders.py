@@ -141,9 +141,13 @@ def scan(folder: Path) -> list["os.DirEntry[str]"]:
     """Entries of a folder, without hidden files and clutter."""
     try:
         with os.scandir(folder) as entries:
-            return [e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER]
+            found = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in CLUTTER]
     except OSError as error:
         raise MissingDataError(f"cannot list {folder}: {error.strerror}; correct its permissions") from error
+    for entry in found:
+        if not entry.name.isascii() and (shown := entry.name.encode(errors="replace").decode()) != entry.name:
+            raise MissingDataError(f"{folder} holds a name that is not UTF-8 ({shown!r}): rename it, ids are texts")
+    return found
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

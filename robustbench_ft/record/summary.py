@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
 
@@ -41,13 +41,22 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _in_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{text[:60]!r} holds characters that cannot be printed")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_in_one_line)]  # shown in tables
+
+
 @dataclass(frozen=True)
 class ModelUsed:
     """The pre-trained model of a cell, as `ModelRef` names it."""
 
-    name: str
-    pretrained: str
-    weights: str
+    name: Text
+    pretrained: Text
+    weights: Text
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,8 @@ class CellRecord:
     method: Name
     method_version: int
     model: ModelUsed
-    protocol: str
-    precision: str
+    protocol: Literal["clean", "as-published"]
+    precision: Text
     seed: int
     digest: Annotated[str, Field(min_length=8)]  # of the configuration without the seed
     settings: dict[str, Any]

@@ -4,12 +4,14 @@ A file is what `torch.save` writes, then a footer: `MARK` and the SHA-256 of eve
 find their way from the end and pass over the footer, so torch reads the file as it is.
 """
 
+import copy
 import hashlib
 import io
 import pickle
-from collections.abc import Callable, Collection, Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -62,6 +64,52 @@ def _write(content: Mapping[str, Any], path: Path) -> None:
         raise file.failed or error from error
     finally:
         file.raw.close()  # past the buffer: what a full disk refused would be refused again
+
+
+class Writer:
+    """Writes the checkpoints of one stage in a thread: training waits for a copy of the state, not for the disk.
+
+    There is never more than one under way. What went wrong is raised by the next call.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.thread: threading.Thread | None = None
+        self.failed: BaseException | None = None
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Copy `content` to memory of its own on the CPU, and begin to write it as `save` does."""
+        self.wait()
+        still = _copied(content)
+        self.thread = threading.Thread(target=self._write, args=(still,), name=f"checkpoint {self.path.name}")
+        self.thread.start()
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is on the disk. Raises `RbftError` where it could not be written."""
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        if self.failed is not None:
+            failed, self.failed = self.failed, None
+            raise failed
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        try:
+            save(content, self.path)
+        except BaseException as error:  # raised where somebody can be told
+            self.failed = error
+
+
+def _copied(value: Any) -> Any:
+    """The same nest of dictionaries and lists; tensors on the CPU, none of which is changed by later steps."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, list | tuple):
+        items = [_copied(inner) for inner in cast(Sequence[Any], value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    return copy.deepcopy(value)
 
 
 def previous(path: Path) -> Path:

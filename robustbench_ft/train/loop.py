@@ -75,7 +75,24 @@ def train(
     state.check_ranks()
     run.log({"event": "start", "stage": stage, "step": state.step, "of": state.total, "parameters": state.n_trained})
     clip.train()
-    with state.sums, run.progress.bar(stage, state.total, "steps", done=state.step) as advance:
+    try:
+        _loop(clip, source, objective, refresh, state)
+        state.finish(refresh)
+    finally:
+        state.written()
+    clip.eval()
+    run.log({
+        "event": "end", "stage": stage, "step": state.step, "seconds": state.seconds, "images": state.images,
+        "waiting": state.waited,
+        "selected_step": state.best_step, **state.said(state.best_scores), "diverged": state.diverged,
+    })  # fmt: skip
+    return clip
+
+
+def _loop(clip: Clip, source: Source, objective: Objective, refresh: Callable[[], None], state: "_State") -> None:
+    """Steps, validations and checkpoints until the end, or until somebody asks to stop."""
+    run, recipe = state.run, state.recipe
+    with state.sums, run.progress.bar(state.stage, state.total, "steps", done=state.step) as advance:
         while state.step < state.total and not state.diverged:
             _update(clip, source, objective, recipe, run, state)
             due = recipe.validates_after(state.step, len(source))
@@ -87,16 +104,9 @@ def train(
             advance(1, note=state.note)
             if run.stopped() and state.step < state.total:
                 state.checkpoint()
+                state.written()
                 run.ranks.wait()  # until the first has saved
                 raise InterruptedRun(f"stopped at step {state.step} of {state.total}")
-    state.finish(refresh)
-    clip.eval()
-    run.log({
-        "event": "end", "stage": stage, "step": state.step, "seconds": state.seconds, "images": state.images,
-        "waiting": state.waited,
-        "selected_step": state.best_step, **state.said(state.best_scores), "diverged": state.diverged,
-    })  # fmt: skip
-    return clip
 
 
 def _update(clip: Clip, source: Source, objective: Objective, recipe: Recipe, run: Run, state: "_State") -> None:
@@ -133,7 +143,9 @@ class _State:
         companions: Sequence[Companion],
     ) -> None:  # fmt: skip
         self.clip, self.recipe, self.source, self.run = clip, recipe, source, run
+        self.stage = stage
         self.path = run.folder / f"resume-{stage}.pt" if run.folder else None
+        self.writer = checkpoint.Writer(self.path) if self.path else None
         self.parameters = [p for p in clip.parameters() if p.requires_grad]
         self.n_trained = sum(p.numel() for p in self.parameters)
         self.optimizer, self.companions, self.sums = optimizer, companions, GradientSums(self.parameters, run.ranks)
@@ -249,7 +261,9 @@ class _State:
             companion.load_state_dict(copy.deepcopy(state))
 
     def maybe_checkpoint(self) -> None:
-        if self.run.ranks.any(self.run.ranks.first and time.monotonic() - self.saved_at >= self.run.checkpoint_seconds):
+        every = self.run.checkpoint_steps
+        late = self.run.ranks.first and time.monotonic() - self.saved_at >= self.run.checkpoint_seconds
+        if self.run.ranks.any(late) or (every and self.step % every == 0):
             self.check_ranks()
             self.checkpoint()
 
@@ -259,9 +273,14 @@ class _State:
             moving = {name: p for name, p in self.clip.named_parameters() if p.requires_grad}
             self.run.ranks.check_same(moving, f"at step {self.step} of {self.total}")
 
+    def written(self) -> None:
+        """Wait until the last checkpoint is on the disk."""
+        if self.writer is not None:
+            self.writer.wait()
+
     def checkpoint(self) -> None:
         self.settle()
-        if self.path is None:
+        if self.writer is None:
             return
         content: dict[str, Any] = {
             "step": self.step, "diverged": self.diverged, "finished": self.finished,
@@ -270,7 +289,7 @@ class _State:
             "images": self.images, "seconds": self.seconds, "waited": self.waited, "scaler": self.scaler.state_dict(),
             "companions": [c.state_dict() for c in self.companions], "best_companions": self.best_companions,
         }  # fmt: skip
-        checkpoint.save(content, self.path)
+        self.writer.save(content)
         self.saved_at = time.monotonic()
 
     def resume(self) -> None:

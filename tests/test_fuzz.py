@@ -1,0 +1,135 @@
+"""What was found by damaged inputs once, stays mended; and a few inputs of every kind are drawn anew."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import fuzz
+import made
+import pytest
+from click.testing import CliRunner
+
+from robustbench_ft import model_ref
+from robustbench_ft.cli.main import main
+from robustbench_ft.errors import RbftError
+
+DIGITS = "9" * 5000
+# kind -> contents that once ended in a traceback, or were read without a word
+CORPUS: dict[str, list[bytes]] = {
+    "--set": [
+        f"lr={DIGITS}".encode(), f"steps={DIGITS}".encode(), b"lr=1e999", b"lr=nan", b"steps=1e400", b"=",
+        b"lr=\xff\xfe", f"ft.{'x' * 5000}=1".encode(), b"betas=[" + b"[" * 3000, b"lr=0x", b"lr=\x00",
+    ],
+    "plan": [
+        b"", b"method = 3", b"seeds = -1", f"seeds = {DIGITS}".encode(), b"[set]\nlr = {}", b"\xff",
+        b'suite = "\\u0000"',
+    ],
+    "suite.toml": [
+        b'name = "cups"\ntrain = "all.csv"\n[shifts]\nnight = "\\u0000"\n',
+        f'name = "cups"\ntrain = "{"x" * 5000}"\n[shifts]\nnight = "night"\n'.encode(),
+        b'name = ".."\ntrain = "all.csv"\n[shifts]\nnight = "night"\n',
+        b'name = "cups"\ntrain = "all.csv"\n[shifts]\nID = "night"\n',
+    ],
+    "manifest": [
+        b"path,label,camera\nall/\x000.png,red,0\n", b"path,label,camera\n../../../etc/passwd,red,0\n", b"", b"path",
+        b"path,label,camera\n" + b"a/" * 3000 + b",red,0\n", b"path,label,camera\n\xff,red,0\n",
+    ],
+    "cell.json": [b"[]", b"null", b'{"schema": NaN}', b"[" * 100_000, b"\xff\xfe"],
+    "env.json": [b"[]", b"3", b'{"data": []}', b'{"schema": Infinity}'],
+    "metrics.json": [b"[]", b'{"candidates": 3}', b'{"axis": {"a": 1e999}}'],
+    "predictions": [b"", b"PAR1", b"PAR1PAR1", b"hello"],
+    "claim": [b"[]", b"{}", b'{"trust": {"by": []}}', b"[" * 100_000],
+    "record.json of a claim": [b"[]", b'{"cell": 3}', b"{}"],
+    "predictions of a claim": [b"", b"PAR1PAR1"],
+    "model configuration": [
+        b"[]", b"{}", b'{"model_cfg": {}}', b'{"model_cfg": {"vision_cfg": {}, "text_cfg": {}}}', b"[" * 100_000,
+        b'{"model_cfg": {"vision_cfg": {"layers": 1e9}, "text_cfg": {}}}',
+    ],
+    "vocabulary": [b"", b"\xff\xfe", b"a\n", b"<pad>\n<bos>\nred\nred\n<eos>\n", b"x\n" * 100_000],
+    "checkpoint": [b"", b"\x80\x02}q\x00.", b"PK\x03\x04"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, fuzz.Target]:
+    return fuzz.targets(tmp_path_factory.mktemp("fuzz"))
+
+
+def test_every_kind_has_its_corpus(targets: dict[str, fuzz.Target]) -> None:
+    assert set(CORPUS) == set(targets)
+
+
+@pytest.mark.parametrize("kind", CORPUS)
+def test_what_is_whole_is_read_and_past_findings_stay_mended(kind: str, targets: dict[str, fuzz.Target]) -> None:
+    target = targets[kind]
+    target.read()  # without an error: else nothing would be tried
+    for content in CORPUS[kind]:
+        assert fuzz.finding(target, content) == "", content[:200]
+
+
+@pytest.mark.parametrize("kind", CORPUS)
+def test_a_few_new_inputs_end_in_order(kind: str, targets: dict[str, fuzz.Target]) -> None:
+    found: list[tuple[bytes, str]] = []
+    assert fuzz.fuzz(targets[kind], 4, 0, lambda content, told: found.append((content, told))) > 0
+    assert found == []
+
+
+def test_a_traceback_would_be_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"a": 1}')
+    broken = fuzz.Target(path, partial(lambda: json.loads(path.read_text())["a"] + 1), json=True)
+    assert "KeyError" in fuzz.finding(broken, b"{}")
+    assert "JSONDecodeError" in fuzz.finding(broken, b"{")
+    assert fuzz.finding(broken, b'{"a": 2}') == ""
+    assert path.read_text() == '{"a": 1}'
+
+
+LONG = "x" * 5000
+COMMANDS = [
+    f"report {LONG}",
+    f"report {'x/' * 2000}y",
+    f"run --method ft --suite ./{LONG}",
+    f"run --method {LONG}.py --suite tiny",
+    f"run --method ft --suite {LONG}",
+    f"new suite {LONG}",
+    f"data check {LONG}",
+    f"data check ./{LONG}.toml",
+    f"run --method ft --suite shapes --out {LONG}",
+    f"run --config {LONG}",
+    f"compare {LONG}",
+    f"leaderboard add {LONG}",
+    f"leaderboard verify --root {LONG}",
+    f"run --method ft --suite shapes --model local-dir:{LONG}",
+    f"run --method ft --suite shapes --set lr={DIGITS}",
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=range(len(COMMANDS)))
+@pytest.mark.usefixtures("shelves")
+def test_flags_that_no_system_takes_are_one_line(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, words.split(" "))
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code in (1, 2)
+    told = [line for line in done.output.splitlines() if line.startswith("rbft: ")]
+    assert len(told) == 1
+    assert len(told[0]) < 1100
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sign_that_the_terminal_lacks_is_no_traceback(tmp_path: Path) -> None:
+    made.write(tmp_path, made.World(skills={"ft": (1.0, 0.1)}, n=20))
+    words = [sys.executable, "-m", "robustbench_ft", "report", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b" ? " in done.stdout  # where a plus-minus belongs
+
+
+def test_an_empty_file_of_weights_is_named(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").touch()
+    with pytest.raises(RbftError, match=r"w\.pt is empty; copy or download it again"):
+        model_ref.resolve("ViT-B-32", str(tmp_path / "w.pt"))
