@@ -188,8 +188,8 @@ def run(
         precision=environment.choose_precision(precision, place), **asked,
     )  # fmt: skip
     options = runner.RunOptions(
-        Path(out), place, choose() if progress else Progress(), checkpoint_seconds, save_model, save_candidates,
-        workers, changed=changed,
+        Path(out), place, choose() if progress else Progress(), checkpoint_seconds, save_model=save_model,
+        save_candidates=save_candidates, workers=workers, changed=changed,
     )  # fmt: skip
     try:
         made = plan.make(request, roots.choose(_texts(root), os.environ))

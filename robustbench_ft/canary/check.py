@@ -44,7 +44,7 @@ class Setup:
     def load(self) -> Clip:
         """The model with its zero-shot head."""
         clip = clips.load(self.model).to(self.device)
-        environment.allow_tf32(self.device)
+        environment.use("fp32", self.device)
         clip.start_from_zero_shot(self.task)
         return clip.eval()
 
