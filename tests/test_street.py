@@ -34,7 +34,7 @@ COURTS = {
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
-    "clip": ("autocast", "card", "clip", "load"),
+    "clip": ("autocast", "card", "copies", "clip", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "readback", "loop"),
     "record": ("summary", "store"),

@@ -31,6 +31,7 @@ from robustbench_ft.recipe import Head
 
 from . import card
 from .autocast import allow_tf32, blocks_in
+from .copies import to_device
 
 Part = Literal["image", "text", "scale", "head", "extra"]
 State = dict[str, Tensor]
@@ -126,7 +127,7 @@ class Clip(nn.Module):
         With a causal mask nothing behind the end token reaches it, so a text cut at its true length gives what the
         padded one gives, at a fraction of the cost.
         """
-        tokens = tokens.to(self.device)
+        tokens = to_device(tokens, self.device)
         if self._causal and tokens.shape[1] < self.model.context_length:
             features = self._encode_short(tokens)
         else:
@@ -139,7 +140,7 @@ class Clip(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """[M, L] ids -> [M, L, W] word embeddings without positions: the place of learnt prompts."""
-        return self.model.token_embedding(tokens.to(self.device))
+        return self.model.token_embedding(to_device(tokens, self.device))
 
     def encode_embedded(self, words: Tensor, ends: Tensor) -> Tensor:
         """[M, L, W] word embeddings, and the place [M] of each end token -> [M, D], not normalised.
