@@ -34,7 +34,7 @@ COURTS = {
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
-    "clip": ("autocast", "card", "copies", "clip", "load"),
+    "clip": ("autocast", "faster", "card", "copies", "clip", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "readback", "loop"),
     "record": ("summary", "store"),

@@ -12,7 +12,20 @@ import click
 
 from robustbench_ft.errors import PlanError, RbftError, StoppedError
 
-from .options import DEVICE, FOLDER, PARTIAL, PRECISION, ROOT, THREADS, WIDE, WORKERS, set_threads, way_of
+from .options import (
+    CHANNELS_LAST,
+    COMPILE,
+    DEVICE,
+    FOLDER,
+    PARTIAL,
+    PRECISION,
+    ROOT,
+    THREADS,
+    WIDE,
+    WORKERS,
+    set_threads,
+    way_of,
+)  # fmt: skip
 from .report import print_table
 
 if TYPE_CHECKING:
@@ -58,6 +71,8 @@ if TYPE_CHECKING:
 @PRECISION
 @THREADS
 @WORKERS
+@COMPILE
+@CHANNELS_LAST
 @click.option("--gpu-decode", is_flag=True, help="Decode training JPEGs on the GPU; evaluation pixels stay exact.")
 @click.option(
     "--checkpoint-seconds",
@@ -117,6 +132,8 @@ def run(**options: Any) -> None:
         save_candidates=options["save_candidates"],
         workers=options["workers"] or 0,
         gpu_decode=options["gpu_decode"],
+        compiled=options["compiled"],
+        channels_last=options["channels_last"],
         changed=changed,
     )
     try:
