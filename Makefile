@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint study clean
+.PHONY: demo test lint study gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rbft run --method zero-shot --method ft --method wise-ft --method lipsum --suite shapes --seeds 0-1 --out runs/demo
@@ -19,6 +19,11 @@ lint: $(VENV)/.installed-dev
 # The numbers and pictures of the README and of docs/: about an hour on two busy cores.
 study: $(VENV)/.installed
 	BIN=$(BIN) bash docs/study.sh
+
+# The tests that need a GPU, then the benchmark of full-size models on it: docs/results/gpu.md. It was never run so far.
+gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu
+	BIN=$(BIN) bash docs/gpu.sh
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -e .

@@ -63,7 +63,29 @@ done
 rbft report "$out/grid/shapes" --val --format markdown --figure docs/results/frontier.png >docs/results/frontier.md
 rbft report "$out/grid/shapes" --format json >docs/results/frontier.json
 rbft report "$out/head-lr/shapes" --val --format markdown >docs/results/lp_ft_head_lr.md
-rbft bench --threads 1 --method ft --method wise-ft --method lipsum --method lp-ft --method flyp >docs/results/bench.md
+held=(--method ft --method wise-ft --method kd --method car-ft --method l2-sp --method ema --method flyp)
+{
+    printf '# What a step costs, on the embedded model\n\n'
+    rbft bench --threads 1 --rounds 7 "${held[@]}" --method lipsum --method "lipsum mode=expected n_expected=1000"
+    printf '\n## Every method\n\n'
+    rbft bench --threads 1 --rounds 3 --steps 3 --batch 64 --method all
+} >docs/results/bench.md
+{
+    printf '# Penalties in bfloat16 beside float32\n\n    python -m robustbench_ft.bench.penalties\n\n'
+    "${BIN:-.venv/bin}/python" -m robustbench_ft.bench.penalties
+    printf '\nA full-size transformer, random weights:\n\n'
+    "${BIN:-.venv/bin}/python" -m robustbench_ft.bench.penalties --model ViT-B-32 --pretrained random --batch 2 \
+        --steps 0 --steps 3 --method lipsum --method kd --method car-ft --method feature-distill --method ldifs \
+        --method miro --method carot
+} >docs/results/precision.md
+# fp32 beside bf16, paired on seeds and images
+for precision in fp32 bf16; do
+    rbft run --suite digits --seeds 0-4 --method ft --method lipsum --precision $precision --threads 1 --out "$out/precision"
+done
+{
+    printf '\n## The same cells in both, five seeds\n\n'
+    rbft compare "$out/precision/digits" --format markdown
+} >>docs/results/precision.md
 rbft bench-loader --rounds 9 >docs/results/loader.md
 "${BIN:-.venv/bin}/python" -m robustbench_ft.drawing docs/domains.png --columns 14
 "${BIN:-.venv/bin}/python" docs/fill.py

@@ -1,5 +1,7 @@
 """Places inside an image tower where features of several depths are read: the stem, and the ends of four quarters."""
 
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -27,6 +29,22 @@ def places(clip: Clip, stem: Stem) -> list[nn.Module]:
     if hasattr(trunk, "layer4"):
         return [trunk.avgpool, trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4]
     return []
+
+
+@contextmanager
+def exact_where_rounded(*clips: Clip) -> Generator[None, None, None]:
+    """While this is open, convolutional towers compute in float32, also where training computes in 16 bits.
+
+    The residual stream of a transformer is float32 there. What a convolution gives is not: rounded to bfloat16, early
+    features of two models that are near to each other differ by less than the rounding, and the gradient of their
+    difference was off by half.
+    """
+    with ExitStack() as stack:
+        for clip in clips:
+            trunk: Any = getattr(clip.model.visual, "trunk", clip.model.visual)
+            if not hasattr(trunk, "transformer") and not hasattr(trunk, "blocks"):
+                stack.enter_context(clip.exact())
+        yield
 
 
 def tokens(features: Tensor) -> Tensor:

@@ -45,8 +45,9 @@ class FLYP(Method):
         return ["label_smoothing has no effect on the contrastive loss; leave it out"] if smoothed else []
 
     def captions(self, clip: Clip, data: TrainSet) -> Tensor:
-        """Every class in every template, as tokens [K, T, L]."""
-        return clip.tokenize(data.task.texts).view(len(data.task.classes), len(data.task.templates), -1)
+        """Every class in every template, as tokens [K, T, L], where the model is."""
+        tokens = clip.tokenize(data.task.texts).to(clip.device)
+        return tokens.view(len(data.task.classes), len(data.task.templates), -1)
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         captions = self.captions(clip, data)
@@ -60,7 +61,7 @@ class FLYP(Method):
     def pair(self, captions: Tensor, batch: Batch, run: Run) -> Tensor:
         """One caption for each image of the batch, [B, L]."""
         template = torch.randint(captions.shape[1], batch.labels.shape, generator=run.generator("captions", batch.step))
-        return captions[batch.labels.cpu(), template]
+        return captions[batch.labels, template.to(batch.labels.device, non_blocking=True)]
 
 
 def contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:

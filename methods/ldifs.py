@@ -12,7 +12,7 @@ from robustbench_ft.recipe import R_WISE, Recipe
 from robustbench_ft.train import LossTerms, Objective
 
 from ._drift import recorded
-from ._places import NONE_KNOWN, places, tokens
+from ._places import NONE_KNOWN, exact_where_rounded, places, tokens
 from .ft import FT
 
 FLOOR = 1e-10  # added to norms
@@ -29,7 +29,8 @@ class LDIFS(FT):
 
     That code normalises along the tokens, each channel by itself (`unit` 'tokens'), and takes the mean over all
     tokens and channels; LPIPS, its model, normalises along the channels. The authors start from a linear probe unless
-    told otherwise; here training starts from the zero-shot head, their `--zs-init`.
+    told otherwise; here training starts from the zero-shot head, their `--zs-init`. A convolutional tower computes in
+    float32 here, whatever the precision.
     """
 
     published: ClassVar[Mapping[str, Recipe]] = {"imagenet": replace(R_WISE, lr=1e-5, batch=128)}
@@ -49,10 +50,11 @@ class LDIFS(FT):
         fine_tuning, anchor = super().objective(clip, data, run), clip.frozen_copy()
 
         def loss(batch: Batch) -> LossTerms:
-            with torch.no_grad(), recorded(places(anchor, "embedded")) as before:
-                anchor.encode_image(batch.images)
-            with recorded(places(clip, "embedded")) as now:
-                terms = fine_tuning(batch)
+            with exact_where_rounded(clip, anchor):
+                with torch.no_grad(), recorded(places(anchor, "embedded")) as before:
+                    anchor.encode_image(batch.images)
+                with recorded(places(clip, "embedded")) as now:
+                    terms = fine_tuning(batch)
             return {**terms, "depth_gap": self.strength * depth_gap(now, before, self.unit)}
 
         return loss

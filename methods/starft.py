@@ -58,10 +58,10 @@ class StarFT(FLYP):
     template: str = "a photo of a {}."  # of the captions; empty: all templates of the suite, at random
 
     def captions(self, clip: Clip, data: TrainSet) -> Tensor:
-        """Every class in every template, as tokens [K, T, L]."""
+        """Every class in every template, as tokens [K, T, L], where the model is."""
         if not self.template:
             return super().captions(clip, data)
-        return clip.tokenize([fill(self.template, name) for name in data.task.classes])[:, None]
+        return clip.tokenize([fill(self.template, name) for name in data.task.classes])[:, None].to(clip.device)
 
     def objective(self, clip: Clip, data: TrainSet, run: Run) -> Objective:
         captions, odd, anchor = self.captions(clip, data), self.odd(clip, data, run), clip.frozen_copy()
@@ -89,7 +89,7 @@ class StarFT(FLYP):
         run.log({"event": "texts", "spurious_templates": len(templates)})
         captions = [fill(base, name).removesuffix(".") for name in data.task.classes]
         texts = [template.format(caption) for caption in captions for template in templates]
-        return clip.tokenize(texts).view(len(captions), len(templates), -1)
+        return clip.tokenize(texts).view(len(captions), len(templates), -1).to(clip.device)
 
     def templates(self, clip: Clip) -> tuple[str, ...]:
         """The spurious templates. Raises `RbftError` where a line has not exactly one {}."""
@@ -103,7 +103,7 @@ class StarFT(FLYP):
     def pair_odd(self, odd: Tensor, batch: Batch, run: Run) -> Tensor:
         """One spurious caption for each image of the batch, [B, L]."""
         template = torch.randint(odd.shape[1], batch.labels.shape, generator=run.generator("spurious", batch.step))
-        return odd[batch.labels.cpu(), template]
+        return odd[batch.labels, template.to(batch.labels.device, non_blocking=True)]
 
     def fading(self, batch: Batch) -> float:
         """1 - (epoch + 1) / epochs, or the same of steps where the recipe counts in these."""

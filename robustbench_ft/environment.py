@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def peak_memory_mib(device: torch.device) -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+@cache  # once for all cells of a process: what it runs was read when it began
 def _git() -> dict[str, Any] | None:
     """Commit and dirty flag of the checkout this package is imported from; None when it is an installed copy."""
     here = Path(__file__).resolve().parent.parent
@@ -107,6 +109,7 @@ def _run(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -114,6 +117,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

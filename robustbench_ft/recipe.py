@@ -217,9 +217,10 @@ R_FLYP = Recipe(
 PUBLISHED = {"lipsum": R_LIP, "wise-ft": R_WISE, "flyp": R_FLYP}  # method -> base recipe of its authors
 
 # Versions of what several recipes share, stated by the cells that use it: older records with other numbers stay apart.
-# crop-flip 2: TensorFlow's crop instead of torchvision's. bf16 2: the blocks of the image tower only.
+# crop-flip 2: TensorFlow's crop instead of torchvision's. bf16 2: the blocks of the image tower only; 3: teachers take
+# the kernels of their students.
 # official-selection 1: checkpoints are selected by the validation split's own metric, which is not accuracy.
-SHARED_VERSIONS = {"crop-flip": 2, "bf16": 2, "official-selection": 1}
+SHARED_VERSIONS = {"crop-flip": 2, "bf16": 3, "official-selection": 1}
 
 
 def precision_of(asked: str, base: Recipe | None) -> str:

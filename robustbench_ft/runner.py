@@ -47,6 +47,8 @@ class RunOptions:
     save_candidates: bool = False  # also the weights of every other candidate, under models/
     workers: int = 0  # threads that decode images; 0: as many as there are cores
     gpu_decode: bool = False  # decode training JPEGs on the GPU
+    compiled: bool = False  # train with compiled blocks of the image tower: it moves rounding, and the record says so
+    channels_last: bool = False  # store convolutions with channels last: likewise
     changed: earlier.Way = "refuse"  # what to do with records that other code made
     track: tuple[str, ...] = ()  # trackers that are told the numbers of the log
     devices: Devices = field(default_factory=Devices)
@@ -87,6 +89,7 @@ def run_cell(
     model_ref.check_unchanged(cell.model)
     clip = clips.load(cell.model).to(options.device)
     clip.precision = cell.precision
+    clip.make_faster(options.compiled, options.channels_last)
     environment.use(cell.precision, options.device)
     if reason := method.skip(clip, data):
         raise RbftError(f"{cell.method} cannot be run with model '{cell.model.name}': {reason}")
@@ -175,7 +178,7 @@ def _write_environment(
     store.write_json(folder / "env.json", {
         "schema": SCHEMA,
         **environment.describe(options.device),
-        **({"gpu_decode": True} if options.gpu_decode else {}),
+        **{name: True for name in ("gpu_decode", "compiled", "channels_last") if getattr(options, name)},
         **options.devices.for_record(micro_batch),
         "data": {split.name: _data(suite, split) for split in splits},
         "manifest": doctor.for_record(suite, splits),
@@ -194,6 +197,7 @@ def _cost(stages: list[Json], fit: float, evaluation: float, evaluated: int, dev
         "evaluate_seconds": evaluation,
         "evaluate_images_per_second": _rate(evaluated, evaluation),
         "peak_memory_mib": environment.peak_memory_mib(device),
+        "waiting": _rate(sum(s.get("waiting", 0.0) for s in stages), seconds),
         "trained_parameters": max((s["parameters"] for s in stages), default=0),
     }
 

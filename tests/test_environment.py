@@ -36,6 +36,7 @@ def test_records_hold_the_cost_of_their_run(tiny_model: str, tmp_path: Path) -> 
     assert cost["peak_memory_mib"] > 100  # torch alone takes more
     assert cost["trained_parameters"] > 0
     assert cost["passes"] == 1
+    assert 0 < cost["waiting"] < 1
     assert 0 < cost["fit_seconds"] < 600
     assert cost["fit_images_per_second"] == pytest.approx(Tiny.recipe.batch * 6 / cost["fit_seconds"], rel=0.5)
 

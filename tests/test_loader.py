@@ -33,6 +33,7 @@ from robustbench_ft.recipe import Augment, Recipe
 from robustbench_ft.train import ImageBatches, indices_at
 
 N = 40
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +116,13 @@ def mixed(folder: Path) -> Split:
 
 
 @pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+        ),
+    ],
 )
 @pytest.mark.parametrize("augment", ["crop", "crop-flip"])
 def test_files_decoded_together_on_a_device_are_those_decoded_one_by_one(

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref, registry
-from robustbench_ft.clip import State
+from robustbench_ft import model_ref, plan, registry, runner
+from robustbench_ft.clip import Clip, State, faster
+from robustbench_ft.clip.autocast import blocks
 from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Recipe
+from robustbench_ft.record import store
 from robustbench_ft.train import Batch, InterruptedRun, loop, train
 
 SUITE = Tiny("tiny")
@@ -24,6 +26,7 @@ TASK = Task(SUITE.classes, SUITE.templates)
 DATA = TrainSet(SUITE.split("train"), SUITE.split("val"), TASK)
 RECIPE = replace(Tiny.recipe, steps=7, validate_every=0, select="last", lr=1e-2)
 TOGETHER = 4
+GRAD = pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile asks for it, and warns itself
 
 
 class Reads(TorchDispatchMode):
@@ -194,3 +197,72 @@ def test_the_running_mean_is_the_plain_formula_to_the_bit(tiny_model: str) -> No
     average.after_step(5, 6)
     assert not same(kept, average.mean)
     assert same(kept, expected)  # what was loaded is not written to
+
+
+# -- what may be faster ------------------------------------------------------------------------------------------------
+
+
+def step_of(clip: Clip, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Features, and the gradients of their squares."""
+    features = clip.encode_image(images)
+    moving = [p for p in clip.model.visual.parameters() if p.requires_grad]
+    return features, list(torch.autograd.grad(features[:, :3].square().sum(), moving))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("how", ["compiled", "channels_last"])
+@GRAD
+def test_a_faster_tower_gives_the_same_up_to_rounding(
+    how: str, precision: str, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faster, "BACKEND", "aot_eager")
+    plain, other = (clips.load(model_ref.resolve(tiny_model, None)) for _ in range(2))
+    for clip in (plain, other):
+        clip.precision = precision
+        clip.train_only("image")
+    other.make_faster(**{how: True})
+    images = torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(step_of(other, images), step_of(plain, images), rtol=1e-2, atol=1e-4)
+    if how == "compiled":
+        assert faster._compiled  # pyright: ignore
+        assert all("forward" not in vars(block) for block in blocks(other.model.visual))
+
+
+@GRAD
+def test_a_copy_of_a_compiled_tower_has_weights_of_its_own(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a teacher would follow its student."""
+    monkeypatch.setattr(faster, "BACKEND", "aot_eager")
+    clip = clips.load(model_ref.resolve(tiny_model, None)).make_faster(compiled=True)
+    clip.train_only("image")
+    images = torch.randn(4, 3, 32, 32)
+    before = clip.encode_image(images).detach()
+    teacher = clip.frozen_copy()
+    clip.restore({name: tensor + 0.1 for name, tensor in clip.snapshot().items()})
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.encode_image(images), before, rtol=1e-4, atol=1e-5)
+    assert (clip.encode_image(images) - before).abs().max() > 1e-2
+
+
+def test_hooks_inside_compiled_blocks_are_heard(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faster, "BACKEND", "aot_eager")
+    clip = clips.load(model_ref.resolve(tiny_model, None)).make_faster(compiled=True)
+    images = torch.randn(4, 3, 32, 32)
+    drift: Any = import_module("robustbench_ft.methods._drift")
+    clip.encode_image(images)  # compiled before anything listens
+    with drift.recorded(clip.model.visual.transformer.resblocks) as heard:
+        clip.encode_image(images)
+    assert len(heard) == len(clip.model.visual.transformer.resblocks)
+    clip.compiled = False
+    with drift.recorded(clip.model.visual.transformer.resblocks) as plain:
+        clip.encode_image(images)
+    torch.testing.assert_close(heard, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("shelves")
+def test_the_record_says_what_moves_rounding(tiny_model: str, tmp_path: Path) -> None:
+    cells = plan.make(plan.Request(("ft",), ("tiny",), (tiny_model,)))
+    options = runner.RunOptions(tmp_path, torch.device("cpu"), channels_last=True)
+    [folder] = runner.run_cells(cells, options)
+    env = store.Record(folder).env
+    assert env["channels_last"] is True
+    assert "compiled" not in env

@@ -35,7 +35,7 @@ COURTS = {
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
-    "clip": ("autocast", "card", "clip", "config", "load"),
+    "clip": ("autocast", "faster", "card", "copies", "clip", "config", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "passes", "sums", "readback", "loop"),
     "record": ("summary", "digests", "store"),

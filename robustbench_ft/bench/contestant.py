@@ -37,6 +37,8 @@ class Setting:
     batch: int
     steps: int  # counted steps of each contestant in each round, after `WARMUP` that are not
     rounds: int = 0  # 0: as many as fit into `step.SECONDS`
+    compiled: bool = False
+    channels_last: bool = False
 
     @property
     def recipe(self) -> Recipe:
@@ -49,7 +51,7 @@ class Setting:
     def load(self) -> Clip:
         clip = clips.load(self.model).to(self.device)
         clip.precision = self.precision
-        return clip
+        return clip.make_faster(self.compiled, self.channels_last)
 
     def data(self) -> TrainSet:
         """A few batches of ID training, so that what a method does before its first step is short, too."""

@@ -86,7 +86,7 @@ def measure(setting: Setting, methods: Sequence[str], progress: Progress) -> lis
 
 
 def _path(clip: Clip, data: TrainSet, setting: Setting, progress: Progress) -> dict[int, State]:
-    """Weights after each number of steps of FT in float32; `clip` ends where it began."""
+    """Weights at the start and after each number of steps of FT in float32; `clip` ends where it began."""
     states = {0: clip.snapshot()}
 
     class Keep:
@@ -104,7 +104,7 @@ def _path(clip: Clip, data: TrainSet, setting: Setting, progress: Progress) -> d
         small = replace(data, val=data.val.take(range_of(setting.batch)))
         kind(recipe=recipe).fit(clip, small, Run(0, setting.device, progress=progress, companions=(lambda _: Keep(),)))
     clip.restore(states[0])
-    return {steps: states[steps] for steps in setting.steps}
+    return states
 
 
 def range_of(n: int) -> Any:
@@ -119,7 +119,7 @@ def _of(
     run, source, found = Run(0, setting.device), ImageBatches(clip, data), list[Gap]()
     if reason := method.skip(clip, data):
         raise RbftError(f"{name} cannot be measured with model '{setting.model.name}': {reason}")
-    clip.restore(next(iter(states.values())) if 0 not in states else states[0])
+    clip.restore(states[0])
     if hasattr(method, "start"):
         method.start(clip, data)
     made: dict[str, Objective] = {}
@@ -127,8 +127,8 @@ def _of(
         clip.precision = precision
         made[precision] = method.objective(clip, data, run)
     batch = source.batch(clip, indices_at(FIRST, len(source), setting.recipe, run), FIRST, setting.recipe, run)
-    for steps, state in states.items():
-        clip.restore(state)
+    for steps in setting.steps:
+        clip.restore(states[steps])
 
         def ask(objective: Objective, precision: str, around: AbstractContextManager[Any]) -> _Answer:
             clip.precision = precision
@@ -143,7 +143,7 @@ def _of(
         }
         found += [gap(name, term, steps, way, exact, answers[way]) for term in exact.values for way in WAYS]
     clip.precision = "fp32"
-    clip.restore(states[min(states)])
+    clip.restore(states[0])
     return found
 
 

@@ -126,7 +126,8 @@ def as_json(timings: Timings) -> str:
     setting = timings.setting
     content = {
         "model": setting.model.label, "suite": setting.suite.name, "batch": setting.batch, "steps": setting.steps,
-        "precision": setting.precision, "environment": environment.describe(setting.device),
+        "precision": setting.precision, "compiled": setting.compiled, "channels_last": setting.channels_last,
+        "environment": environment.describe(setting.device),
         "peak_flops_per_second": list(timings.peaks),
         "contestants": {
             name: {
@@ -144,7 +145,7 @@ def as_markdown(timings: Timings) -> str:
     """The table, and the machine."""
     setting = timings.setting
     lines = [
-        f"{setting.model.label} on {setting.suite.name}, batch {setting.batch}, {setting.precision}: medians over "
+        f"{setting.model.label} on {setting.suite.name}, batch {setting.batch}, {_how(setting)}: medians over "
         f"{len(timings.rounds)} rounds of {setting.steps} steps; behind a ratio the middle half of the rounds. "
         "Operations are those of matrix products, convolutions and attention. Floor: operations over those of ft, "
         f"what '/ ft' could be at best. Peak: {statistics.median(timings.peaks) / 1e9:,.0f} GFLOP/s, a matrix "
@@ -165,6 +166,12 @@ def as_markdown(timings: Timings) -> str:
     machine = environment.describe(setting.device)
     kept = {name: machine[name] for name in ("cpu", "gpu", "threads", "python")}
     return "\n".join([*lines, "", json.dumps({**kept, "torch": machine["packages"]["torch"]})])
+
+
+def _how(setting: Setting) -> str:
+    """Precision, and what else moves the rounding."""
+    marks = (("compiled", setting.compiled), ("channels last", setting.channels_last))
+    return ", ".join([setting.precision, *(mark for mark, on in marks if on)])
 
 
 def _ratio(timings: Timings, name: str, reference: str) -> str:

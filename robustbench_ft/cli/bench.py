@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .options import DEVICE, FOLDER, PRECISION, THREADS, WIDE, WORKERS, set_threads
+from .options import CHANNELS_LAST, COMPILE, DEVICE, FOLDER, PRECISION, THREADS, WIDE, WORKERS, set_threads
 
 
 @click.command(context_settings=WIDE)
@@ -22,6 +22,8 @@ from .options import DEVICE, FOLDER, PRECISION, THREADS, WIDE, WORKERS, set_thre
 @click.option("--steps", type=click.IntRange(min=1), help="Per turn.  [default: 4 for the embedded model, else 1]")
 @click.option("--rounds", type=click.IntRange(min=1), help="[default: as many as fit into 75 s, 3 to 15]")
 @click.option("--json", "file", type=FOLDER, metavar="FILE", help="Write every number there, too.")
+@COMPILE
+@CHANNELS_LAST
 @THREADS
 def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
     """Time a step of each method beside a bare loop, in turns in one process, and count its operations."""
@@ -38,7 +40,7 @@ def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | No
     small = model == model_ref.EMBEDDED
     setting = Setting(
         loaded, ref, device, precision, options["batch"] or (128 if small else 16),
-        options["steps"] or (4 if small else 1), options["rounds"] or 0,
+        options["steps"] or (4 if small else 1), options["rounds"] or 0, options["compiled"], options["channels_last"],
     )  # fmt: skip
     found = benchmark.measure(setting, methods, choose())
     if options["file"]:

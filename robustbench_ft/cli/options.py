@@ -34,6 +34,12 @@ DEVICE = click.option("--device", default="auto", show_default=True, help="auto,
 PRECISION = click.option(
     "--precision", default="auto", show_default=True, help="Of training: auto, fp32, tf32, bf16 or fp16 (image tower)."
 )
+COMPILE = click.option(
+    "--compile", "compiled", is_flag=True, help="Train with compiled blocks of the image tower; it moves rounding."
+)
+CHANNELS_LAST = click.option(
+    "--channels-last", is_flag=True, help="Store convolutions with channels last; it moves rounding."
+)
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many."
 )

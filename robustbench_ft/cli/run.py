@@ -15,6 +15,8 @@ from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedErro
 
 from . import canary
 from .options import (
+    CHANNELS_LAST,
+    COMPILE,
     DEVICE,
     DEVICES,
     FOLDER,
@@ -85,6 +87,8 @@ if TYPE_CHECKING:
 @JOBS
 @MAX_FAILURES
 @RETRY
+@COMPILE
+@CHANNELS_LAST
 @click.option("--gpu-decode", is_flag=True, help="Decode training JPEGs on the GPU; evaluation pixels stay exact.")
 @click.option(
     "--checkpoint-seconds",
@@ -164,6 +168,8 @@ def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> 
         changed=way_of(options),
         track=options["track"],
         devices=devices_of(options, ranks),
+        compiled=options["compiled"],
+        channels_last=options["channels_last"],
     )
     try:
         folders = sweeper(options, how.progress)(cells, how)

@@ -19,8 +19,14 @@ def blocks_in(tower: nn.Module, precision: str) -> Generator[None, None, None]:
     What enters a block is float32, so a pre-norm transformer adds branches in bfloat16 ('bf16') or float16 ('fp16') to
     a float32 stream. The first convolution, the last LayerNorm and the projection of open_clip's own towers stay
     outside. Other precisions change nothing.
+
+    A teacher, evaluated without gradients, would take a fused attention whose rounding is another: a penalty would then
+    pull where nothing has moved. In 16 bits all towers take the same kernels.
     """
     with ExitStack() as stack:
+        if precision in SHORT:
+            stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+            torch.backends.mha.set_fastpath_enabled(False)
         for block in blocks(tower) if precision in SHORT else ():
             for handle in _hook(block, SHORT[precision]):
                 stack.callback(handle.remove)

@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -29,8 +29,9 @@ from robustbench_ft.progress import Progress, choose
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Head
 
-from . import card
+from . import card, faster
 from .autocast import allow_tf32, blocks_in
+from .copies import to_device
 
 Part = Literal["image", "text", "scale", "head", "extra"]
 State = dict[str, Tensor]
@@ -64,6 +65,7 @@ class Clip(nn.Module):
         self.files = dict(files or {})  # further files a saved folder needs, e.g. the vocabulary
         self.head_kind: Head = "unit"
         self.task: Task | None = None
+        self.compiled = self.channels_last = False  # see `make_faster`
         self.precision = "fp32"  # 'bf16', 'fp16': of the blocks of the image tower; everything else is float32
         own: Mapping[str, Any] = config.get("rbft", {})
         self.random_ids: tuple[int, int] | None = tuple(own["random_ids"]) if "random_ids" in own else None
@@ -93,9 +95,20 @@ class Clip(nn.Module):
         last LayerNorm and the projection stay float32, because Lipsum-FT's penalty is a small difference of what they
         give.
         """
-        with blocks_in(self.model.visual, self.precision):
-            features = self.model.encode_image(images)
+        compiled = faster.compiled_blocks(self.model.visual) if self.compiled else nullcontext()
+        with blocks_in(self.model.visual, self.precision), compiled:
+            features = self.model.encode_image(faster.channels_last(images) if self.channels_last else images)
         return F.normalize(features.float(), dim=-1)
+
+    def make_faster(self, compiled: bool = False, channels_last: bool = False) -> "Clip":
+        """Let torch compile the blocks of the image tower for training, or store its convolutions with channels last.
+
+        Either moves the rounding of numbers. Call it on a model that is loaded, before it is copied or trained.
+        """
+        self.compiled, self.channels_last = compiled, channels_last
+        if channels_last:
+            faster.store_channels_last(self.model.visual)
+        return self
 
     @contextmanager
     def exact(self) -> Generator[None, None, None]:
@@ -103,12 +116,12 @@ class Clip(nn.Module):
 
         On a GPU, products of float32 matrices are then no TF32 either.
         """
-        fast, self.precision = self.precision, "fp32"
+        fast, self.precision, compiled, self.compiled = self.precision, "fp32", self.compiled, False
         tf32 = allow_tf32(self.device, False)
         try:
             yield
         finally:
-            self.precision = fast
+            self.precision, self.compiled = fast, compiled
             allow_tf32(self.device, tf32)
 
     @property
@@ -126,7 +139,7 @@ class Clip(nn.Module):
         With a causal mask nothing behind the end token reaches it, so a text cut at its true length gives what the
         padded one gives, at a fraction of the cost.
         """
-        tokens = tokens.to(self.device)
+        tokens = to_device(tokens, self.device)
         if self._causal and tokens.shape[1] < self.model.context_length:
             features = self._encode_short(tokens)
         else:
@@ -139,7 +152,7 @@ class Clip(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """[M, L] ids -> [M, L, W] word embeddings without positions: the place of learnt prompts."""
-        return self.model.token_embedding(tokens.to(self.device))
+        return self.model.token_embedding(to_device(tokens, self.device))
 
     def encode_embedded(self, words: Tensor, ends: Tensor) -> Tensor:
         """[M, L, W] word embeddings, and the place [M] of each end token -> [M, D], not normalised.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from robustbench_ft.clip import Clip
+from robustbench_ft.clip.copies import Sender, to_device
 from robustbench_ft.data import Bytes, Split
 from robustbench_ft.recipe import Augment
 
@@ -38,7 +39,8 @@ class Loader:
 
     def __init__(self, clip: Clip, split: Split, workers: int = 0, gpu_decode: bool = False) -> None:
         self.split, self.size, self.device = split, clip.image_size, clip.device
-        self.transform, self.mean, self.std = clip.preprocess()
+        self.transform, mean, std = clip.preprocess()
+        self.mean, self.std, self.sender = mean.to(self.device), std.to(self.device), Sender(self.device)
         self.shape = (len(split), 3, self.size, self.size)
         self.words = clip.preprocess_key  # asked for where pixels are kept
         pixels = split.images.array()
@@ -86,16 +88,25 @@ class Loader:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 [n, 3, S, S] -> float [n, 3, S, S] on the device, as ToTensor and Normalize do."""
-        return self._scaled(pixels.to(self.device, non_blocking=True).float())
+        return self._scaled(to_device(pixels, self.device).float())
 
     def normalised(self, pending: "Pending") -> Tensor:
         """`normalise` of a batch on its way, once it is there."""
         pixels = pending.result()
-        return self.normalise(pixels) if pending.ready is None else pending.ready
+        if pending.ready is not None:
+            return pending.ready
+        if pending.sent is not None:
+            return self._scaled(self.sender.wait_for(pending.sent).float())
+        return self.normalise(pixels)
+
+    def send(self, pending: "Pending") -> None:
+        """Begin to copy a batch to a GPU while it computes, if all of the batch is there; nothing on a CPU."""
+        if self.sender.stream is not None and pending.ready is None and pending.sent is None and pending.is_there():
+            pending.sent = self.sender.send(pending.result())
 
     def _scaled(self, images: Tensor) -> Tensor:
         """Scale in place."""
-        return images.div_(255).sub_(self.mean.to(self.device)).div_(self.std.to(self.device))
+        return images.div_(255).sub_(self.mean).div_(self.std)
 
     def chunks(
         self, size: int, keep: bool = True, only: slice = slice(None)
@@ -197,10 +208,15 @@ class Pending:
     """A batch on its way."""
 
     def __init__(
-        self, pixels: Tensor, tasks: "list[Future[None]]", last: Callable[[Tensor], Tensor] = lambda pixels: pixels,
+        self, pixels: Tensor, tasks: "list[Future[None]]", last: Callable[[Tensor], Tensor] | None = None,
         ready: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.pixels, self.tasks, self.last, self.ready = pixels, tasks, last, ready
+        self.sent: Tensor | None = None  # on its way to a GPU, see `Sender`
+
+    def is_there(self) -> bool:
+        """Whether all of it is in pinned host memory, with nothing left to do."""
+        return self.last is None and self.pixels.is_pinned() and all(task.done() for task in self.tasks)
 
     def result(self) -> Tensor:
         """uint8 [n, 3, S, S], once all of it is there. Raises what the first failing image raised."""
@@ -208,4 +224,4 @@ class Pending:
         for task in self.tasks:
             if task.done():
                 task.result()
-        return self.last(self.pixels)
+        return self.pixels if self.last is None else self.last(self.pixels)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robustbench_ft import metrics
 from robustbench_ft.clip import Clip
+from robustbench_ft.clip.copies import to_device
 from robustbench_ft.data import Split
 from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.pixels.loader import Loader, Pending
@@ -127,8 +128,10 @@ class ImageBatches:
             if later not in self.begun and self.train.native is None:
                 self.begun[later] = self._begin(indices_at(later, len(self), recipe, run), later, recipe, run)
         own, of = _own(len(indices), run), recipe.total_steps(len(self))
-        labels, images = self.labels[indices[own]].to(clip.device), self.train.normalised(pending)
+        labels, images = to_device(self.labels[indices[own]], clip.device), self.train.normalised(pending)
         rows, whole = torch.tensor(indices[own], dtype=torch.long), len(indices) if run.world > 1 else 0
+        if step + 1 in self.begun:
+            self.train.send(self.begun[step + 1])
         return Batch(step, labels, images, clip.encode_image, rows, of, whole=whole, taken=own)
 
     def _begin(self, indices: list[int], step: int, recipe: Recipe, run: Run) -> Pending:
@@ -158,7 +161,7 @@ class FeatureBatches:
 
     def batch(self, clip: Clip, indices: list[int], step: int, recipe: Recipe, run: Run) -> Batch:
         features = self.train[indices]
-        labels, of = self.labels[indices].to(clip.device), recipe.total_steps(len(self))
+        labels, of = to_device(self.labels[indices], clip.device), recipe.total_steps(len(self))
         return Batch(step, labels, features[:, :0], lambda _: features, torch.tensor(indices), of, features)
 
     def scores(self, clip: Clip) -> Scores:
@@ -180,7 +183,7 @@ class Batches:
         indices = indices_at(step, len(self.labels), self.recipe, self.run)
         pixels = self.loader.augmented(indices, self.recipe.augment, self.run.generator("augment", step))
         of = self.recipe.total_steps(len(self.labels))
-        labels, images = self.labels[indices].to(self.clip.device), self.loader.normalise(pixels)
+        labels, images = to_device(self.labels[indices], self.clip.device), self.loader.normalise(pixels)
         return Batch(step, labels, images, self.clip.encode_image, torch.tensor(indices), of)
 
 
