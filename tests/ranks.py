@@ -4,8 +4,8 @@
 
 Each method is fitted as `rbft check method` fits it: the embedded model, random images, six steps of batch 8, without
 dropout. It is fitted by 1, 2 and 3 gloo processes, all at once and in micro-batches of 3, twice: once left alone, for
-the final weights; and once with the gradients of one process put in the place of its own before each update, so that every
-gradient is compared at equal weights.
+the final weights; and once with the gradients of one process put in the place of its own before each update: so
+every gradient is compared at equal weights.
 """
 
 import json
@@ -109,7 +109,7 @@ def run(names: Sequence[str], folder: Path) -> None:
             raise SystemExit(f"{world} processes: one of them failed")
 
 
-def rows(names: Sequence[str], folder: Path) -> Iterator[Mapping[str, Any]]:
+def rows(names: Sequence[str], folder: Path) -> Iterator[Mapping[Any, Any]]:
     """A row for each method: (error of gradients, distance of weights) in each cell."""
     for name in names:
         found = {
