@@ -85,7 +85,7 @@ def start_workers(n: int, words: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL + 1)  # it reports each end at length
+    logging.disable(logging.CRITICAL)  # torch reports each end at length
     os.environ[LAUNCHED] = "1"
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=n, run_id=str(os.getpid()), rdzv_backend="c10d",
@@ -97,10 +97,12 @@ def start_workers(n: int, words: list[str]) -> int:
         return STOPPED
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        rank, code = min(codes.items(), key=lambda pair: pair[1])
-        if code < 0:  # a signal ended it
+        ended = [(rank, -code) for rank, code in codes.items() if code < 0]  # by a signal
+        ended.sort(key=lambda pair: pair[1] == signal.SIGTERM)  # which is also what the launcher sends to the others
+        if ended:
+            rank, number = ended[0]
             raise DiedError(
-                f"rank {rank} of {n} was ended by {signal.Signals(-code).name}, and so were all: nothing is lost, run "
+                f"rank {rank} of {n} was ended by {signal.Signals(number).name}, and so were all: nothing is lost, run "
                 "the same command again to resume from the last checkpoint"
             ) from error
         return max(codes.values())  # 2 is what a user can mend, 1 what followed from it
@@ -161,7 +163,7 @@ def _device(where: Place, asked: str) -> "tuple[torch.device, bool]":
     device = environment.choose_device(asked)
     if device.type == "cpu":
         return device, False
-    shared = device.index is not None  # pyright: ignore[reportUnnecessaryComparison] (torch says int, and means int | None)
+    shared = ":" in asked
     if not shared and where.neighbours > torch.cuda.device_count():
         raise RbftError(
             f"{where.neighbours} processes on this machine and {torch.cuda.device_count()} GPUs: start as many as "

@@ -7,6 +7,7 @@ nothing is allocated or fetched.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .suite import Protocol, Suite
 FLOAT = 4  # bytes of a number in float32
 GRADIENT_AND_MOMENTS = 3  # numbers beside each trained one: its gradient and AdamW's two moments
 CHECKPOINTED = 4  # numbers stored for each trained one: itself, two moments, and the best so far
+FEW = 2  # images whose activations are counted
 ROW = 100  # bytes of one stored prediction, about: ids differ in length
 
 
@@ -39,8 +41,13 @@ def parameters(ref: ModelRef) -> Parameters | None:
     return Parameters(image, sum(shapes.values()))
 
 
-def lines(suite: Suite, recipe: Recipe | None, ref: ModelRef, protocol: Protocol = "clean") -> list[str]:
-    """Steps, images, memory and disk of one cell, a line each; what the card does not count is left out."""
+def lines(
+    suite: Suite, recipe: Recipe | None, ref: ModelRef, protocol: Protocol = "clean", at_once: int = 0, devices: int = 1
+) -> list[str]:
+    """Steps, images, memory and disk of one cell, a line each; what the card does not count is left out.
+
+    Memory is that of one of `devices`; `at_once` is `--micro-batch`, 0 where the recipe decides.
+    """
     counts = suite.counts
     roles = suite.under(protocol)
     n, evaluated = counts.get(roles.train, 0), [counts.get(s, 0) for s in roles.evaluate]
@@ -55,6 +62,9 @@ def lines(suite: Suite, recipe: Recipe | None, ref: ModelRef, protocol: Protocol
         return [*found, "memory    unknown until the model's configuration is fetched"]
     rows = f", predictions about {size_text(ROW * sum(evaluated))} for each candidate" if all(evaluated) else ""
     found.append(f"memory    {_memory(sizes, recipe is not None)}")
+    if recipe is not None:
+        share = -(-recipe.batch // devices)
+        found.append(f"          {_activations(ref, min(at_once or recipe.micro_batch or share, share))}")
     resume = f"; resume checkpoints up to {size_text(CHECKPOINTED * FLOAT * sizes.whole)} while it runs"
     found.append(f"disk      model {size_text(FLOAT * sizes.whole)}{rows}{resume if recipe is not None else ''}")
     return found
@@ -63,12 +73,48 @@ def lines(suite: Suite, recipe: Recipe | None, ref: ModelRef, protocol: Protocol
 def _memory(sizes: Parameters, trains: bool) -> str:
     weights = size_text(FLOAT * sizes.whole)
     if not trains:
-        return f"{weights} of weights ({sizes.whole:,} parameters); activations not counted"
+        return f"{weights} of weights ({sizes.whole:,} parameters)"
     image, whole = (size_text(FLOAT * (sizes.whole + GRADIENT_AND_MOMENTS * n)) for n in (sizes.image, sizes.whole))
     return (
         f"{image} for weights, gradients and AdamW's moments where the image tower is trained, {whole} where all is "
-        f"({sizes.whole:,} parameters); {weights} more for a method that keeps a frozen copy; activations not counted"
+        f"({sizes.whole:,} parameters); {weights} more for a method that keeps a frozen copy"
     )
+
+
+def _activations(ref: ModelRef, n: int) -> str:
+    each = activations(ref.name)
+    if each is None:
+        return "activations of this model are not counted"
+    return (
+        f"and about {size_text(n * each)} for what the image tower keeps of {n:,} images at once until the gradients "
+        f"are there ({size_text(each)} each, float32, attention matrices included)"
+    )
+
+
+@lru_cache
+def activations(name: str) -> int | None:
+    """Bytes that the backward pass of the image tower of one of open_clip's own models needs for each image.
+
+    Counted from a forward pass on torch's meta device, which computes nothing: all storages kept by autograd that are
+    no parameters. Attention is counted as the product of matrices; fused kernels keep less. None for other models.
+    """
+    import open_clip
+    import torch
+
+    if name not in open_clip.list_models():
+        return None
+    model, kept = _on_meta(name), dict[int, Any]()
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    size = model.visual.image_size
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    images = torch.empty(FEW, 3, *((size, size) if isinstance(size, int) else size), device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.encode_image(images)
+    return sum(storage.nbytes() for place, storage in kept.items() if place not in weights) // FEW
 
 
 def _header(path: Path) -> Iterator[tuple[str, int]]:
@@ -82,6 +128,12 @@ def _header(path: Path) -> Iterator[tuple[str, int]]:
 
 def _meta(name: str) -> Iterator[tuple[str, int]]:
     """(name, numbers) of each parameter of one of open_clip's own models."""
+    for parameter, value in _on_meta(name).named_parameters():
+        yield parameter, value.numel()
+
+
+def _on_meta(name: str) -> Any:
+    """One of open_clip's own models, with shapes and without numbers."""
     import logging
 
     import open_clip
@@ -90,8 +142,6 @@ def _meta(name: str) -> Iterator[tuple[str, int]]:
     logging.disable(logging.WARNING)  # open_clip warns that no weights are loaded: none are meant to be
     try:
         with torch.device("meta"):
-            model = open_clip.create_model(name, precision="fp32", device="meta", load_weights=False)
+            return open_clip.create_model(name, precision="fp32", device="meta", load_weights=False)
     finally:
         logging.disable(logging.NOTSET)
-    for parameter, value in model.named_parameters():
-        yield parameter, value.numel()

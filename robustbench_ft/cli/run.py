@@ -152,7 +152,7 @@ def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> 
         click.echo(plan.precision_text(cells), err=True)
     if options["dry_run"]:
         _show_plan(cells, options["out"])
-        _show_needs(cells)
+        _show_needs(cells, max(0, devices_of(options, ranks).micro_batch), options["devices"])
         click.echo(f"{len(cells)} cells, {device.type}, {request.precision}")
         return
     how = runner.RunOptions(
@@ -266,7 +266,7 @@ def _show_plan(cells: "Iterable[Cell]", out: Path) -> None:
             click.echo(f"recipes differ: {', '.join(words)}" if words else "one recipe for all methods")
 
 
-def _show_needs(plan: "Plan") -> None:
+def _show_needs(plan: "Plan", at_once: int, devices: int) -> None:
     """Once for each suite and model: steps, images, memory and disk, from cards and configurations alone."""
     from robustbench_ft import model_ref, needs
     from robustbench_ft.recipe import Recipe
@@ -279,7 +279,7 @@ def _show_needs(plan: "Plan") -> None:
         told = dict[str, None]()
         for cell in some:
             recipe = None if cell.recipe is None else Recipe(**cell.recipe)
-            told |= dict.fromkeys(needs.lines(plan.suites[name], recipe, ref, cell.protocol))
+            told |= dict.fromkeys(needs.lines(plan.suites[name], recipe, ref, cell.protocol, at_once, devices))
         click.echo("\n".join(f"  {line}" for line in told))
 
 

@@ -18,9 +18,9 @@ Wait = Callable[[], object]
 class GradientSums:
     """Replaces the gradients of `parameters` by their sums over ranks.
 
-    Parameters are put into buckets, the last of the model first. All ranks sum all buckets in this order, so one is
-    begun when its gradients are there and those before it are begun. A gradient that comes after all (a parameter
-    that had none in the step before) has its bucket summed again. What no rank has a gradient for keeps none.
+    Parameters are put into buckets, the last of the model first. All ranks sum all buckets in this order, so one
+    is begun when its gradients and the buckets before it are there. A gradient that comes after all (a parameter that
+    had none in the step before) has its bucket summed again. What no rank has a gradient for keeps none.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
