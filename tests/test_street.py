@@ -16,7 +16,7 @@ STREET = (
     "model_ref", "clip", "pixels", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell",
     "plan", "needs",
     "environment", "record", "reference", "compare", "notebook_tables", "claims", "board", "earlier", "runner",
-    "canary", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
+    "canary", "reproduce", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -39,6 +39,7 @@ COURTS = {
     "train": ("checkpoint", "batches", "loop"),
     "record": ("summary", "store"),
     "reference": ("numbers", "verdict", "causes", "report"),
+    "reproduce": ("row", "text"),
     "canary": ("subset", "variants", "check"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
@@ -51,7 +52,7 @@ COURTS = {
     "bench": ("step", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose", "leaderboard",
-        "starter", "new", "authors", "report", "canary", "run", "tune", "main",
+        "starter", "new", "authors", "report", "canary", "reproduce", "run", "tune", "main",
     ),
 }  # fmt: skip
 TORCH = {

@@ -17,6 +17,7 @@ from .diagnose import diagnose
 from .leaderboard import leaderboard
 from .new import new
 from .report import report_command
+from .reproduce import reproduce
 from .run import run
 from .tune import tune
 
@@ -87,7 +88,7 @@ def main(traceback: bool) -> None:
 
 
 for _command in (
-    run, canary, tune, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command, show_command, check, new,
-    data, cache_group, *bench.COMMANDS,
+    run, canary, reproduce, tune, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command, show_command,
+    check, new, data, cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)
