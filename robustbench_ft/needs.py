@@ -104,17 +104,22 @@ def activations(name: str) -> int | None:
     if name not in open_clip.list_models():
         return None
     model, kept = _on_meta(name), dict[int, Any]()
-    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    weights = {_storage(p) for p in model.parameters()}
     size = model.visual.image_size
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        kept[_storage(tensor)] = tensor.untyped_storage()
         return tensor
 
     images = torch.empty(FEW, 3, *((size, size) if isinstance(size, int) else size), device="meta")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.encode_image(images)
     return sum(storage.nbytes() for place, storage in kept.items() if place not in weights) // FEW
+
+
+def _storage(tensor: Any) -> int:
+    """Tells storages apart; on the meta device none has an address."""
+    return tensor.untyped_storage()._cdata
 
 
 def _header(path: Path) -> Iterator[tuple[str, int]]:

@@ -34,6 +34,7 @@ VALUES: list[Any] = [
     None, True, -1, 0, 1, 2**70, 10**400, 0.5, -0.0, float("inf"), float("nan"), "", "x", "..", "../../x", "\0", "=1",
     "\ud800", "a" * 5000, [], {}, [[]], [None], {"x": 1}, ["x"] * 3,
 ]  # fmt: skip
+EVERY_CHECK: Any = list(HealthCheck)  # an enum, whose types do not say that it is iterable
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def fuzz(target: Target, examples: int, seed: int, found: Callable[[bytes, str],
 
     @settings(
         max_examples=examples, deadline=None, database=None, phases=[Phase.generate],
-        suppress_health_check=[*HealthCheck], derandomize=False,
+        suppress_health_check=EVERY_CHECK, derandomize=False,
     )  # fmt: skip
     @given(strategy)
     def attempt(content: bytes) -> None:

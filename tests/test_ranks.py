@@ -19,7 +19,7 @@ import torch
 from tiny import Tiny
 
 from robustbench_ft import clip as clips
-from robustbench_ft import launch, memory, model_ref
+from robustbench_ft import distributed, memory, model_ref
 from robustbench_ft.clip import Clip
 from robustbench_ft.errors import RbftError
 from robustbench_ft.memory import MicroBatch
@@ -128,25 +128,25 @@ def test_what_a_user_can_mend_is_said_once(words: tuple[str, ...], says: str, tm
 
 
 def test_places_that_torchrun_and_srun_give() -> None:
-    assert launch.place({}) is None
-    assert launch.place({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}) is None  # a batch script, outside srun
+    assert distributed.place({}) is None
+    assert distributed.place({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}) is None  # a batch script, outside srun
     torchrun = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
     with pytest.raises(RbftError, match="MASTER_ADDR, MASTER_PORT"):
-        launch.place(torchrun)
-    found = launch.place(torchrun | {"MASTER_ADDR": "a", "MASTER_PORT": "7"})
-    assert found == launch.Place(3, 4, 1, 2, "a", 7, False)
+        distributed.place(torchrun)
+    found = distributed.place(torchrun | {"MASTER_ADDR": "a", "MASTER_PORT": "7"})
+    assert found == distributed.Place(3, 4, 1, 2, "a", 7, False)
     srun = {
         "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
         "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "2",
     }  # fmt: skip
-    assert launch.place(srun) == launch.Place(5, 8, 1, 4, "gpu07", launch.PORTS[18], False)
+    assert distributed.place(srun) == distributed.Place(5, 8, 1, 4, "gpu07", distributed.PORTS[18], False)
 
 
 @pytest.mark.parametrize(
     ("nodes", "first"), [("a", "a"), ("a,b", "a"), ("n[3,5]", "n3"), ("n[03-07]-x,m", "n03-x"), ("r1-n[2-3]", "r1-n2")]
 )
 def test_first_node(nodes: str, first: str) -> None:
-    assert launch.first_node(nodes) == first
+    assert distributed.first_node(nodes) == first
 
 
 class Two(Ranks):
@@ -271,7 +271,8 @@ def test_moments_are_moved_and_step_counts_are_not() -> None:
     p = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([p])
     p.grad = torch.ones(3)
-    memory.step_with_state_parked(optimizer)()
+    optimizer.step()
+    memory.move_state(optimizer, home=False)
     state = optimizer.state[p]
     assert {name: value.device.type for name, value in state.items()} == dict.fromkeys(state, "cpu")
     elsewhere: Any = SimpleNamespace(state={p.to("meta"): state})

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustbench_ft import clip as clips
-from robustbench_ft import model_ref, plan, registry, runner
+from robustbench_ft import launch, model_ref, plan, registry, runner
 from robustbench_ft.clip import Clip, State, faster
 from robustbench_ft.clip.autocast import blocks
 from robustbench_ft.method import Run, TrainSet
@@ -262,7 +262,7 @@ def test_hooks_inside_compiled_blocks_are_heard(tiny_model: str, monkeypatch: py
 def test_the_record_says_what_moves_rounding(tiny_model: str, tmp_path: Path) -> None:
     cells = plan.make(plan.Request(("ft",), ("tiny",), (tiny_model,)))
     options = runner.RunOptions(tmp_path, torch.device("cpu"), channels_last=True)
-    [folder] = runner.run_cells(cells, options)
+    [folder] = launch.run_cells(cells, options)
     env = store.Record(folder).env
     assert env["channels_last"] is True
     assert "compiled" not in env

@@ -1,7 +1,7 @@
 """Is the setup right? A tree and a model whose accuracy is known, and each fault that setups have planted in them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,14 @@ from typing import Any
 import known
 import pytest
 import safetensors.torch
+import tiny
 import torch
+from click.testing import CliRunner, Result
 from known import Fault
 
-from robustbench_ft import model_ref, reference
+from robustbench_ft import model_ref, reference, registry
 from robustbench_ft.canary import Answer, Setup, canary, choose
+from robustbench_ft.cli.main import main
 from robustbench_ft.prompts import Task
 from robustbench_ft.reference import Reference
 from robustbench_ft.reference.causes import ordered
@@ -63,6 +66,21 @@ class Known:
         ref = model_ref.resolve(f"local-dir:{self.with_fault(fault, folder)}", None)
         numbers = {split: self.references({split: moved})[split]}
         return canary(Setup(known.suite(self.root, fault), ref, KEY, torch.device("cpu")), numbers)
+
+
+def run(words: str) -> Result:
+    return CliRunner().invoke(main, words.split())
+
+
+@pytest.fixture
+def registered(at_hand: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Known]:
+    """The suite `known` is registered, and its numbers are published for the weights `known-vit ours`."""
+    monkeypatch.syspath_prepend(tiny.write_shelves(tmp_path / "site", known.ENTRY_POINTS, "rbft_known"))
+    registry.entries.cache_clear()
+    numbers = {KEY: [one for some in at_hand.references().values() for one in some]}
+    monkeypatch.setattr(reference.numbers, "every", lambda: numbers)
+    yield at_hand
+    registry.entries.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +171,7 @@ def test_a_configuration_that_contradicts_the_tag_is_noted_even_where_the_number
     quick = model_ref.resolve(f"local-dir:{at_hand.with_fault(Fault(quick=False), tmp_path / 'gelu')}", None)
     answer = canary(replace(setup, model=quick), {"test": at_hand.references()["test"]})
     first = ordered(answer.findings["test"])[0]
-    assert first.text.endswith("; that is what the published weights ask for")
+    assert first.text.endswith("; the published number was made so")
     assert answer.notes == ("computes GELU, the published weights ask for the other",)
 
 
@@ -174,3 +192,46 @@ def test_renumbering_is_scored_on_images_it_was_not_fitted_to(at_hand: Known) ->
     said = torch.randint(0, 12, (24,), generator=torch.Generator().manual_seed(0)).numpy()
     assert reference.causes._fitted(labels, said, 12) < 0.35  # pyright: ignore[reportPrivateUsage]
     assert reference.causes._fitted(labels, (labels + 5) % 12, 12) == 1.0  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_command_says_right_and_leaves_nothing(registered: Known, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    words = f"canary known --model local-dir:{registered.model} --as known-vit:ours --root {registered.root}"
+    done = run(f"{words} --images 600")
+    assert done.exit_code == 0, done.output
+    head, *_ = done.stdout.splitlines()
+    assert head == "setup    known-vit ours on known: right, 1 of 1 splits inside"
+    assert "  600  " in done.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+    done = run(f"{words} --split r --split v2 --images 300 --json")
+    assert [found["split"] for found in json.loads(done.stdout)] == ["r", "v2"]
+    done = run(f"canary known --model local-dir:{registered.model} --root {registered.root}")
+    assert done.exit_code == 2
+    assert "on known is known here; 1 models have one, e.g. known-vit ours: --as TAG (or NAME:TAG)" in done.output
+    assert "known: r, test, v2" in run(f"{words} --split train").output
+
+
+def test_the_command_names_the_cause_and_exits_with_1(registered: Known, tmp_path: Path) -> None:
+    broken = registered.with_fault(Fault(quick=False), tmp_path / "model")
+    done = run(f"canary known --model local-dir:{broken} --as known-vit:ours --root {registered.root}")
+    assert done.exit_code == 1
+    assert "OUTSIDE" in done.stdout
+    assert "\n  1. activation (found): with QuickGELU for GELU, +" in done.stdout
+
+
+def test_a_zero_shot_run_ends_with_its_verdict(
+    registered: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = model_ref.resolve(f"local-dir:{registered.with_fault(Fault(quick=False), tmp_path / 'model')}", None)
+    published = {(ref.name, ""): [replace(one, model=ref.name) for one in reference.numbers.every()[KEY]]}
+    monkeypatch.setattr(reference.numbers, "every", lambda: published)
+    words = f"run --method zero-shot --suite known --model {ref.name} --root {registered.root} --out {tmp_path}/runs"
+    done = run(words)
+    assert done.exit_code == 0, done.output
+    assert " on known: 0 of 3 splits inside" in done.stdout
+    for split in ("test", "v2", "r"):
+        part = done.stdout.partition(f"\n{split}: -")[2]
+        assert part.splitlines()[1].startswith("  1. activation (found): with QuickGELU for GELU, +")
+    tuned = run(words.replace("zero-shot", "ft") + " --set steps=1 --set batch=4")
+    assert tuned.exit_code == 0, tuned.output
+    assert "splits inside" not in tuned.stdout

@@ -16,8 +16,8 @@ STREET = (
     "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "memory",
     "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "devices",
     "environment", "distributed", "record", "reference", "compare", "notebook_tables", "claims", "board", "earlier",
-    "failures", "runner", "canary", "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench",
-    "cli",
+    "failures", "runner", "canary", "reproduce", "launch", "diagnose", "tuning", "notebook", "plot", "watch",
+    "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -54,10 +54,12 @@ COURTS = {
     "bench": ("flops", "contestant", "step", "penalties", "loader"),
     "cli": (
         "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose",
-        "leaderboard", "starter", "new", "authors", "report", "canary", "run", "tune", "status", "remove", "main",
+        "leaderboard", "starter", "new", "authors", "report", "canary", "reproduce", "run", "tune", "status",
+        "remove", "main",
     ),
     "reference": ("numbers", "verdict", "causes", "report"),
     "canary": ("subset", "variants", "check"),
+    "reproduce": ("row", "text"),
 }  # fmt: skip
 TORCH = {
     "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "train", "environment", "failures", "runner",

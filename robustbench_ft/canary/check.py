@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustbench_ft import clip as clips
-from robustbench_ft import environment, metrics, reference
+from robustbench_ft import metrics, reference
 from robustbench_ft.clip import Clip
 from robustbench_ft.data import Predictions, Split
 from robustbench_ft.model_ref import ModelRef
@@ -42,9 +42,8 @@ class Setup:
         return Task(self.suite.classes, self.suite.templates)
 
     def load(self) -> Clip:
-        """The model with its zero-shot head."""
+        """The model with its zero-shot head, computing in float32."""
         clip = clips.load(self.model).to(self.device)
-        environment.use("fp32", self.device)
         clip.start_from_zero_shot(self.task)
         return clip.eval()
 
@@ -181,5 +180,5 @@ class _Tried:
     def finding(self, least: float) -> tuple[Finding, float]:
         """What is said of it, and what it leaves of the gap."""
         moved = f"with {self.variant.what}, {100 * self.change:+.1f} points"
-        asked = "; that is what the published weights ask for" if self.variant.stated else ""
+        asked = "; the published number was made so" if self.variant.stated else ""
         return Finding(self.variant.cause, self.state(least), f"{moved}{asked}"), self.left

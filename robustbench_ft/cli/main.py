@@ -22,6 +22,7 @@ from .leaderboard import leaderboard
 from .new import new
 from .remove import remove
 from .report import report_command
+from .reproduce import reproduce
 from .run import run
 from .status import logs, status
 from .tune import tune
@@ -113,7 +114,7 @@ def main(traceback: bool) -> None:
 
 
 for _command in (
-    run, canary, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard, list_command,
-    show_command, check, new, data, cache_group, *bench.COMMANDS,
+    run, canary, reproduce, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard,
+    list_command, show_command, check, new, data, cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)

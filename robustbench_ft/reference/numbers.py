@@ -138,17 +138,18 @@ def _open_clip() -> list[Reference]:
 
 
 def _lipsum() -> list[Reference]:
-    classes = {"domainnet": 345, "imagenet": 1_000}
-    return [
-        Reference(
-            row["name"], row["pretrained"], row["suite"], row["split"], float(row["accuracy"]),
-            LIPSUM_N[row["split"]] if row["suite"] == "imagenet" else 0,
-            200 if row["split"] in ("r", "a") else classes[row["suite"]], LIPSUM,
-            prompts="OpenAI's 80 templates, with DomainNet's class names as its folders have them (aircraft_carrier)",
-            allowance=LIPSUM_ALLOWANCE, reason=LIPSUM_REASON, excludes=("clean-prompts",),
-        )
-        for row in _rows("lipsum_ft_zero_shot.csv")
-    ]  # fmt: skip
+    classes, names = {"domainnet": 345, "imagenet": 1_000}, "DomainNet's folders, underscores included"
+    found: list[Reference] = []
+    for row in _rows("lipsum_ft_zero_shot.csv"):
+        suite, split = row["suite"], row["split"]
+        found.append(Reference(
+            row["name"], row["pretrained"], suite, split, float(row["accuracy"]),
+            LIPSUM_N[split] if suite == "imagenet" else 0, 200 if split in ("r", "a") else classes[suite], LIPSUM,
+            prompts=f"OpenAI's 80 templates, class names of {names if suite == 'domainnet' else 'OpenAI'}",
+            allowance=LIPSUM_ALLOWANCE, reason=LIPSUM_REASON,
+            excludes=("clean-prompts",) if suite == "domainnet" else (),
+        ))  # fmt: skip
+    return found
 
 
 def _rows(name: str) -> list[dict[str, str]]:
