@@ -66,18 +66,23 @@ class Soup(Members):
         raise NotImplementedError
 
 
-def fit_members(method: FT, clip: Clip, data: TrainSet, run: Run, recipes: Sequence[Recipe]) -> list[State]:
+def fit_members(
+    method: FT | Sequence[FT], clip: Clip, data: TrainSet, run: Run, recipes: Sequence[Recipe]
+) -> list[State]:
     """Fit the objective of `method` once for each recipe, always from where `clip` is now; returns the ends.
+
+    Several methods are taken one for each recipe.
 
     Member 0 draws from the streams of `run`, so it is what `method` alone would give; the others have their own.
     Members that were finished before come from their checkpoints.
     """
     start, ends = clip.snapshot(), list[State]()
-    for k, recipe in enumerate(recipes):
+    methods = [method] * len(recipes) if isinstance(method, FT) else method
+    for k, (recipe, each) in enumerate(zip(recipes, methods, strict=True)):
         clip.restore(start)
         own, stage = (run.branch(f"member-{k}"), "fit") if k else (run, "member-0.fit")
         run.progress.say(f"  member {k + 1} of {len(recipes)}")
-        train(clip, data, method.objective(clip, data, own), recipe, own, stage=stage)
+        train(clip, data, each.objective(clip, data, own), recipe, own, stage=stage)
         ends.append(clip.snapshot())
     return ends
 

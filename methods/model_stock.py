@@ -21,7 +21,9 @@ class ModelStock(Members):
     """Each tensor has a ratio t of its own, from the cosine c of the angle between the members' differences to theta0.
 
     For more than two members, the angles of all pairs are averaged, as fusion_bench does; of one member t is 1. The
-    paper also merges again and again while it trains; this is the merge at the end.
+    paper also merges again and again while it trains; this is the merge at the end. How often it merges, and what then
+    becomes of the optimisers' moments and of the schedule, no released code says: the authors' repository
+    (naver-ai/model-stock@e4d75af) is a README.
     """
 
     equation: ClassVar[str] = "theta = t mean_k theta_k + (1 - t) theta0,  t = k c / (1 + (k - 1) c), per tensor"

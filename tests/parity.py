@@ -18,7 +18,7 @@ PARTS = {
     "test_parity_layers.py": "Some layers, and parameters beside them",
     "test_parity_pulls.py": "Pulls towards the pre-trained weights",
     "test_parity_merges.py": "Soups, merges and mixtures",
-    "test_parity_shots.py": "Deep prompts",
+    "test_parity_shots.py": "Deep prompts, and multipliers that grow",
 }
 QUIET = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # torch came first
 HEADER = """\

@@ -1,4 +1,4 @@
-"""Deep prompts against the code of their authors, on the tiny CLIP."""
+"""Deep prompts, and multipliers that grow, against the code of their authors."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robustbench_ft.clip import Clip
 from robustbench_ft.recipe import Recipe
 
-PROMPTSRC = "PromptSRC@bb95c77"
+PROMPTSRC, CLAP = "PromptSRC@bb95c77", "CLAP@dbdf409"
 CLOSE = 1e-5
 IMAGES = 6  # of the vectors' pixels
 
@@ -91,3 +91,24 @@ def test_the_mean_over_epochs_is_the_released_one() -> None:
             average.after_step(step, 14)
         error = golden.relative_l2(average.state["tokens"], v["averaged"])
         judge(f"promptsrc: mean over epochs, density moved by {shift:g}, rel L2", PROMPTSRC, error, CLOSE)
+
+
+def test_multipliers_grow_as_released() -> None:
+    v = arrays("clap_adapt")
+    for late, judge in ((0, agrees), (1, differs)):  # wrong: a step late
+        growing = module("clap").Multipliers(*map(golden.tensor, (v["start"], v["before"], v["before"])), per_epoch=2)
+        found: list[Tensor] = []
+        for step in range(8):
+            growing.prototypes = golden.tensor(v["prototypes"][max(0, step // 2 - late)])
+            growing.after_step(step, 8)
+            if step % 2:
+                found.append(growing.holds)
+        judge(
+            f"clap: multipliers, prototypes {late} epochs late",
+            CLAP,
+            golden.apart(torch.stack(found), v["holds"]),
+            CLOSE,
+        )
+    distance = golden.tensor(v["prototypes"][-1] - v["before"]).square().sum(dim=1)
+    pull = (golden.tensor(v["holds"][-1]) * distance).mean()
+    agrees("clap: pull with grown multipliers, rel", CLAP, golden.relative(pull, v["pull"][-1]), CLOSE)
