@@ -45,12 +45,12 @@ class RunOptions:
     device: torch.device
     progress: Progress = field(default_factory=Progress)
     checkpoint_seconds: float = 30.0
-    checkpoint_steps: int = 0  # 0: by time alone
     save_model: bool = True
     save_candidates: bool = False  # also the weights of every other candidate, under models/
     workers: int = 0  # threads that decode images; 0: as many as there are cores
     gpu_decode: bool = False  # decode training JPEGs on the GPU
     changed: earlier.Way = "refuse"  # what to do with records that other code made
+    checkpoint_steps: int = 0  # also after every so many steps; 0: by time alone
 
 
 def run_cells(plan: Plan, options: RunOptions) -> list[Path]:

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import errno
 import hashlib
+import importlib
 import os
 import random
 import resource
@@ -336,11 +337,8 @@ def main() -> None:
         os.environ.update(RBFT_CACHE=str(folder / "cache"), OMP_NUM_THREADS="1")
         sys.path.insert(0, str(tiny.write_shelves(folder / "site")))
         tiny.write_model(folder / "model")
-        import robustbench_ft.cli
-        import robustbench_ft.compare.figure
-        import robustbench_ft.compare.report
-        import robustbench_ft.plan
-        import robustbench_ft.runner  # noqa: F401  what every child needs, as it is now
+        for name in ("cli", "compare.figure", "compare.report", "plan", "runner"):
+            importlib.import_module(f"robustbench_ft.{name}")  # what every child needs, as it is now
 
         studies = [study(Cell(method, folder), asked.every, asked.moments) for method in asked.method or METHODS]
     text = page(studies, asked.every)

@@ -138,14 +138,14 @@ def read_suite(folder: Path) -> None:
 def read_plan(path: Path) -> None:
     from robustbench_ft import plan
 
-    plan.make(plan.Request(**plan.read_toml(path)), ())
+    plan.make(plan.Request(**plan.read_toml(path)))
 
 
 def read_setting(path: Path) -> None:
     from robustbench_ft import plan
 
     key, _, value = path.read_bytes().decode("utf-8", "replace").partition("=")
-    plan.make(plan.Request(method=("ft", "lipsum"), suite=("shapes",), set=((key.strip(), value.strip()),)), ())
+    plan.make(plan.Request(method=("ft", "lipsum"), suite=("shapes",), set=((key.strip(), value.strip()),)))
 
 
 def read_model(folder: Path) -> None:
@@ -251,7 +251,7 @@ def fuzz(target: Target, examples: int, seed: int, found: Callable[[bytes, str],
 
     @settings(
         max_examples=examples, deadline=None, database=None, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck), derandomize=False,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )  # fmt: skip
     @given(strategy)
     def attempt(content: bytes) -> None:
