@@ -42,7 +42,6 @@ class RunOptions:
     device: torch.device
     progress: Progress = field(default_factory=Progress)
     checkpoint_seconds: float = 30.0
-    checkpoint_steps: int = 0  # 0: by time alone
     save_model: bool = True
     save_candidates: bool = False  # also the weights of every other candidate, under models/
     workers: int = 0  # threads that decode images; 0: as many as there are cores
@@ -52,6 +51,7 @@ class RunOptions:
     changed: earlier.Way = "refuse"  # what to do with records that other code made
     track: tuple[str, ...] = ()  # trackers that are told the numbers of the log
     devices: Devices = field(default_factory=Devices)
+    checkpoint_steps: int = 0  # also after every so many steps; 0: by time alone
 
 
 def check_writable(out: Path) -> None:

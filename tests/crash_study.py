@@ -337,8 +337,8 @@ def main() -> None:
         os.environ.update(RBFT_CACHE=str(folder / "cache"), OMP_NUM_THREADS="1")
         sys.path.insert(0, str(tiny.write_shelves(folder / "site")))
         tiny.write_model(folder / "model")
-        for module in ("cli", "compare.figure", "compare.report", "plan", "runner"):  # what every child needs
-            importlib.import_module(f"robustbench_ft.{module}")
+        for name in ("cli", "compare.figure", "compare.report", "plan", "runner"):
+            importlib.import_module(f"robustbench_ft.{name}")  # what every child needs, as it is now
 
         studies = [study(Cell(method, folder), asked.every, asked.moments) for method in asked.method or METHODS]
     text = page(studies, asked.every)

@@ -29,7 +29,7 @@ def reproduce(method: str, suite: str, **options: Any) -> None:
     What is printed first says all of it: recipe, protocol, published numbers and their source, steps, images, memory,
     disk, and GPU-hours where a rate of this machine is given.
     """
-    from robustbench_ft import environment, runner
+    from robustbench_ft import environment, launch, runner
     from robustbench_ft import reproduce as reproductions
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
@@ -47,7 +47,7 @@ def reproduce(method: str, suite: str, **options: Any) -> None:
     if options["dry_run"]:
         return
     how = runner.RunOptions(options["out"], device, progress=choose(), workers=options["workers"] or 0)
-    folders = runner.run_cells(found.plan, how)
+    folders = launch.run_cells(found.plan, how)
     click.echo("\n".join(reproductions.compared(found, folders)))
     for folder in folders:
         click.echo(f"record   {folder}")
