@@ -46,7 +46,20 @@ def test_every_product_of_a_tower_is_counted(tiny_model: str) -> None:
 @pytest.mark.usefixtures("shelves")
 def test_methods_take_turns_beside_a_bare_loop(tiny_model: str, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
-    words = ["bench", "--suite", "tiny", "--model", tiny_model, "--batch", "8", "--rounds", "2", "--json", str(file)]
+    words = [
+        "bench",
+        "--suite",
+        "tiny",
+        "--model",
+        tiny_model,
+        "--batch",
+        "8",
+        "--rounds",
+        "2",
+        "--cpu-time",
+        "--json",
+        str(file),
+    ]
     done = CliRunner().invoke(main, [*words, *(word for name in METHODS for word in ("--method", name))])
     assert done.exit_code == 0, done.output
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:2] == "| "]

@@ -39,6 +39,7 @@ class Setting:
     rounds: int = 0  # 0: as many as fit into `step.SECONDS`
     compiled: bool = False
     channels_last: bool = False
+    cpu_time: bool = False  # count the CPU seconds of this process, not those of the wall
 
     @property
     def recipe(self) -> Recipe:
@@ -108,7 +109,7 @@ class BareLoop:
             return Work(totals[1] - totals[0])
 
     def seconds(self, work: Work) -> Sequence[float]:
-        clock = _Clock(self.setting.device)
+        clock = _Clock(self.setting.device, self.setting.cpu_time)
         self.steps(WARMUP + self.setting.steps, clock.restart, clock.tick)
         return clock.laps[WARMUP:]
 
@@ -156,7 +157,7 @@ class Steps:
 
     def seconds(self, work: Work) -> Sequence[float]:
         steps = WARMUP + self.setting.steps
-        watch = _Laps(work.stage, steps, _Clock(self.setting.device))
+        watch = _Laps(work.stage, steps, _Clock(self.setting.device, self.setting.cpu_time))
         try:
             self.fit(watch, steps + 1)
         except _EnoughError:
@@ -209,18 +210,18 @@ class _Laps:
 class _Clock:
     """Seconds between ticks, with the device's queue emptied at each."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, cpu_time: bool = False) -> None:
+        self.device, self.now = device, time.process_time if cpu_time else time.perf_counter
         self.restart()
 
     def restart(self) -> None:
         self.laps: list[float] = []
-        self.last = time.perf_counter()
+        self.last = self.now()
 
     def tick(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
+        now = self.now()
         self.laps.append(now - self.last)
         self.last = now
 
@@ -230,11 +231,11 @@ PRODUCTS = 4
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def peak_flops(device: torch.device, precision: str) -> float:
+def peak_flops(device: torch.device, precision: str, cpu_time: bool = False) -> float:
     """Floating-point operations per second of a square matrix product in this precision: the best of a few."""
     n = SIDES[device.type]
     a, b = (torch.randn(n, n, device=device, dtype=TYPES.get(precision, torch.float32)) for _ in range(2))
-    clock = _Clock(device)
+    clock = _Clock(device, cpu_time)
     clock.tick()
     for _ in range(PRODUCTS):
         torch.mm(a, b)

@@ -73,7 +73,7 @@ def measure(setting: Setting, methods: Sequence[str], progress: Progress) -> Tim
     began = time.monotonic()
     with progress.bar("bench", (setting.rounds or MOST) * len(entrants), "turns") as advance:
         while not _enough(len(rounds), setting.rounds, time.monotonic() - began):
-            peaks.append(peak_flops(setting.device, setting.precision))
+            peaks.append(peak_flops(setting.device, setting.precision, setting.cpu_time))
             rounds.append({})
             for one in entrants:
                 rounds[-1][one.name] = statistics.median(one.seconds(work[one.name]))
@@ -127,6 +127,7 @@ def as_json(timings: Timings) -> str:
     content = {
         "model": setting.model.label, "suite": setting.suite.name, "batch": setting.batch, "steps": setting.steps,
         "precision": setting.precision, "compiled": setting.compiled, "channels_last": setting.channels_last,
+        "cpu_time": setting.cpu_time,
         "environment": environment.describe(setting.device),
         "peak_flops_per_second": list(timings.peaks),
         "contestants": {
@@ -170,7 +171,11 @@ def as_markdown(timings: Timings) -> str:
 
 def _how(setting: Setting) -> str:
     """Precision, and what else moves the rounding."""
-    marks = (("compiled", setting.compiled), ("channels last", setting.channels_last))
+    marks = (
+        ("compiled", setting.compiled),
+        ("channels last", setting.channels_last),
+        ("in CPU seconds", setting.cpu_time),
+    )
     return ", ".join([setting.precision, *(mark for mark, on in marks if on)])
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from robustbench_ft.errors import RbftError
+
 from .options import CHANNELS_LAST, COMPILE, DEVICE, FOLDER, PRECISION, THREADS, WIDE, WORKERS, set_threads
 
 
@@ -22,6 +24,7 @@ from .options import CHANNELS_LAST, COMPILE, DEVICE, FOLDER, PRECISION, THREADS,
 @click.option("--steps", type=click.IntRange(min=1), help="Per turn.  [default: 4 for the embedded model, else 1]")
 @click.option("--rounds", type=click.IntRange(min=1), help="[default: as many as fit into 75 s, 3 to 15]")
 @click.option("--json", "file", type=FOLDER, metavar="FILE", help="Write every number there, too.")
+@click.option("--cpu-time", is_flag=True, help="Count CPU seconds: for one thread on a CPU with other jobs on it.")
 @COMPILE
 @CHANNELS_LAST
 @THREADS
@@ -35,12 +38,15 @@ def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | No
 
     set_threads(options["threads"])
     device, loaded = environment.choose_device(options["device"]), suite_ref.load(suite)
+    if options["cpu_time"] and device.type != "cpu":
+        raise RbftError("--cpu-time counts what a CPU does, and the device is a GPU; leave it out")
     ref = model_ref.resolve(model, pretrained)
     precision = precision_of(environment.choose_precision(options["precision"], device), loaded.recipe)
     small = model == model_ref.EMBEDDED
     setting = Setting(
         loaded, ref, device, precision, options["batch"] or (128 if small else 16),
         options["steps"] or (4 if small else 1), options["rounds"] or 0, options["compiled"], options["channels_last"],
+        options["cpu_time"],
     )  # fmt: skip
     found = benchmark.measure(setting, methods, choose())
     if options["file"]:
