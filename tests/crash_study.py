@@ -294,7 +294,8 @@ def _diverged(study: Study) -> None:
     study.counts[kind] = Counter(["finished all the same", "same result" if same else "OTHER RESULT"])
 
 
-HEAD = ("fault", "tries", "killed", "told in one line", "finished all the same", "then run again: same result")
+TOLD = ("killed", "told in one line", "told in more than one line", "finished all the same")
+HEAD = ("fault", "tries", *TOLD, "then run again: same result")
 
 
 def table(studies: Sequence[Study]) -> str:
@@ -306,7 +307,7 @@ def table(studies: Sequence[Study]) -> str:
     lines = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
     for kind, counts in total.items():
         tries = counts["same result"] + counts["OTHER RESULT"]
-        cells = [kind, tries, *(counts[word] for word in HEAD[2:5]), f"{counts['same result']} of {tries}"]
+        cells = [kind, tries, *(counts[word] for word in TOLD), f"{counts['same result']} of {tries}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

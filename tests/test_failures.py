@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from robustbench_ft import failures
+from robustbench_ft.cli.main import main
 from robustbench_ft.errors import RbftError
 from robustbench_ft.train import checkpoint
 
@@ -165,3 +167,13 @@ def test_checkpoints_come_after_every_so_many_steps(tiny_model: str, tmp_path: P
     process = start(tmp_path, tiny_model, "--set", "steps=10", "--checkpoint-steps", "4", prelude=count)
     out, _ = process.communicate(timeout=120)
     assert [line for line in out.splitlines() if line.startswith("saved ")] == ["saved 4", "saved 8", "saved 10"]
+
+
+def test_an_interrupt_that_python_wraps_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any) -> None:
+        raise RuntimeError("Error calling __set_name__ on 'x' instance 'y' in 'Z'") from KeyboardInterrupt()
+
+    monkeypatch.setattr("robustbench_ft.notebook.load", interrupted)
+    done = CliRunner().invoke(main, ["report", "."])
+    assert done.exit_code == 130
+    assert done.output.startswith("rbft: interrupted; run the same command again")

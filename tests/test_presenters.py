@@ -44,7 +44,7 @@ WORLDS = {
 def rbft(*words: object) -> str:
     done = CliRunner().invoke(main, list(map(str, words)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def test_reports_take_clusters_as_units(tmp_path: Path) -> None:
     world = made.World(skills={"ft": made.SKILLS["ft"]}, n=120, cluster=20, shifts=("sketch",))
     made.write(tmp_path, world)
     done = CliRunner().invoke(main, ["report", str(tmp_path), "--format", "json"], catch_exceptions=False)
-    (row,) = json.loads(done.output)[0]["rows"]
+    (row,) = json.loads(done.stdout)[0]["rows"]
     codes, scores = np.arange(120) // 20, correct(tmp_path, "ft", "final", "sketch")
     expected, plain = stats.mean([Examples(scores, codes)]), stats.mean([Examples(scores)])
     assert row["cells"]["sketch"]["low"] == pytest.approx(expected.low, rel=1e-9)

@@ -219,7 +219,7 @@ def paper_markdown(rows: Sequence[paper.Row], shifts: Sequence[str], board: Boar
 
 
 def _escape(text: str) -> str:
-    """Of a table's cell or a heading: one line, in which nothing is markup, a link or a tag."""
+    """Escape a table's cell or a heading: one line, in which nothing is markup, a link or a tag."""
     return re.sub(r"([|*_<`\\]|\](?=[(\[]))", r"\\\1", _one_line(text))
 
 
@@ -228,7 +228,7 @@ def _one_line(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Of a CSV: spreadsheets compute what begins with one of these signs, so a text that does is quoted for them."""
+    """Quote a text of a CSV that begins with a sign from which spreadsheets would compute."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

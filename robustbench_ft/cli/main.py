@@ -38,6 +38,7 @@ Examples
 """
 
 
+STOPPED = "interrupted; run the same command again to resume from the last checkpoint"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -85,9 +86,11 @@ class _Cli(click.Group):
             line = f"cannot use {error.filename!s}: {error.strerror}; name another path, or correct its permissions"
             _fail(ctx, error, (line,))
         except KeyboardInterrupt:
-            _fail(
-                ctx, None, ("interrupted; run the same command again to resume from the last checkpoint",), INTERRUPTED
-            )
+            _fail(ctx, None, (STOPPED,), INTERRUPTED)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, KeyboardInterrupt):  # Python < 3.12 wraps one inside a class statement
+                raise
+            _fail(ctx, None, (STOPPED,), INTERRUPTED)
 
 
 def _fail(ctx: click.Context, error: Exception | None, lines: tuple[str, ...], code: int = 2) -> None:
