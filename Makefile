@@ -1,9 +1,10 @@
 # make demo: install into .venv and run the main job on the embedded suite.   make test: the tests.   make lint: ruff, pyright.
+# make check-methods: the contract of every registered method.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint study gpu clean
+.PHONY: demo test lint check-methods study gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rbft run --method zero-shot --method ft --method wise-ft --method lipsum --suite shapes --seeds 0-1 --out runs/demo
@@ -15,6 +16,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check-methods: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/rbft check method --all
 
 # The numbers and pictures of the README and of docs/: about an hour on two busy cores.
 study: $(VENV)/.installed

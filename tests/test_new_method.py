@@ -1,6 +1,7 @@
 """`rbft new method`: what it writes is installed, listed and passes its own tests as it is."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -126,3 +127,33 @@ def test_nothing_is_overwritten_and_no_name_taken(words: tuple[str, ...], line: 
     assert len(result.stderr.splitlines()) == 1
     assert files(here) == {"full/my_trick.py"}
     assert (here / "full" / "my_trick.py").read_text() == "mine\n"
+
+
+@pytest.mark.slow
+def test_a_package_beside_an_installed_wheel_gets_a_row_on_a_board(here: Path) -> None:
+    """No clone is in sight: the wheel and the package are installed, and what an author types is run."""
+    root = Path(__file__).resolve().parent.parent
+    clone = here / "clone"
+    shutil.copytree(
+        root, clone, ignore=shutil.ignore_patterns(".git", ".venv", "build", "runs", "__pycache__", "leaderboards")
+    )
+    build = "import sys; sys.path.insert(0, '.'); import build_backend as b; b.build_wheel(sys.argv[1])"
+    command(sys.executable, "-c", build, str(here), folder=clone)
+    shutil.rmtree(clone)
+    [wheel] = here.glob("*.whl")
+    new("my-trick")
+    python = environment_with(wheel, here / "venv")
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-build-isolation"]
+    command(*install, "--no-deps", str(here / "my-trick"), folder=here)
+    rbft = str(python.with_name("rbft"))
+    where = "import robustbench_ft as r; print(r.__file__)"
+    assert command(str(python), "-c", where, folder=here).startswith(str(here / "venv"))
+    checked = command(rbft, "check", "method", "my-trick", folder=here)
+    assert all(line.startswith("ok ") for line in checked.splitlines())
+    methods = ("--method", "ft", "--method", "my-trick")
+    command(rbft, "run", *methods, "--suite", "digits", "--set", "steps=4", "--seeds", "0-1", folder=here)
+    command(rbft, "leaderboard", "add", "runs", "--root", "boards", folder=here)
+    command(rbft, "leaderboard", "verify", "--root", "boards", "--data", "--rescore", "20", folder=here)
+    command(rbft, "leaderboard", "build", "--root", "boards", folder=here)
+    assert "| my-trick" in (here / "boards" / "digits-v1.md").read_text(encoding="utf-8")
+    assert "my-trick" in (here / "boards" / "site" / "digits-v1.html").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from robustbench_ft import registry
+from robustbench_ft.errors import RbftError
 
 from .options import PARTIAL, ROOT, WIDE
 
@@ -43,13 +44,25 @@ def check() -> None:
 
 
 @check.command("method", context_settings=WIDE)
-@click.argument("name")
-def check_method_command(name: str) -> None:
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="Every registered method, a line each: some ten minutes.")
+def check_method_command(name: str | None, every: bool) -> None:
     """Fit the method on a small model and random images, and hold it to what every method promises."""
     from robustbench_ft import checks
     from robustbench_ft.method import Method
 
-    _run_checks(checks.check_method(registry.load("method", name, Method)))
+    if (name is None) != every:
+        raise RbftError("name one method, as in `rbft check method ft`, or all with --all")
+    if name is not None:
+        _run_checks(checks.check_method(registry.load("method", name, Method)))
+    failed = 0
+    for one in sorted(registry.entries("method")):
+        found = checks.check_method(registry.load("method", one, Method))
+        problems = [f"{check}: {text}" for check in found if (text := _problem(check))]
+        failed += bool(problems)
+        click.echo(f"FAILED  {one}: {'; '.join(problems)}" if problems else f"ok      {one}: {len(found)} checks")
+    click.echo(f"{len(registry.entries('method')) - failed} of {len(registry.entries('method'))} methods pass")
+    sys.exit(1 if failed else 0)
 
 
 @check.command("suite", context_settings=WIDE)
@@ -67,10 +80,16 @@ def check_suite_command(name: str, root: tuple[str, ...], allow_partial: bool) -
 def _run_checks(found: "Iterable[Check]") -> None:
     failed = 0
     for item in found:
-        try:
-            item.run()
-            click.echo(f"ok      {item.name}")
-        except AssertionError as error:
-            failed += 1
-            click.echo(f"FAILED  {item.name}: {error}")
+        problem = _problem(item)
+        failed += bool(problem)
+        click.echo(f"FAILED  {item.name}: {problem}" if problem else f"ok      {item.name}")
     sys.exit(1 if failed else 0)
+
+
+def _problem(check: "Check") -> str:
+    """What fails; empty where it passes."""
+    try:
+        check.run()
+    except AssertionError as error:
+        return str(error) or "it fails without a word"
+    return ""
