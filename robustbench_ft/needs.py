@@ -104,11 +104,15 @@ def activations(name: str) -> int | None:
     if name not in open_clip.list_models():
         return None
     model, kept = _on_meta(name), dict[int, Any]()
-    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+
+    def place_of(tensor: Any) -> int:
+        return tensor.untyped_storage()._cdata
+
+    weights = {place_of(p) for p in model.parameters()}
     size = model.visual.image_size
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        kept[place_of(tensor)] = tensor.untyped_storage()
         return tensor
 
     images = torch.empty(FEW, 3, *((size, size) if isinstance(size, int) else size), device="meta")
