@@ -85,6 +85,7 @@ def train(
         "event": "end", "stage": stage, "step": state.step, "seconds": state.seconds, "images": state.images,
         "waiting": state.waited,
         "selected_step": state.best_step, **state.said(state.best_scores), "diverged": state.diverged,
+        "memory_mib": state.memory(),
     })  # fmt: skip
     return clip
 
@@ -256,6 +257,15 @@ class _State:
             self.finished = True
             self.checkpoint()
 
+    def memory(self) -> dict[str, float]:
+        """MiB of what training held on its device, counted; activations are what the measured peak has above them."""
+        moments = [t for state in self.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+        held = {
+            "weights": list(self.clip.parameters()), "gradients": self.parameters, "optimizer": moments,
+            "best": [] if self.run.low_memory else list(self.best.values()),
+        }  # fmt: skip
+        return {what: sum(t.numel() * t.element_size() for t in tensors) / 2**20 for what, tensors in held.items()}
+
     def _restore_companions(self, states: Sequence[Any]) -> None:
         for companion, state in zip(self.companions, states, strict=True):
             companion.load_state_dict(copy.deepcopy(state))
@@ -288,6 +298,7 @@ class _State:
             "best": self.best, "best_step": self.best_step, "best_scores": self.best_scores,
             "images": self.images, "seconds": self.seconds, "waited": self.waited, "scaler": self.scaler.state_dict(),
             "companions": [c.state_dict() for c in self.companions], "best_companions": self.best_companions,
+            "micro_batch": self.run.micro_batch.size,
         }  # fmt: skip
         self.writer.save(content)
         self.saved_at = time.monotonic()
@@ -305,6 +316,8 @@ class _State:
                 self.scaler.load_state_dict(content["scaler"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise RbftError(f"checkpoint {self.path} is of another model: delete it to start the cell again") from error
+        if self.run.micro_batch.auto:  # what was found out before
+            self.run.micro_batch.size = self.run.micro_batch.size or content.get("micro_batch", 0)
         if self.run.low_memory:
             move_state(self.optimizer, home=False)
         self.step, self.diverged, self.finished = content["step"], content["diverged"], content["finished"]
