@@ -217,6 +217,9 @@ class Tower:
     def snapshot(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self.net.named_parameters()}
 
+    def moving(self) -> dict[str, Tensor]:
+        return dict(self.net.named_parameters())
+
 
 def clipood(run: str, **wrong: Any) -> tuple[float, float, float]:
     """Errors of the losses, of the updates and of the averages, over all steps."""
@@ -312,6 +315,9 @@ class Students:
 
     def snapshot(self) -> dict[str, Tensor]:
         return floats(golden.tensors(arrays("ema"), f"student{self.k}/"))
+
+    def moving(self) -> dict[str, Tensor]:
+        return self.snapshot()
 
 
 def ema_error(prefix: str, decays: list[float]) -> float:

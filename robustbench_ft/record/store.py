@@ -75,7 +75,9 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         rows = np.full(len(predictions), -1)
         rows[[place[example] for example in found.ids]] = np.arange(len(found))
         taken = pa.array(rows, mask=rows < 0)  # a row that has no label in this space is null in its columns
-        columns |= {f"{space}|{name}": column.take(taken) for name, column in _columns(found).items() if name != "id"}
+        columns |= {
+            f"{space}|{name}": _nullable(column).take(taken) for name, column in _columns(found).items() if name != "id"
+        }
     table = pa.table(columns).replace_schema_metadata({"rbft_schema": str(SCHEMA)})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
@@ -330,6 +332,12 @@ def _is_record(done: Path) -> bool:
 
 def _lists(matrix: Any) -> Any:
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def _nullable(column: Any) -> Any:
+    """Lists of any length: pyarrow before 26 does not read lists of one size with nulls among them back from Parquet."""
+    fixed = pa.types.is_fixed_size_list(column.type)
+    return column.cast(pa.list_(column.type.value_type)) if fixed else column
 
 
 def _matrix(column: Any) -> Any:
