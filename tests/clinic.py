@@ -16,6 +16,7 @@ from tiny import Tiny
 
 from robustbench_ft.data import FileImages, Images, Ints, Split
 from robustbench_ft.images import archives, folders
+from robustbench_ft.images.files import MOST_LONG
 from robustbench_ft.suite import Card, Source, Suite
 
 CLASSES = ("cup", "dog", "fern", "kite")  # folders
@@ -142,4 +143,5 @@ FAULTS: dict[str, Callable[[], bytes]] = {  # what is found -> bytes of a file c
     "animated": lambda: _frames("GIF"),
     "wrong suffix": lambda: _saved(coded.picture(1), "PNG"),
     "turned": _turned,
+    "strip": lambda: _saved(Image.new("RGB", (MOST_LONG * 4 + 8, 4)), "PNG"),
 }

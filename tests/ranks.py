@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, distributed
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from robustbench_ft import checks, registry
+from robustbench_ft import checks, registry, watch
 from robustbench_ft.method import Method
 from robustbench_ft.ranks import Group, Ranks
 from robustbench_ft.watch import without_dropout
@@ -81,7 +81,7 @@ def fitted(kind: type[Method], size: int, ranks: Ranks) -> State:
     trial = checks._Trial(kind, "embedded", checks.TASK)  # pyright: ignore
     recipe = replace(checks.RECIPE, micro_batch=size)
     gradients: Any = ranks
-    return checks._tensors(trial.fitted(0, gradients=gradients, recipe=recipe, under=without_dropout()))  # pyright: ignore
+    return watch.tensors(trial.fitted(0, gradients=gradients, recipe=recipe, under=without_dropout()))
 
 
 def distance(whole: State, other: State) -> float:

@@ -166,7 +166,7 @@ def held(stored: StoredClaim, suite: Suite | None = None) -> str:
     """What a claim and a suite say of each other, images apart."""
     suites = {"shapes": suite or Made("shapes")}
     found = audit.against_data(stored, None, suites)
-    return "\n".join(line for line in found if not line.startswith("images of "))
+    return "\n".join(line for line in found if not line.startswith("images "))
 
 
 def test_roles_are_held_against_the_suite(root: Path) -> None:

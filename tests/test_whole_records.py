@@ -169,7 +169,8 @@ def test_run_names_damage_to_what_it_did_before_and_can_mend_it(tiny_model: str,
         path.write_bytes(flipped(whole, len(whole) // 2))
         line = refusal(rbft(*words))
         assert str(path) in line
-        assert rbft(*words, "--rerun").exit_code == 0
+        done = rbft(*words, "--rerun")
+        assert done.exit_code == 0, done.output
         assert path.read_bytes() == whole
     (folder / "env.json").unlink()
     assert f"{folder / 'env.json'} is missing" in refusal(rbft(*words))

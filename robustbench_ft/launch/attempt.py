@@ -87,9 +87,9 @@ def _with_lock(
 
 
 def _differs(job: Job) -> bool:
-    """Whether the record still is of other code; another worker may have made it anew."""
-    found = earlier.standing(job.cell, job.folder)
-    return bool(found.changed or found.edited)
+    """Whether the record still is of other code, or damaged; another worker may have made it anew."""
+    found = earlier.standing(job.cell, job.folder, whole=True)
+    return bool(found.changed or found.edited or found.damage)
 
 
 def _free_memory(device: torch.device) -> None:
