@@ -43,7 +43,7 @@ class Reproduction:
     @property
     def recipe(self) -> Recipe:
         """The authors' recipe for this suite."""
-        return self.kind.published[self.suite.base]
+        return self.kind.published[self.suite.recipe_key]
 
     @property
     def row(self) -> Row | None:
@@ -53,14 +53,14 @@ class Reproduction:
     @property
     def images(self) -> int | None:
         """Images seen in training; None where the length is in epochs and the card counts no training images."""
-        n = self.suite.card.counts.get(self.suite.under("as-published").train, 0)
+        n = self.suite.counts.get(self.suite.under("as-published").train, 0)
         recipe = self.recipe
         return None if not (n or recipe.steps) else recipe.steps * recipe.batch or recipe.epochs * n
 
     @property
     def evaluated(self) -> int | None:
         """Images to be predicted at the end; None where the card does not count them all."""
-        counts = [self.suite.card.counts.get(split, 0) for split in self.suite.under("as-published").evaluate]
+        counts = [self.suite.counts.get(split, 0) for split in self.suite.under("as-published").evaluate]
         return sum(counts) if all(counts) else None
 
 
@@ -87,21 +87,28 @@ def make(
         raise PlanError([str(error)]) from error
     kind = registry.load("method", name, Method)
     base = suite.partition("+")[0]
-    if base not in kind.published:
-        having = ", ".join(sorted(kind.published)) or "no suite"
-        raise RbftError(f"'{name}' has a published recipe for {having}, and none for '{base}'; see docs/reproduce.md")
+    if base not in {key.partition("+")[0] for key in kind.published}:
+        raise _unpublished(name, kind, base)
     asked = Request(
         (name,), (suite,), (model,) if model else (), pretrained, seeds or "0", "as-published", precision,
     )  # fmt: skip
     made = plan.make(asked, roots)
-    found = [row for row in paper.load(rows) if _is_of(row, name, base, made[0].model)]
+    key = made.suite_of(made[0]).recipe_key
+    if key not in kind.published:
+        raise _unpublished(name, kind, key)
+    found = [row for row in paper.load(rows) if _is_of(row, name, key, made[0].model)]
     alpha = f"({made[0].settings.get('alpha', '')})"
-    found.sort(key=lambda row: (row.secondary, other_recipe(row, kind.published[base]), alpha not in row.method))
+    found.sort(key=lambda row: (row.secondary, other_recipe(row, kind.published[key]), alpha not in row.method))
     if found and not seeds and (stated := re.fullmatch(r"seed (\d+)", found[0].seeds)):
         made = plan.make(Request(
             asked.method, asked.suite, asked.model, pretrained, stated[1], "as-published", precision,
         ), roots, loaded=list(made.suites.values()))  # fmt: skip
     return Reproduction(name, made.suite_of(made[0]), kind, made, tuple(found))
+
+
+def _unpublished(name: str, kind: type[Method], suite: str) -> RbftError:
+    having = ", ".join(sorted(kind.published)) or "no suite"
+    return RbftError(f"'{name}' has a published recipe for {having}, and none for '{suite}'; see docs/reproduce.md")
 
 
 def _is_of(row: Row, method: str, suite: str, model: model_ref.ModelRef) -> bool:

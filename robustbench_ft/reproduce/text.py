@@ -96,7 +96,12 @@ def _needs(found: Reproduction) -> list[tuple[str, str]]:
     """Steps, images, memory and disk of one seed."""
     recipe = Recipe(**(found.plan[0].recipe or {}))
     lines = needs.lines(found.suite, recipe, found.plan[0].model, "as-published")
-    pairs = [(label, text.strip()) for label, _, text in (line.partition(" ") for line in lines)]
+    pairs: list[tuple[str, str]] = []
+    for label, _, text in (line.partition(" ") for line in lines):
+        if label:
+            pairs.append((label, text.strip()))
+        else:  # the line before goes on
+            pairs[-1] = pairs[-1][0], f"{pairs[-1][1]} {text.strip()}"
     images = found.images
     seen = "" if images is None else f": {images:,} training images for each seed"
     return [(label, f"{text}{seen}" if label == "steps" else text) for label, text in pairs]
