@@ -335,7 +335,7 @@ def _lists(matrix: Any) -> Any:
 
 
 def _nullable(column: Any) -> Any:
-    """Lists of any length: pyarrow before 26 does not read lists of one size with nulls among them back from Parquet."""
+    """Lists of any length: pyarrow before 26 cannot read lists of one size from Parquet where some are null."""
     fixed = pa.types.is_fixed_size_list(column.type)
     return column.cast(pa.list_(column.type.value_type)) if fixed else column
 
