@@ -53,11 +53,10 @@ class Asked:
 
     def sbatch(self) -> dict[str, Any]:
         """Options of sbatch. Raises `RbftError` where nodes cannot share the tasks of a cell."""
-        nodes = int(self.words["nodes"]) if self.words.get("nodes", "1").isdigit() else 0
+        text = self.words.get("nodes", "1")
+        nodes = int(text) if text.isdigit() else 0
         if not nodes or self.devices % nodes:
-            raise RbftError(
-                f"--slurm nodes={self.words['nodes']}: --devices {self.devices} cannot be shared among them"
-            )
+            raise RbftError(f"--slurm nodes={text}: --devices {self.devices} cannot be shared among so many")
         here = self.devices // nodes
         own = {**DEFAULTS, "nodes": nodes, "ntasks_per_node": here, "cpus_per_task": self.threads}
         if self.gpus and not any(name in self.words for name in GPUS):
