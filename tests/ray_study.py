@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-KINDS = ("*.parquet", "*.safetensors", "metrics.json", "cell.json", "done")
+KINDS = ("*.parquet", "metrics.json", "cell.json")  # times, and how often a fit was taken up again, are elsewhere
 STORE = 80_000_000  # bytes of shared memory of each node
 
 
