@@ -76,6 +76,10 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def _is_ampere(device: torch.device) -> bool:
     """Whether a GPU has TF32 and bfloat16: they came with compute capability 8.0."""
+    if not torch.cuda.is_available():
+        raise RbftError(
+            "this machine has no GPU, so it cannot tell what those of the workers can: give --precision, e.g. bf16"
+        )
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 

@@ -50,10 +50,13 @@ COURTS = {
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
     "sweep": ("process", "lock", "failure", "planned", "states", "removal"),
-    "launch": ("launcher", "signals", "together", "attempt", "here", "order", "worker", "local", "view", "run"),
+    "launch": (
+        "launcher", "signals", "together", "attempt", "here", "order", "work", "worker", "local", "view", "run",
+        "elsewhere", "on_ray", "on_slurm",
+    ),
     "bench": ("flops", "contestant", "step", "penalties", "loader"),
     "cli": (
-        "options", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose",
+        "options", "launchers", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose",
         "leaderboard", "starter", "new", "authors", "report", "canary", "reproduce", "run", "tune", "status",
         "remove", "main",
     ),

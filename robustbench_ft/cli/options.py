@@ -1,6 +1,6 @@
 """Options that several commands share, and what they name. Nothing heavy is imported before a command needs it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,8 @@ from robustbench_ft.errors import RbftError
 if TYPE_CHECKING:
     from robustbench_ft.devices import Devices
     from robustbench_ft.earlier import Way
-    from robustbench_ft.plan import Plan
-    from robustbench_ft.progress import Progress
     from robustbench_ft.ranks import Ranks
     from robustbench_ft.record.store import Record
-    from robustbench_ft.runner import RunOptions
 
 WIDE: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 FOLDER = click.Path(path_type=Path)
@@ -43,17 +40,6 @@ CHANNELS_LAST = click.option(
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many."
 )
-JOBS = click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True,
-    help="Cells at a time, each in a process of its own, on a GPU of its own where there are GPUs.",
-)  # fmt: skip
-MAX_FAILURES = click.option(
-    "--max-failures", type=click.IntRange(min=1), metavar="K", help="Stop at K failed cells.  [default: never]"
-)
-RETRY = click.option(
-    "--retry", type=click.IntRange(min=0), default=0, metavar="K", show_default=True,
-    help="Try a failed cell K times more, from its last checkpoint.",
-)  # fmt: skip
 
 
 def DEVICES(command: Any) -> Any:  # noqa: N802
@@ -95,14 +81,6 @@ def set_threads(n: int | None) -> None:
         import torch
 
         torch.set_num_threads(n)
-
-
-def sweeper(options: Mapping[str, Any], progress: "Progress") -> "Callable[[Plan, RunOptions], list[Path]]":
-    """What runs the cells of a plan, by --jobs, --threads, --max-failures and --retry."""
-    from robustbench_ft import launch
-
-    policy = launch.Policy(options["max_failures"], options["retry"])
-    return launch.choose(options["jobs"], options["threads"], policy, progress)
 
 
 def devices_of(options: Mapping[str, Any], ranks: "Ranks") -> "Devices":

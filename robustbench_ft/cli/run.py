@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +14,16 @@ import click
 from robustbench_ft import distributed, trackers
 from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
 
-from . import canary
+from . import canary, launchers
+from .launchers import LAUNCHER
 from .options import (
     CHANNELS_LAST,
     COMPILE,
     DEVICE,
     DEVICES,
     FOLDER,
-    JOBS,
-    MAX_FAILURES,
     PARTIAL,
     PRECISION,
-    RETRY,
     ROOT,
     THREADS,
     TRACK,
@@ -32,7 +31,6 @@ from .options import (
     WORKERS,
     devices_of,
     set_threads,
-    sweeper,
     way_of,
 )  # fmt: skip
 from .report import print_table
@@ -84,11 +82,9 @@ if TYPE_CHECKING:
 @THREADS
 @WORKERS
 @TRACK
-@JOBS
-@MAX_FAILURES
-@RETRY
 @COMPILE
 @CHANNELS_LAST
+@LAUNCHER
 @click.option("--gpu-decode", is_flag=True, help="Decode training JPEGs on the GPU; evaluation pixels stay exact.")
 @click.option(
     "--checkpoint-seconds",
@@ -121,19 +117,20 @@ def run(**options: Any) -> None:
     """
     check_names(options)
     way_of(options)
+    launchers.check(options)
     trackers.check(options["track"])
     where = distributed.place(os.environ)
-    if options["jobs"] > 1 and (where is not None or options["devices"] > 1):
-        raise RbftError("--jobs and --devices exclude each other: many cells at a time, or many processes for each")
-    if where is None and options["devices"] > 1 and not options["dry_run"]:
+    if where is not None and (options["launcher"] != "local" or (options["jobs"] or 1) > 1):
+        raise RbftError("--jobs and --launcher are for one process that starts others, and here are several already")
+    if where is None and options["devices"] > 1 and options["launcher"] == "local" and not options["dry_run"]:
         sys.exit(distributed.start_workers(options["devices"], sys.argv[1:]))
     if where is not None and options["devices"] not in (1, where.world):
         raise RbftError(f"--devices {options['devices']}, but {where.world} processes were started; leave it out")
     if sys.stderr.isatty() and (where is None or where.rank == 0):  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
-    with distributed.joined(where, options["device"]) as (device, ranks):
+    with distributed.joined(where, "cpu" if options["launcher"] != "local" else options["device"]) as (device, ranks):
         set_threads(options["threads"])
-        _run(options, device, ranks)
+        _run(options, launchers.device_there(options) or device, ranks)
 
 
 def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> None:
@@ -172,7 +169,7 @@ def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> 
         channels_last=options["channels_last"],
     )
     try:
-        folders = sweeper(options, how.progress)(cells, how)
+        folders = launchers.sweeper(options, how)(cells, how)
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     except FailedError as error:
@@ -181,7 +178,7 @@ def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> 
     if not ranks.first:
         return
     _print_results(folders, options["out"])
-    canary.after_run(cells, folders, how)
+    canary.after_run(cells, folders, replace(how, device=launchers.device_here(options, device)))
     if step := _next_step(cells, options["out"]):
         click.echo(f"next     {step}")
 

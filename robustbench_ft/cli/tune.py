@@ -11,21 +11,19 @@ import click
 from robustbench_ft import trackers
 from robustbench_ft.errors import PlanError, StoppedError
 
+from . import launchers
+from .launchers import LAUNCHER
 from .options import (
     DEVICE,
     FOLDER,
-    JOBS,
-    MAX_FAILURES,
     PARTIAL,
     PRECISION,
-    RETRY,
     ROOT,
     THREADS,
     TRACK,
     WIDE,
     WORKERS,
     set_threads,
-    sweeper,
     way_of,
 )  # fmt: skip
 from .report import print_table
@@ -66,9 +64,7 @@ FRESH = "1-5"  # seeds of the step after a search, which has seen its own
 @THREADS
 @WORKERS
 @TRACK
-@JOBS
-@MAX_FAILURES
-@RETRY
+@LAUNCHER
 @click.option(
     "--save-model/--no-save-model", default=False, show_default=True, help="Keep the tuned weights of every trial."
 )
@@ -85,6 +81,7 @@ def tune(**options: Any) -> None:
     """
     check_names(options)
     changed = way_of(options)
+    launchers.check(options)
     trackers.check(options["track"])
     if sys.stderr.isatty():  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
@@ -95,7 +92,7 @@ def tune(**options: Any) -> None:
     from robustbench_ft.tuning.search import Search, plan_trials
 
     set_threads(options["threads"])
-    device = environment.choose_device(options["device"])
+    device = launchers.device_there(options) or environment.choose_device(options["device"])
     data = roots.choose(options["root"], os.environ)
     request = _request(options, environment.choose_precision(options["precision"], device))
     search = Search(request, options["trials"], options["tuning_seed"], _pairs(options["ranges"], "--range", "RANGE"))
@@ -109,7 +106,7 @@ def tune(**options: Any) -> None:
         changed=changed, track=options["track"],
     )  # fmt: skip
     try:
-        found = tuning.run(search, trials, how, sweeper(options, how.progress))
+        found = tuning.run(search, trials, how, launchers.sweeper(options, how))
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     for one in found:

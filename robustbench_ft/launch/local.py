@@ -27,9 +27,8 @@ from robustbench_ft.pixels.loader import available_workers
 from robustbench_ft.plan import Plan
 from robustbench_ft.runner import RunOptions
 from robustbench_ft.sweep import failure
-from robustbench_ft.sweep.failure import Failure
 
-from . import order
+from . import order, work
 from .launcher import Ended, Job
 
 PATIENCE = 30.0  # seconds that workers without a cell have to end
@@ -141,14 +140,12 @@ class Local:
             self.options.progress.say(f"{job.title if job else worker.name}: {message['say'].strip()}")
         if "ended" not in message or job is None:
             return None
-        worker.job, content = None, message["ended"]
-        found = Failure(**content["failure"]) if content["failure"] else None
-        if found and content["outcome"] == "failed" and (printed := worker.printed()):
-            found = replace(found, detail=f"{found.detail}\nIt printed:\n{printed}")
-            failure.write(job.folder, found)
-        if content["outcome"] == "stopped":
+        worker.job, ended = None, work.ended(job, message["ended"])
+        if ended.failure and ended.outcome == "failed":
+            ended = replace(ended, failure=failure.add_printed(job.folder, ended.failure, worker.printed()))
+        if ended.outcome == "stopped":
             worker.stop()  # a signal was sent to it alone: another one takes its place
-        return Ended(job, content["outcome"], content["note"], found)
+        return ended
 
     def _died(self, worker: _Worker) -> Ended | None:
         asked, job, printed, status = worker.asked, worker.job, worker.printed(), worker.bury()

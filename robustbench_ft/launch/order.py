@@ -9,17 +9,20 @@ import torch
 
 from robustbench_ft import registry, suite_ref
 from robustbench_ft.cell import from_json
+from robustbench_ft.devices import Devices
 from robustbench_ft.errors import RbftError
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.method import Method
 from robustbench_ft.plan import Plan
 from robustbench_ft.progress import Progress
+from robustbench_ft.ranks import Ranks
 from robustbench_ft.runner import RunOptions
 from robustbench_ft.suite import Suite
 
 from .launcher import Job
 
-HERE = ("out", "device", "progress", "changed")  # options that are not sent as they are
+HERE = ("out", "device", "progress", "changed", "devices")  # options that are not sent as they are
+DEVICES = ("micro_batch", "grad_checkpointing", "low_memory")  # fields of `Devices` that are sent; ranks are not
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,15 @@ class Order:
     methods: tuple[str, ...]  # files that have to be known before the method's name is
     out: Path
     device: str
+    devices: dict[str, Any]  # `DEVICES`
     options: dict[str, Any]  # the other fields of `RunOptions`
 
-    def run_options(self, progress: Progress) -> RunOptions:
-        return RunOptions(self.out, torch.device(self.device), progress, **self.options)
+    def run_options(self, progress: Progress, ranks: Ranks | None = None) -> RunOptions:
+        """The options for a worker; `ranks` are the processes that fit the cell with it."""
+        devices, device = Devices(ranks or Ranks(), **self.devices), torch.device(self.device)
+        if device.type == "cuda" and devices.ranks.world > 1:
+            device = torch.device("cuda", torch.cuda.current_device())
+        return RunOptions(self.out, device, progress, devices=devices, **self.options)
 
 
 def make(job: Job, plan: Plan, options: RunOptions) -> Order:
@@ -62,7 +70,8 @@ def make(job: Job, plan: Plan, options: RunOptions) -> Order:
         suite.partial,
     )
     own = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in HERE}
-    return Order(job, words, tuple(registry.files_of(job.cell.method)), options.out, str(options.device), own)
+    devices = {name: getattr(options.devices, name) for name in DEVICES}
+    return Order(job, words, tuple(registry.files_of(job.cell.method)), options.out, str(options.device), devices, own)
 
 
 def to_text(order: Order) -> str:
@@ -87,6 +96,7 @@ def read(text: str) -> Order:
             tuple(content["methods"]),
             Path(content["out"]),
             content["device"],
+            content["devices"],
             content["options"],
         )
     except (KeyError, TypeError) as error:

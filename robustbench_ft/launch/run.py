@@ -75,20 +75,26 @@ def run_cells(
 
 
 def choose(
-    jobs: int = 1, threads: int | None = None, policy: Policy = Policy(), progress: Progress | None = None
+    jobs: int = 1,
+    threads: int | None = None,
+    policy: Policy = Policy(),
+    progress: Progress | None = None,
+    make: MakeLauncher | None = None,
 ) -> Callable[[Plan, RunOptions], list[Path]]:
-    """`run_cells` in this process, or in `jobs` local ones, which compute with `threads` threads each.
+    """`run_cells` on the launcher that `make` makes; None: in this process, or in `jobs` local ones.
 
-    None shares the threads that torch would take among them.
+    Those compute with `threads` threads each. None shares the threads that torch would take among them.
     """
-    if jobs == 1:
+    if jobs == 1 and make is None:
         return partial(run_cells, policy=policy)
-    each = threads or max(1, torch.get_num_threads() // jobs)
     told = progress or Progress()
-    told.say(
-        f"{jobs} processes of {each} thread{'s' * (each != 1)} each; a run repeats to the bit with as many threads"
-    )
-    return partial(run_cells, policy=policy, make=processes(jobs, each), view=side_by_side(told))
+    if make is None:
+        each = threads or max(1, torch.get_num_threads() // jobs)
+        told.say(
+            f"{jobs} processes of {each} thread{'s' * (each != 1)} each; a run repeats to the bit with as many threads"
+        )
+        make = processes(jobs, each)
+    return partial(run_cells, policy=policy, make=make, view=side_by_side(told))
 
 
 def _forget_plan(noted: Path | None) -> None:

@@ -7,37 +7,15 @@ the launcher closed it or is no more, the running cell stops in good order.
 import json
 import os
 import queue
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any, TextIO
 
 import torch
 
-from robustbench_ft.errors import RbftError
-from robustbench_ft.progress import Progress
-from robustbench_ft.suite import Suite
-from robustbench_ft.sweep import failure
-from robustbench_ft.sweep.lock import Observer
-
-from . import order
-from .attempt import attempt
-from .launcher import Ended
 from .signals import graceful
-
-Send = Callable[[dict[str, Any]], None]
-
-
-class Sent(Progress):
-    """Lines go to the launcher; bars are seen by the lock of the cell alone."""
-
-    def __init__(self, send: Send) -> None:
-        self.send = send
-
-    def say(self, line: str) -> None:
-        self.send({"say": line})
+from .work import Told, Work, content
 
 
 def main(threads: int) -> None:
@@ -59,14 +37,16 @@ def main(threads: int) -> None:
             answers.flush()
 
     threading.Thread(target=listen, name="orders", daemon=True).start()
-    work = _Work(send)
+    work = Work(Told(lambda line: send({"say": line})))
     with graceful() as signalled:
 
         def stopped() -> bool:
             return ended.is_set() or signalled()
 
         while not stopped() and (line := _next(waiting, stopped)) is not None:
-            send({"ended": work.carry_out(line, stopped)})
+            with suppress(OSError):  # it is no file where the launcher does not keep it
+                os.ftruncate(2, 0)
+            send({"ended": content(work.carry_out(line, stopped))})
 
 
 def _next(waiting: "queue.Queue[str | None]", stopped: Callable[[], bool]) -> str | None:
@@ -74,41 +54,6 @@ def _next(waiting: "queue.Queue[str | None]", stopped: Callable[[], bool]) -> st
         with suppress(queue.Empty):
             return waiting.get(timeout=0.2)
     return None
-
-
-class _Work:
-    """Carries out orders. Suites stay loaded from one to the next."""
-
-    def __init__(self, send: Send) -> None:
-        self.progress = Sent(send)
-        self.observer = Observer()
-        self.words: order.SuiteWords | None = None
-        self.loaded: Suite | None = None
-
-    def carry_out(self, line: str, stopped: Callable[[], bool]) -> dict[str, Any]:
-        """How it ended: 'outcome', 'note' and 'failure' of `Ended`."""
-        with suppress(OSError):  # it is no file where the launcher does not keep it
-            os.ftruncate(2, 0)
-        try:
-            found = order.read(line)
-        except RbftError as error:
-            return {"outcome": "refused", "note": "", "failure": asdict(failure.refused(error))}
-        options = found.run_options(self.progress)
-        ended = attempt(found.job, lambda: self._suite(found.suite), options, stopped, self.observer)
-        sys.stdout.flush()
-        return _content(ended)
-
-    def _suite(self, words: order.SuiteWords) -> Suite:
-        if self.loaded is None or words != self.words:
-            if self.loaded is not None:
-                self.loaded.forget()
-            self.words, self.loaded = words, words.load()
-        return self.loaded
-
-
-def _content(ended: Ended) -> dict[str, Any]:
-    found = asdict(ended.failure) if ended.failure else None
-    return {"outcome": ended.outcome, "note": ended.note, "failure": found}
 
 
 def _take_over_streams() -> tuple[TextIO, TextIO]:

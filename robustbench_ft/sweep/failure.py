@@ -5,7 +5,7 @@ import re
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
@@ -87,6 +87,15 @@ def write(folder: Path, failure: Failure) -> None:
         atomic.write_bytes(folder / ERROR, f"{failure.reason}\n{failure.detail}".rstrip().encode() + b"\n", "")
         text = json.dumps({"schema": SCHEMA, **content}, indent=2, sort_keys=True)
         atomic.write_bytes(folder / FILE, text.encode() + b"\n", "")
+
+
+def add_printed(folder: Path, failure: Failure, printed: str) -> Failure:
+    """Record with a failure what its worker printed."""
+    if not printed:
+        return failure
+    found = replace(failure, detail=f"{failure.detail}\nIt printed:\n{printed}")
+    write(folder, found)
+    return found
 
 
 def read(folder: Path) -> Failure | None:
