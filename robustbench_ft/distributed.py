@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 LAUNCHED = "RBFT_LAUNCHED"  # set for workers that `start_workers` watches, and so speaks for
 MEET = timedelta(minutes=30)  # the longest that the first waits for the last to come
 PORTS = range(20_000, 40_000)  # of which a Slurm job takes one
-DIED = 1  # exit code where a worker died
-STOPPED = 130  # where a signal ended all in good order
+DIED = 1  # exit code where a worker died, or has a fault
+USER = 2  # what the user can mend
+LOST = 3  # of a rank that could not go on without another, and has not said so
+STOPPED = 130  # a signal ended all in good order
 
 
 class DiedError(RbftError):
@@ -96,17 +98,25 @@ def start_workers(n: int, words: list[str]) -> int:
     except SignalException:
         return STOPPED
     except ChildFailedError as error:
-        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        ended = [(rank, -code) for rank, code in codes.items() if code < 0]  # by a signal
-        ended.sort(key=lambda pair: pair[1] == signal.SIGTERM)  # which is also what the launcher sends to the others
-        if ended:
-            rank, number = ended[0]
-            raise DiedError(
-                f"rank {rank} of {n} was ended by {signal.Signals(number).name}, and so were all: nothing is lost, run "
-                "the same command again to resume from the last checkpoint"
-            ) from error
-        return max(codes.values())  # 2 is what a user can mend, 1 what followed from it
+        return _verdict({rank: failure.exitcode for rank, failure in error.failures.items()}, n)
     return 0
+
+
+def _verdict(codes: Mapping[int, int], n: int) -> int:
+    """The exit code for all, from those of the ranks that failed. Raises `DiedError` where none of them has spoken.
+
+    A negative code is a signal; SIGTERM is also what the launcher sends to those that are left.
+    """
+    killed = {rank: signal.Signals(-code) for rank, code in codes.items() if code < 0}
+    spoken = [code for code in codes.values() if code in (DIED, USER, STOPPED)]
+    by_others = {rank: number for rank, number in killed.items() if number != signal.SIGTERM}
+    if spoken and not by_others:
+        return max(spoken)
+    ended = [f"rank {rank} of {n} was ended by {number.name}" for rank, number in (by_others or killed).items()]
+    raise DiedError(
+        f"{ended[0] if ended else f'one of {n} ranks ended'}, and so did all: nothing is lost, run the same command "
+        "again to resume from the last checkpoint"
+    )
 
 
 @contextmanager
@@ -139,14 +149,14 @@ def joined(where: Place | None, device: str) -> "Generator[tuple[torch.device, R
             raise
         except ranks.LostRankError as error:
             if LAUNCHED in os.environ or not _is_first(store):
-                raise SystemExit(DIED) from error
+                raise SystemExit(LOST) from error
             raise DiedError(str(error)) from error
         except RbftError as error:
             if not _is_first(store):
-                raise SystemExit(2) from error
+                raise SystemExit(USER) from error
             if where.rank:
                 stderr.write("".join(f"rbft: {line}\n" for line in str(error).splitlines()))
-                raise SystemExit(2) from error
+                raise SystemExit(USER) from error
             raise
         except Exception as error:  # a fault, e.g. of a method: one traceback is enough
             if not _is_first(store):

@@ -67,8 +67,9 @@ def test_gradients_and_weights_of_two_and_three_processes_are_those_of_one(tmp_p
 
 def test_evaluation_of_two_processes_writes_the_same_bytes(tmp_path: Path) -> None:
     for n in (1, 2):
-        process = rbft(*cell("--method", "zero-shot", "--devices", str(n), "--out", str(tmp_path / str(n))))
-        assert process.wait(300) == 0, process.communicate()
+        with rbft(*cell("--method", "zero-shot", "--devices", str(n), "--out", str(tmp_path / str(n)))) as process:
+            _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
     one, two = (sorted((tmp_path / str(n)).rglob("*.parquet")) for n in (1, 2))
     assert len(one) == len(two) > 3
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
@@ -124,6 +125,26 @@ def test_what_a_user_can_mend_is_said_once(words: tuple[str, ...], says: str, tm
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == 2
     assert [says in line for line in stderr.splitlines() if "rbft:" in line] == [True]
+
+
+@pytest.mark.parametrize(
+    ("codes", "says"),
+    [
+        ({0: 2, 1: -15}, 2),  # the launcher ended the second
+        ({0: 2, 1: 3}, 2),
+        ({0: 130, 1: 130}, 130),
+        ({0: -15, 1: -9}, "rank 1 of 2 was ended by SIGKILL"),
+        ({0: 3, 1: -9}, "rank 1 of 2 was ended by SIGKILL"),
+        ({0: 3, 1: -15}, "rank 1 of 2 was ended by SIGTERM"),
+        ({1: 3}, "one of 2 ranks ended"),
+    ],
+)
+def test_what_became_of_all_follows_from_what_became_of_each(codes: dict[int, int], says: int | str) -> None:
+    if isinstance(says, int):
+        assert launch._verdict(codes, 2) == says  # pyright: ignore
+    else:
+        with pytest.raises(launch.DiedError, match=says):
+            launch._verdict(codes, 2)  # pyright: ignore
 
 
 def test_places_that_torchrun_and_srun_give() -> None:
