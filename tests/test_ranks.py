@@ -143,7 +143,7 @@ def test_what_became_of_all_follows_from_what_became_of_each(codes: dict[int, in
     if isinstance(says, int):
         assert launch._verdict(codes, 2) == says  # pyright: ignore
     else:
-        with pytest.raises(launch.DiedError, match=says):
+        with pytest.raises(distributed.DiedError, match=says):
             launch._verdict(codes, 2)  # pyright: ignore
 
 
