@@ -141,10 +141,10 @@ def test_what_a_user_can_mend_is_said_once(words: tuple[str, ...], says: str, tm
 )
 def test_what_became_of_all_follows_from_what_became_of_each(codes: dict[int, int], says: int | str) -> None:
     if isinstance(says, int):
-        assert launch._verdict(codes, 2) == says  # pyright: ignore
+        assert distributed._verdict(codes, 2) == says  # pyright: ignore
     else:
         with pytest.raises(distributed.DiedError, match=says):
-            launch._verdict(codes, 2)  # pyright: ignore
+            distributed._verdict(codes, 2)  # pyright: ignore
 
 
 def test_places_that_torchrun_and_srun_give() -> None:
