@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 KINDS = ("*.parquet", "metrics.json", "cell.json")  # times, and how often a fit was taken up again, are elsewhere
 STORE = 80_000_000  # bytes of shared memory of each node
@@ -38,10 +40,9 @@ def sweep_with_a_kill(cells: int, nodes: int, out: Path) -> tuple[int, int, str]
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
     os.environ.update({"RAY_memory_monitor_refresh_ms": "0"})  # the machine's memory is not this study's
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    from ray.cluster_utils import Cluster
-
+    ray: Any = import_module("ray.cluster_utils")
     head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = ray.Cluster(initialize_head=True, head_node_args=head)
     try:
         workers = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(nodes)]
         words = command(cells, out, "--launcher", "ray", "--ray-address", cluster.address)
@@ -69,7 +70,7 @@ def main() -> None:
     there, here = results(folder / "ray"), results(folder / "here")
     again = [line for line in said.splitlines() if "begun again" in line]
     differ = sorted(name for name in here if there.get(name) != here[name])
-    ray = __import__("ray").__version__
+    ray: Any = import_module("ray").__version__
     print(
         f"# A node of a Ray cluster dies\n\n`python tests/ray_study.py --cells {asked.cells} --nodes {asked.nodes}`\n"
     )

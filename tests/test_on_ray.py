@@ -1,6 +1,9 @@
 """Cells as tasks of Ray: what is asked for and refused, what a lost worker means, and a cluster of this machine."""
 
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,3 +101,19 @@ def test_ctrl_c_stops_tasks_in_good_order(shelf_folder: Path, tiny_model: str, t
     assert process.returncode == 130, said
     assert "stopped at step" in said
     assert not list(tmp_path.rglob("failed.json"))
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    pytest.importorskip("ray")
+    pytest.importorskip("submitit")
+    page = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8").partition("## Ray")[2]
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("rbft")]
+    assert len(commands) == 3
+    for command in commands:
+        if "slurm" in command and shutil.which("sbatch") is None:
+            continue
+        done = CliRunner().invoke(main, [*command, "--dry-run"])
+        assert done.exit_code == 0, done.output
+        assert "10 cells" in done.output

@@ -41,7 +41,10 @@ class Launcher(Protocol):
     `attempt`, which locks the cell, so cells may be submitted anywhere that sees the output folder.
     """
 
-    slots: int  # attempts that it takes at a time
+    @property
+    def slots(self) -> int:
+        """Attempts that it takes at a time; it may change from one look to the next."""
+        ...
 
     def submit(self, job: Job) -> None:
         """Begin an attempt, at once or as soon as there is room."""

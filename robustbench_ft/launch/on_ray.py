@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +30,6 @@ from .launcher import Ended, Job
 
 GIB = 2**30
 LOOK = 5.0  # seconds between two looks at what the cluster has
-INSTALL = "--launcher ray needs Ray: pip install 'robustbench_ft[ray]'"
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,10 @@ class OnRay:
     room: tuple[float, int] = (0.0, 0)  # when the cluster was looked at, and how many cells fit into it
 
     def __enter__(self) -> "OnRay":
-        import ray
-
+        ray = _ray()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to its makers
         address = self.asked.address or os.environ.get("RAY_ADDRESS") or "local"
-        own = {"num_cpus": self.asked.jobs * self.asked.threads or None, "include_dashboard": False}
+        own: dict[str, Any] = {"num_cpus": self.asked.jobs * self.asked.threads or None, "include_dashboard": False}
         with _own_signals():
             try:
                 ray.init(address, log_to_driver=False, logging_level="ERROR", **own if address == "local" else {})
@@ -126,8 +125,7 @@ class OnRay:
     @property
     def slots(self) -> int:
         """Tasks that are given to Ray at a time. Nodes come and go, so this does too."""
-        import ray
-
+        ray = _ray()
         if self.asked.jobs:
             return self.asked.jobs
         if time.monotonic() - self.room[0] > LOOK:
@@ -137,8 +135,7 @@ class OnRay:
 
     def _check_room(self) -> None:
         """Raise `RbftError` where no node is large enough, unless --jobs says that more of them will come."""
-        import ray
-
+        ray = _ray()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not self.asked.jobs and not any(fits(node, self.asked.resources) for node in nodes):
             there = "; ".join(dict.fromkeys(_text(node) for node in nodes))
@@ -152,8 +149,7 @@ class OnRay:
         self.running[self.task.options(name=job.title).remote(errand)] = job
 
     def poll(self, seconds: float) -> Sequence[Ended]:
-        import ray
-
+        ray = _ray()
         if not self.running:
             time.sleep(seconds)
             return ()
@@ -161,9 +157,8 @@ class OnRay:
         return [self._ended(reference) for reference in done]
 
     def _ended(self, reference: Any) -> Ended:
-        import ray
-        from ray import exceptions
-
+        ray = _ray()
+        exceptions = ray.exceptions
         job = self.running.pop(reference)
         try:
             content = ray.get(reference)
@@ -181,15 +176,13 @@ class OnRay:
         return ended
 
     def cancel(self) -> None:
-        import ray
-
+        ray = _ray()
         self.cancelled = True
         for reference in self.running:
             ray.cancel(reference)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        import ray
-
+        ray = _ray()
         for reference in self.running:
             with suppress(Exception):  # the cluster may be no more
                 ray.cancel(reference, force=True)
@@ -198,8 +191,7 @@ class OnRay:
 
 def _lost(error: Exception) -> tuple[str, str]:
     """Why a task has no answer, in a few words, and where it was."""
-    from ray import exceptions
-
+    exceptions = _ray().exceptions
     if isinstance(error, exceptions.NodeDiedError):
         return "its node of the Ray cluster is gone", "ray"
     if isinstance(error, exceptions.OutOfMemoryError):
@@ -207,6 +199,11 @@ def _lost(error: Exception) -> tuple[str, str]:
     if isinstance(error, exceptions.WorkerCrashedError):
         return "its Ray worker is gone (killed, or out of memory)", "ray"
     return f"Ray lost it: {failure.one_line(str(error))}", "ray"
+
+
+def _ray() -> Any:
+    """Ray, which is imported only where it is used; it is no dependency."""
+    return import_module("ray")
 
 
 def fits(node: dict[str, float], asked: dict[str, float]) -> int:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -161,9 +162,7 @@ class OnSlurm:
         return found
 
     def _send(self, jobs: Sequence[Job]) -> None:
-        from submitit import SlurmExecutor
-
-        executor = SlurmExecutor(self.folder)
+        executor: Any = import_module("submitit").SlurmExecutor(self.folder)
         executor.update_parameters(
             job_name="rbft",
             nodes=int(self.sbatch["nodes"]),
