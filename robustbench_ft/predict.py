@@ -70,6 +70,7 @@ def predict(
                     for key, space in spaces.items()
                 }
                 advance(heard, split.name)
+    assert next(chunks, None) is None  # the end keeps the pixels that were read
     whole = {start: part for some in ranks.collect(parts) for start, part in some.items()}
     if not whole:
         return {}
