@@ -69,12 +69,24 @@ def started(folder: Path, port: int) -> Generator[dict[str, str], None, None]:
             time.sleep(0.5)
         yield environment
     finally:
+        _cancel_all(os.environ | environment)
         for daemon in reversed(daemons):
             daemon.terminate()
             with suppress(subprocess.TimeoutExpired):
                 daemon.wait(20)
             daemon.kill()
             daemon.wait()
+
+
+def _cancel_all(environment: dict[str, str]) -> None:
+    """End every job, and wait until its processes are gone: those of a job outlive the daemons."""
+    subprocess.run(["scancel", "--user=root"], env=environment, capture_output=True, check=False)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        left = subprocess.run(["squeue", "--noheader"], env=environment, capture_output=True, text=True, check=False)
+        if not left.stdout.strip():
+            return
+        time.sleep(0.5)
 
 
 def _state(environment: dict[str, str]) -> str:
