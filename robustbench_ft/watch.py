@@ -117,16 +117,15 @@ def other_global_state() -> Generator[None, None, None]:
 def begin(method: Method, model: str, data: TrainSet | Callable[[int], TrainSet]) -> tuple[Clip, TrainSet]:
     """The model and the data of a fit; `data` may be made for the model's image size.
 
-    A method that cannot be used with that model, e.g. as it needs a ViT, gets one with random weights. Raises
+    A method that cannot be used with the embedded model, e.g. as it needs a ViT, gets one with random weights. Raises
     `AssertionError` where it cannot be used with that either.
     """
     clip = clips.load(model_ref.resolve(model, None))
     given = data(clip.image_size) if callable(data) else data
-    if method.skip(clip, given):
+    if model == model_ref.EMBEDDED and method.skip(clip, given):
         clip = clips.random_vit()
-        given = data(clip.image_size) if callable(data) else data
-    if reason := method.skip(clip, given):
-        raise AssertionError(f"`skip` refuses the model that it is checked with: {reason}")
+        if reason := method.skip(clip, given):
+            raise AssertionError(f"`skip` refuses the model that it is checked with: {reason}")
     return clip, given
 
 

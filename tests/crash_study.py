@@ -63,7 +63,7 @@ class Ended:
     def one_line(self) -> bool:
         """True if the fault was told in one line, without a traceback."""
         lines = [line for line in self.text.splitlines() if line.startswith("rbft: ")]
-        return self.code in (2, 130) and len(lines) == 1 and "Traceback" not in self.text
+        return self.code in (1, 2, 130) and len(lines) == 1 and "Traceback" not in self.text
 
 
 def run(cell: Cell, out: Path, prelude: Prelude = lambda: None, watch: Callable[[int], object] | None = None) -> Ended:

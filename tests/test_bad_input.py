@@ -277,7 +277,9 @@ def test_a_damaged_checkpoint_is_named(damage: Callable[[Path], object], tmp_pat
     assert result.exit_code == 1
     assert "Traceback" not in result.output
     reason = f"checkpoint {checkpoint} is damaged: delete it to start the cell again"
-    assert f"rbft: failed   {folder}: {reason}" in result.stderr.splitlines()
+    assert (
+        f"rbft: 1 of 1 cell failed: {reason}; {folder}, `rbft logs {folder}` tells more" in result.stderr.splitlines()
+    )
     assert not (folder / "done").exists()
 
 

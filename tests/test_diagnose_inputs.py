@@ -1,5 +1,6 @@
 """Diagnostics: known numbers give known results, and what cannot be diagnosed is named in one line."""
 
+import re
 import sys
 from pathlib import Path
 from subprocess import run as start
@@ -113,7 +114,7 @@ def test_a_damaged_model_is_one_line(name: str, tmp_path: Path, tiny_model: str)
     fit(tmp_path, tiny_model, "--method", "ft")
     [path] = tmp_path.rglob(f"model/{name}")
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(RbftError, match=r"cannot read the model in .*model: .*; run the cell again") as error:
+    with pytest.raises(RbftError, match=re.escape(str(path))) as error:
         rb.diagnose(rb.load(tmp_path), images=2, texts=2, device="cpu", progress=False)
     assert "\n" not in str(error.value)
 

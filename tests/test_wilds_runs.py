@@ -71,7 +71,7 @@ def records(
     words += [word for method in ("zero-shot", "ft", "lipsum") for word in ("--method", method)]
     words += ["--seeds", "0-1", "--precision", "fp32"]
     words += ["--model", wordy_model, "--set", "steps=2", "--set", "batch=8", "--set", "validate_every=1"]
-    words += ["--set", "warmup_fraction=0"]  # else no seed moves a weight before the first validation
+    words += ["--set", "warmup_steps=0", "--set", "lr=1e-2"]  # else no seed moves a weight before the first validation
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     found = store.find_records([out])

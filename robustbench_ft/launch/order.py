@@ -57,7 +57,8 @@ class Order:
         devices, device = Devices(ranks or Ranks(), **self.devices), torch.device(self.device)
         if device.type == "cuda" and devices.ranks.world > 1:
             device = torch.device("cuda", torch.cuda.current_device())
-        return RunOptions(self.out, device, progress, devices=devices, **self.options)
+        own = {name: tuple(v) if isinstance(v, list) else v for name, v in self.options.items()}
+        return RunOptions(self.out, device, progress, devices=devices, **own)
 
 
 def make(job: Job, plan: Plan, options: RunOptions) -> Order:

@@ -225,8 +225,10 @@ class _Sweep:
             n = len(self.failures)
             stop = f"; stopped there, {left} not run (--max-failures)" if left else ""
             head = f"{n} of {len(folders)} cell{'s' * (len(folders) != 1)} failed{stop}"
-            more = f"{head}; `rbft logs {next(iter(self.failures))}` tells more"
-            raise FailedError([more, *lines], self.done(folders), self.failures)
+            (folder, found), *others = self.failures.items()
+            more = f"`rbft logs {folder}` tells more"
+            told = [f"{head}; {more}", *lines] if others else [f"{head}: {found.reason}; {folder}, {more}"]
+            raise FailedError(told, self.done(folders), self.failures)
         return [*folders]
 
     def done(self, folders: Sequence[Path]) -> list[Path]:
