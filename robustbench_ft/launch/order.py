@@ -57,7 +57,7 @@ class Order:
         devices, device = Devices(ranks or Ranks(), **self.devices), torch.device(self.device)
         if device.type == "cuda" and devices.ranks.world > 1:
             device = torch.device("cuda", torch.cuda.current_device())
-        own = {name: tuple(v) if isinstance(v, list) else v for name, v in self.options.items()}
+        own: dict[str, Any] = {name: _frozen(value) for name, value in self.options.items()}
         return RunOptions(self.out, device, progress, devices=devices, **own)
 
 
@@ -73,6 +73,11 @@ def make(job: Job, plan: Plan, options: RunOptions) -> Order:
     own = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in HERE}
     devices = {name: getattr(options.devices, name) for name in DEVICES}
     return Order(job, words, tuple(registry.files_of(job.cell.method)), options.out, str(options.device), devices, own)
+
+
+def _frozen(value: Any) -> Any:
+    """JSON knows lists alone; options hold tuples."""
+    return tuple(value) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 def to_text(order: Order) -> str:
