@@ -1,15 +1,12 @@
 """One attempt at a cell, wherever the worker is: lock it, run it, and tell how it ended."""
 
-import gc
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from robustbench_ft import earlier, runner
+from robustbench_ft import earlier, memory, runner
 from robustbench_ft.errors import RbftError
 from robustbench_ft.progress import Advance, Progress
 from robustbench_ft.record import store
@@ -81,7 +78,7 @@ def _with_lock(
         if isinstance(error, RbftError) and not begun:
             return Ended(job, "refused", failure=failure.refused(error))
         found = replace(failure.of_error(error), attempts=job.attempt)
-    _free_memory(options.device)  # what the failed cell took is out of reach only now
+    memory.free(options.device)  # what the failed cell took is out of reach only now
     failure.write(folder, found)
     return Ended(job, "failed", failure=found)
 
@@ -90,12 +87,6 @@ def _differs(job: Job) -> bool:
     """Whether the record still is of other code, or damaged; another worker may have made it anew."""
     found = earlier.standing(job.cell, job.folder, whole=True)
     return bool(found.changed or found.edited or found.damage)
-
-
-def _free_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _leave_no_trace(folder: Path, out: Path) -> None:
