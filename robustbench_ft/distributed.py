@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from .errors import RbftError, StoppedError
+from .errors import DiedError, RbftError, StoppedError
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +25,6 @@ DIED = 1  # exit code where a worker died, or has a fault
 USER = 2  # what the user can mend
 LOST = 3  # of a rank that could not go on without another, and has not said so
 STOPPED = 130  # a signal ended all in good order
-
-
-class DiedError(RbftError):
-    """A worker ended in the middle; the command line exits with code 1."""
 
 
 @dataclass(frozen=True)

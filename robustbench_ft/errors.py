@@ -34,6 +34,10 @@ class FailedError(RbftError):
         super().__init__("\n".join(self.problems))
 
 
+class DiedError(RbftError):
+    """A worker ended in the middle; the command line exits with code 1."""
+
+
 class MissingDataError(RbftError):
     """A suite's files are not where they should be."""
 

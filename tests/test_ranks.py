@@ -21,7 +21,7 @@ from tiny import Tiny
 from robustbench_ft import clip as clips
 from robustbench_ft import distributed, memory, model_ref
 from robustbench_ft.clip import Clip
-from robustbench_ft.errors import RbftError
+from robustbench_ft.errors import DiedError, RbftError
 from robustbench_ft.memory import MicroBatch
 from robustbench_ft.method import Run, TrainSet
 from robustbench_ft.prompts import Task
@@ -143,7 +143,7 @@ def test_what_became_of_all_follows_from_what_became_of_each(codes: dict[int, in
     if isinstance(says, int):
         assert distributed._verdict(codes, 2) == says  # pyright: ignore
     else:
-        with pytest.raises(distributed.DiedError, match=says):
+        with pytest.raises(DiedError, match=says):
             distributed._verdict(codes, 2)  # pyright: ignore
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import click
 
 from robustbench_ft import __version__
-from robustbench_ft.distributed import DIED, DiedError
-from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError, shortened
-from robustbench_ft.sweep import failure
+from robustbench_ft.errors import DiedError, FailedError, PlanError, RbftError, StoppedError, shortened
 
 from . import bench, compare
 from .authors import check, list_command, show_command
@@ -75,7 +73,7 @@ class _Cli(click.Group):
                 click.echo("".join(map(_error_log, error.failed)), err=True, nl=False)
             _fail(ctx, None, error.problems, 1)
         except DiedError as error:
-            _fail(ctx, error, (str(error),), DIED)
+            _fail(ctx, error, (str(error),), 1)
         except PlanError as error:
             _fail(ctx, error, error.problems)
         except RbftError as error:
@@ -103,6 +101,8 @@ def _fail(ctx: click.Context, error: Exception | None, lines: tuple[str, ...], c
 
 def _error_log(folder: Path) -> str:
     """The traceback of a failed cell; '' where none could be written."""
+    from robustbench_ft.sweep import failure
+
     path = folder / failure.ERROR
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustbench_ft import distributed, trackers
+from robustbench_ft import trackers
 from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
 
 from . import canary, launchers
@@ -115,6 +115,8 @@ def run(**options: Any) -> None:
 
     Every combination of method, suite, model, setting and seed is a cell. Finished cells are skipped, cut ones resume.
     """
+    from robustbench_ft import distributed
+
     check_names(options)
     way_of(options)
     launchers.check(options)
