@@ -50,7 +50,7 @@ class _Worker:
 
     def printed(self) -> str:
         """The end of what it printed since its cell began."""
-        return "\n".join(failure.tail(Path(self.output.name), failure.LINES))
+        return failure.printed(Path(self.output.name))
 
     def stop(self) -> None:
         """Ask it to stop in good order."""

@@ -73,7 +73,7 @@ def _printed() -> Generator[Callable[[], str], None, None]:
 
         def end() -> str:
             sys.stdout.flush()
-            return "\n".join(failure.tail(Path(file.name), failure.LINES))
+            return failure.printed(Path(file.name))
 
         try:
             yield end
@@ -125,18 +125,15 @@ class OnRay:
     @property
     def slots(self) -> int:
         """Tasks that are given to Ray at a time. Nodes come and go, so this does too."""
-        ray = _ray()
         if self.asked.jobs:
             return self.asked.jobs
         if time.monotonic() - self.room[0] > LOOK:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            self.room = time.monotonic(), max(1, sum(fits(node, self.asked.resources) for node in nodes))
+            self.room = time.monotonic(), max(1, sum(fits(node, self.asked.resources) for node in _nodes()))
         return self.room[1]
 
     def _check_room(self) -> None:
         """Raise `RbftError` where no node is large enough, unless --jobs says that more of them will come."""
-        ray = _ray()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = _nodes()
         if not self.asked.jobs and not any(fits(node, self.asked.resources) for node in nodes):
             there = "; ".join(dict.fromkeys(_text(node) for node in nodes))
             raise RbftError(
@@ -204,6 +201,11 @@ def _lost(error: Exception) -> tuple[str, str]:
 def _ray() -> Any:
     """Ray, which is imported only where it is used; it is no dependency."""
     return import_module("ray")
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node of the cluster has, by Ray's names of resources."""
+    return [node["Resources"] for node in _ray().nodes() if node["Alive"]]
 
 
 def fits(node: dict[str, float], asked: dict[str, float]) -> int:

@@ -188,8 +188,7 @@ class OnSlurm:
             self.running.remove(one)
             ended = elsewhere.ended(one.job, json.loads(one.answer.read_bytes()), self.options.progress)
             if ended.failure and ended.outcome == "failed":
-                printed = "\n".join(failure.tail(one.log, failure.LINES))
-                failure.add_printed(one.job.folder, ended.failure, printed)
+                failure.add_printed(one.job.folder, ended.failure, failure.printed(one.log))
             yield ended
 
     def _gone(self) -> Iterator[Ended]:
@@ -210,13 +209,12 @@ class OnSlurm:
         if found and found.when >= one.when:  # of several ranks, all end where one fails
             return Ended(one.job, "failed", failure=found)
         state = (_ask("scontrol", "show", "job", "--oneliner", one.name) or "").partition("JobState=")[2].split(" ")[0]
-        printed = "\n".join(failure.tail(one.log, failure.LINES))
         said = f"Slurm job {one.name} is gone ({state.lower() or 'it is not known any more'})"
         if state == "CANCELLED" and not self.cancelled:
             died = failure.Failure("died", f"Slurm job {one.name} was cancelled", failure.now(), f"slurm:{one.name}")
             failure.write(one.job.folder, died)
             return Ended(one.job, "failed", failure=died)
-        return self.losses.lost(one.job, said, f"slurm:{one.name}", printed, self.cancelled)
+        return self.losses.lost(one.job, said, f"slurm:{one.name}", failure.printed(one.log), self.cancelled)
 
     def cancel(self) -> None:
         self.cancelled = True

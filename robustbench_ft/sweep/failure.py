@@ -89,13 +89,18 @@ def write(folder: Path, failure: Failure) -> None:
         atomic.write_bytes(folder / FILE, text.encode() + b"\n", "")
 
 
-def add_printed(folder: Path, failure: Failure, printed: str) -> Failure:
+def add_printed(folder: Path, failure: Failure, text: str) -> Failure:
     """Record with a failure what its worker printed."""
-    if not printed:
+    if not text:
         return failure
-    found = replace(failure, detail=f"{failure.detail}\nIt printed:\n{printed}")
+    found = replace(failure, detail=f"{failure.detail}\nIt printed:\n{text}")
     write(folder, found)
     return found
+
+
+def printed(path: Path) -> str:
+    """The end of what a worker printed into a file."""
+    return "\n".join(tail(path, LINES))
 
 
 def read(folder: Path) -> Failure | None:
