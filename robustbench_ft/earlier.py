@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,13 @@ class Standing:
     coded: bool = True  # False: it was begun by a version that did not note the method's code
     changed: tuple[str, ...] = ()  # source files of the method that are not what they were then
     edited: bool = False  # cell.json is not what it was when the cell was finished
-    damage: str = ""  # one line on another file of the record that is not what it was
+    folder: Path = Path()
+    whole: bool = False  # whether `damage` reads the predictions, too
+
+    @cached_property
+    def damage(self) -> str:
+        """One line on a file of the record that is not what it was; '' where all are. Read where it is asked for."""
+        return digests.damage(self.folder, self.whole) if self.done else ""
 
     @property
     def text(self) -> str:
@@ -47,13 +54,12 @@ def standing(cell: Cell, folder: Path, whole: bool = False) -> Standing:
     now = provenance.code_of(registry.load("method", cell.method, Method))  # of new cells too, before hours of work
     done = store.is_done(folder)
     if not (folder / "cell.json").exists():
-        return Standing(done, damage=digests.damage(folder, whole) if done else "")
+        return Standing(done, folder=folder, whole=whole)
     code = check_same(cell, folder).get("code")
-    damage = digests.damage(folder, whole) if done else ""
     edited = store.was_edited(folder)
     if not isinstance(code, dict):
-        return Standing(done, coded=False, edited=edited, damage=damage)
-    return Standing(done, changed=provenance.changed(code, now), edited=edited, damage=damage)
+        return Standing(done, coded=False, edited=edited, folder=folder, whole=whole)
+    return Standing(done, changed=provenance.changed(code, now), edited=edited, folder=folder, whole=whole)
 
 
 def to_renew(cells: Sequence[Cell], folders: Sequence[Path], way: Way) -> set[Path]:
