@@ -1,5 +1,6 @@
 """Files are written whole or not at all, also under kill -9: the one way in which records, caches and weights are."""
 
+import hashlib
 import itertools
 import os
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from .errors import RbftError
 
+BLOCK = 1 << 20  # bytes that are hashed in one go
 _NUMBERS = itertools.count()  # threads of one process may write the same file
 
 
@@ -33,6 +35,15 @@ def write(path: Path, save: Callable[[Path], None], hint: str, before: Callable[
     finally:
         with suppress(OSError):  # a folder that cannot be reached holds no neighbour either
             temporary.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, read block by block."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def write_bytes(path: Path, content: bytes, hint: str) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import embedded
+from . import atomic, embedded
 from .embedded import vocabulary
 from .errors import RbftError, unknown
 from .prompts import Task
@@ -219,11 +219,7 @@ def _file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _digest_of(path: Path, *written: int) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return atomic.digest(path)
 
 
 def _clean(text: str) -> str:

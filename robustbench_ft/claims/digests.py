@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from robustbench_ft import atomic
 from robustbench_ft.data import Ints
 from robustbench_ft.errors import RbftError
 
@@ -15,7 +16,7 @@ from .bundle import SCORES, Bundle
 
 def file_digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return atomic.digest(path)
     except OSError as error:
         raise RbftError(f"cannot read {path}: {error.strerror}") from error
 

@@ -16,7 +16,6 @@ PARTS = ("cell.json", "env.json", "metrics.json", "log.jsonl")
 FOLDERS = ("predictions", "model", "models")
 WEIGHTS = ("model/", "models/")  # what tables do not read
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
-BLOCK = 1 << 20  # bytes that are hashed in one go
 AGAIN = "put it back as it was, or `rbft run --rerun` with the same words runs the cell again"
 
 
@@ -55,14 +54,10 @@ def of_bytes(content: bytes) -> str:
 
 def of_file(path: Path) -> str:
     """SHA-256 of a file. Raises `RbftError` where it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
+        return atomic.digest(path)
     except OSError as error:
         raise RbftError(f"cannot read {path}: {error.strerror}; {AGAIN}") from error
-    return digest.hexdigest()
 
 
 def check(folder: Path, name: str, content: bytes, told: Mapping[str, str]) -> None:
