@@ -47,7 +47,7 @@ class Timings:
         return [round_[name] / round_[reference] for round_ in self.rounds]
 
     def floor(self, name: str) -> float | None:
-        """Operations of a step over those of FT: what the ratio of seconds could be at best."""
+        """Operations of a step over those of FT: a guide to the ratio of seconds, as operations differ in speed."""
         return self.work[name].flops / self.work[FT].flops if FT in self.work else None
 
     def share(self, name: str) -> float:
@@ -149,7 +149,7 @@ def as_markdown(timings: Timings) -> str:
         f"{setting.model.label} on {setting.suite.name}, batch {setting.batch}, {_how(setting)}: medians over "
         f"{len(timings.rounds)} rounds of {setting.steps} steps; behind a ratio the middle half of the rounds. "
         "Operations are those of matrix products, convolutions and attention. Floor: operations over those of ft, "
-        f"what '/ ft' could be at best. Peak: {statistics.median(timings.peaks) / 1e9:,.0f} GFLOP/s, a matrix "
+        f"a guide to '/ ft', as operations differ in speed. Peak: {statistics.median(timings.peaks) / 1e9:,.0f} GFLOP/s, a matrix "
         "product in the same precision, measured in each round.",
         "",
         "| contestant | ms/step | images/s | GFLOP/step | GFLOP/s | of peak | / bare loop | / ft | floor |",

@@ -22,7 +22,7 @@ from . import order, work
 from .launcher import Ended, Job
 from .work import Told, Work
 
-LOSSES = 3  # workers in a row; then it is taken for the fault of the cell
+LOSSES = 3  # workers that a cell may lose in all; then it is taken for the fault of the cell
 OWN = "RBFT_"  # environment variables that go along
 
 
