@@ -150,7 +150,8 @@ def as_markdown(timings: Timings) -> str:
         f"{len(timings.rounds)} rounds of {setting.steps} steps; behind a ratio the middle half of the rounds. "
         "Operations are those of matrix products, convolutions and attention. Floor: operations over those of ft, "
         "a guide to '/ ft', as operations differ in speed. "
-        f"Peak: {statistics.median(timings.peaks) / 1e9:,.0f} GFLOP/s, a matrix product in the same precision, measured in each round.",
+        f"Peak: {statistics.median(timings.peaks) / 1e9:,.0f} GFLOP/s, a matrix product in the same "
+        "precision, measured in each round.",
         "",
         "| contestant | ms/step | images/s | GFLOP/step | GFLOP/s | of peak | / bare loop | / ft | floor |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
