@@ -78,7 +78,8 @@ class Suite(ABC):
     """One ID distribution to learn and several shifts to be tested on."""
 
     card: Card
-    version: ClassVar[int] = 1  # raise it whenever a number could change
+    version: int = 1  # raise it whenever a number could change
+    older: ClassVar[Mapping[int, str]] = {}  # earlier versions that can still be loaded, as 'shapes-v1' -> their images
     recipe: Recipe  # used by every method that brings none of its own for this suite
     model: str = ""  # default of `--model`; empty: 'embedded' where it knows every word of the prompts, else CLIP's
     pretrained: str = ""  # default of `--pretrained`, an open_clip tag; empty where the model's name says it all
@@ -117,6 +118,15 @@ class Suite(ABC):
         """The name without options."""
         return self.name.partition("+")[0]
 
+    def at(self, version: int) -> "Suite":
+        """The suite itself, from now on in an earlier version. Raises `RbftError` where that is not known any more."""
+        newest = type(self).version
+        if version not in (newest, *self.older):
+            names = [*(f"{self.base}-v{one}" for one in sorted(self.older)), f"{self.base} (version {newest})"]
+            raise RbftError(f"suite '{self.base}' has no version {version}; known: {', '.join(names)}")
+        self.version = version
+        return self
+
     @property
     def recipe_key(self) -> str:
         """What `Method.published` calls it: other recipes are published for few images of each class."""
@@ -132,8 +142,11 @@ class Suite(ABC):
 
     @property
     def reference(self) -> str:
-        """What `--suite` takes to mean it: its name, or the path of its file."""
-        return self.name
+        """What `--suite` takes to mean it: its name (with the version of an earlier one), or the path of its file."""
+        if self.version == type(self).version:
+            return self.name
+        base, plus, options = self.name.partition("+")
+        return f"{base}-v{self.version}{plus}{options}"
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Seal every way into `load`, not only the one through `split`."""

@@ -79,11 +79,10 @@ def _against_data(one: StoredClaim, root: Roots | None, suites: dict[str, Suite]
     called = identity.suite
     if suite_ref.is_file(called):
         return [f"'{called}' is a file and no registered suite"]
-    if called not in suites:
-        suites[called] = suite_ref.load(called, root)
-    suite = suites[called]
-    if suite.version != identity.suite_version:
-        return [f"the claim is about {called} v{identity.suite_version}, this version of rbft has v{suite.version}"]
+    key = f"{called}-v{identity.suite_version}"
+    if key not in suites:
+        suites[key] = suite_ref.load(called, root, version=identity.suite_version)
+    suite = suites[key]
     problems = plausible.against_suite(one.claim, one.runs, suite)
     differing: dict[str, list[str]] = {}
     for split, entry in one.claim.data.splits.items():

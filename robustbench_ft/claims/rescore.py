@@ -72,7 +72,7 @@ def rescore(
             f"{one.place.file}: no weights of seed {', '.join(map(str, missing))} under {runs}; re-scoring needs the "
             "records that the claim was made from, with their model/ folders"
         )
-    suite = suite_ref.load(identity.suite, data)
+    suite = suite_ref.load(identity.suite, data, version=identity.suite_version)
     return [_verdict(one, records[seed], suite, k, device, drawn) for seed in one.seeds]
 
 

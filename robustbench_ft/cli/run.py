@@ -196,9 +196,8 @@ def check_names(options: Mapping[str, Any]) -> None:
         asked: list[Any] = list(found) if isinstance(found, list | tuple) else [found]
         names = [name for name in asked if isinstance(name, str)]
         if kind == "suite":  # files are read later, and so is a folder that is called like no suite
-            names = [
-                name.partition("+")[0] for name in names if not suite_ref.is_file(name) and not Path(name).exists()
-            ]
+            registered = [name for name in names if not suite_ref.is_file(name) and not Path(name).exists()]
+            names = [suite_ref.versioned(name.partition("+")[0])[0] for name in registered]
         problems += registry.check(kind, dict.fromkeys(names))
     if problems:
         raise PlanError(problems)

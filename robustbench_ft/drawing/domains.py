@@ -115,18 +115,17 @@ def parts_of(label: int, d: Draws) -> list[Part]:
     return getattr(module, name)(d)
 
 
-def _forget(parts: list[Part], share: float, d: Draws) -> list[Part]:
-    """Leave out some parts of objects that have more than three."""
+def _forget(parts: list[Part], share: float, least: int, d: Draws) -> list[Part]:
+    """Leave out some parts of objects that have more than three, and none where fewer than `least` would be left."""
     if not share or len(parts) <= 3:
         return parts
-    kept = ~d.chance("drop", share, (len(parts),))
-    return [
-        Part(p.role, p.points, p.width, p.closed, kept[:, j] if p.present is None else kept[:, j] & p.present)
-        for j, p in enumerate(parts)
-    ]
+    there = np.stack([np.ones(len(d), bool) if p.present is None else p.present for p in parts], axis=1)
+    kept = there & ~d.chance("drop", share, (len(parts),))
+    kept = np.where(kept.sum(axis=1, keepdims=True) < least, there, kept)
+    return [Part(p.role, p.points, p.width, p.closed, kept[:, j]) for j, p in enumerate(parts)]
 
 
-def _draw(domain: Domain, labels: Ints, d: Draws) -> Maps:
+def _draw(domain: Domain, labels: Ints, least_parts: int, d: Draws) -> Maps:
     """Role maps of mixed classes, drawn class by class.  # [n, CANVAS, CANVAS]"""
     maps = np.empty((len(d), CANVAS, CANVAS), np.uint8)
     for label in np.unique(labels):
@@ -135,7 +134,7 @@ def _draw(domain: Domain, labels: Ints, d: Draws) -> Maps:
         pose = domain.pose(some)
         if label >= len(OBJECTS):  # a turned or mirrored numeral may be another one, or none
             pose = Pose(pose.scale, turn=11.0, mirror=False, centre=pose.centre)
-        parts = _forget(parts_of(int(label), some), domain.drop, some)
+        parts = _forget(parts_of(int(label), some), domain.drop, least_parts, some)
         placed, scale = place(parts, pose, some)
         maps[rows] = draw(placed, scale, domain.pen(some), domain.under(some), domain.over(some), some)
     return maps
@@ -146,11 +145,11 @@ def scene_of(name: str, camera: str, labels: Ints, d: Draws) -> Scene:
     return choose(labels, _domain(name, camera).context, d)
 
 
-def paint(name: str, camera: str, labels: Ints, d: Draws) -> NDArray[np.uint8]:
+def paint(name: str, camera: str, labels: Ints, d: Draws, least_parts: int = 0) -> NDArray[np.uint8]:
     """Images of one domain; refused while a method is being fitted.  # [n, SIZE, SIZE, 3]"""
     check_drawing(f"drawing '{name}'")
     domain = _domain(name, camera)
-    maps, scene = _draw(domain, labels, d), scene_of(name, camera, labels, d)
+    maps, scene = _draw(domain, labels, least_parts, d), scene_of(name, camera, labels, d)
     images = np.empty((len(d), SIZE, SIZE, 3), np.uint8)
     for start in range(0, len(d), _CHUNK):
         rows = slice(start, start + _CHUNK)
