@@ -56,9 +56,9 @@ COURTS = {
     ),
     "bench": ("flops", "contestant", "step", "penalties", "loader"),
     "cli": (
-        "options", "launchers", "show", "method_card", "describe", "compare", "bench", "cache", "data", "diagnose",
-        "leaderboard", "starter", "new", "authors", "report", "canary", "reproduce", "run", "tune", "status",
-        "remove", "main",
+        "completion", "options", "launchers", "show", "method_card", "describe", "compare", "bench", "cache", "data",
+        "diagnose", "leaderboard", "starter", "new", "authors", "report", "canary", "reproduce", "run", "tune",
+        "status", "remove", "main",
     ),
     "reference": ("numbers", "verdict", "causes", "report"),
     "canary": ("subset", "variants", "check"),

@@ -10,6 +10,7 @@ import click
 from robustbench_ft import registry
 from robustbench_ft.errors import RbftError
 
+from . import completion
 from .options import PARTIAL, ROOT, WIDE
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def list_command(kind: str) -> None:
 
 
 @click.command("show", context_settings=WIDE)
-@click.argument("name")
+@click.argument("name", shell_complete=completion.both)
 def show_command(name: str) -> None:
     """Show one method or suite: what it is, its settings, its recipe, its data."""
     from .describe import describe
@@ -44,7 +45,7 @@ def check() -> None:
 
 
 @check.command("method", context_settings=WIDE)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.methods)
 @click.option("--all", "every", is_flag=True, help="Every registered method, a line each: some ten minutes.")
 def check_method_command(name: str | None, every: bool) -> None:
     """Fit the method on a small model and random images, and hold it to what every method promises."""
@@ -66,7 +67,7 @@ def check_method_command(name: str | None, every: bool) -> None:
 
 
 @check.command("suite", context_settings=WIDE)
-@click.argument("name")
+@click.argument("name", shell_complete=completion.suites)
 @ROOT
 @PARTIAL
 def check_suite_command(name: str, root: tuple[str, ...], allow_partial: bool) -> None:

@@ -7,15 +7,17 @@ import click
 
 from robustbench_ft.errors import RbftError
 
+from . import completion
 from .options import CHANNELS_LAST, COMPILE, DEVICE, FOLDER, PRECISION, THREADS, WIDE, WORKERS, set_threads
 
 
 @click.command(context_settings=WIDE)
 @click.option(
-    "--method", "methods", multiple=True, default=("ft", "lipsum", "flyp"), show_default=True,
+    "--method", "methods", multiple=True, shell_complete=completion.methods, default=("ft", "lipsum", "flyp"),
+    show_default=True,
     help="A name, a name with settings ('lipsum mode=expected'), or 'all'; repeat for several.",
 )  # fmt: skip
-@click.option("--suite", default="shapes", show_default=True)
+@click.option("--suite", default="shapes", show_default=True, shell_complete=completion.suites)
 @click.option("--model", default="embedded", show_default=True)
 @click.option("--pretrained", metavar="TAG")
 @DEVICE
@@ -79,6 +81,3 @@ def bench_loader(
         workers or available_workers(), rounds, tree,
     )  # fmt: skip
     click.echo(benchmark.measure(setting, choose()))
-
-
-COMMANDS = (bench, bench_loader)

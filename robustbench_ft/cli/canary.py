@@ -11,6 +11,7 @@ import click
 
 from robustbench_ft.errors import RbftError, unknown
 
+from . import completion
 from .options import DEVICE, PARTIAL, ROOT, THREADS, WIDE, WORKERS, set_threads
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ OUTSIDE = 1  # exit code where a number is outside its tolerance
 
 
 @click.command(context_settings=WIDE)
-@click.argument("suite")
+@click.argument("suite", shell_complete=completion.suites)
 @click.option("--model", metavar="NAME", help="As `rbft run` takes it.  [default: the suite's]")
 @click.option("--pretrained", metavar="TAG", help="open_clip tag, or a .safetensors file.")
 @click.option(

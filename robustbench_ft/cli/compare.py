@@ -93,6 +93,3 @@ def diff(run_a: Path, run_b: Path, candidate: tuple[str, str] | None, style: str
     if target:
         store.write_json(target, two_runs.as_json(found))
     show(two_runs.sections(found), style)
-
-
-COMMANDS = (compare, diff, power)

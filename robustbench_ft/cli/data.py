@@ -12,6 +12,7 @@ import click
 
 from robustbench_ft.errors import RbftError, StoppedError
 
+from . import completion
 from .options import FOLDER, ROOT, WIDE
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def data() -> None:
 
 
 @data.command(context_settings=WIDE)
-@click.argument("suite")
+@click.argument("suite", shell_complete=completion.suites)
 @ROOT
 @click.option("--sample", type=click.IntRange(min=0), metavar="N", help="Images to open per split.  [default: 1000]")
 @click.option("--all", "whole", is_flag=True, help="Open and digest every image.")
@@ -82,7 +83,7 @@ def check(suite: str, root: tuple[str, ...], whole: bool, **options: Any) -> Non
 
 
 @data.command(context_settings=WIDE)
-@click.argument("suite")
+@click.argument("suite", shell_complete=completion.suites)
 @ROOT
 def where(suite: str, root: tuple[str, ...]) -> None:
     """Where a suite's data come from, under which terms, how they must lie, and what is there already."""

@@ -10,10 +10,11 @@ import click
 from robustbench_ft import __version__
 from robustbench_ft.errors import DiedError, FailedError, PlanError, RbftError, StoppedError, shortened
 
-from . import bench, compare
 from .authors import check, list_command, show_command
-from .cache import cache_group
+from .bench import bench, bench_loader
+from .cache import cache_group as cache
 from .canary import canary
+from .compare import compare, diff, power
 from .data import data
 from .diagnose import diagnose
 from .leaderboard import leaderboard
@@ -25,14 +26,51 @@ from .run import run
 from .status import logs, status
 from .tune import tune
 
+# What `rbft` alone shows: each command with its line, by what somebody wants to do.
+SECTIONS: dict[str, dict[click.Command, str]] = {
+    "Run": {
+        run: "Fit methods on a suite and evaluate them on its shifts.",
+        tune: "Search settings, with as many trials for every method.",
+        reproduce: "Run a published row as it was made, beside its number.",
+        status: "Where every cell stands: done, running, failed, stale.",
+        logs: "What a cell said.",
+        remove: "Remove records, failed and unfinished cells.",
+    },
+    "Read the results": {
+        report_command: "Tables and a figure from records.",
+        compare: "Methods against a baseline: intervals, tests, ranks.",
+        diff: "Two runs, example by example.",
+        power: "Which differences these runs could show.",
+        diagnose: "What fine-tuning moved: features, energy gap, forgetting.",
+    },
+    "Publish": {
+        leaderboard: "Make claims, verify them, build boards.",
+    },
+    "Look up": {
+        list_command: "All methods and suites.",
+        show_command: "One method or suite: equation, settings, sources.",
+    },
+    "Check this machine": {
+        data: "A suite's data: where from, whole, readable.",
+        canary: "A zero-shot number against the published one.",
+        bench: "A training step of each method beside a bare loop.",
+        bench_loader: "Image loading beside torchvision's.",
+        cache: "Kept pixels and heads: how much, and away with it.",
+    },
+    "Write your own": {
+        new: "Start a method or a suite.",
+        check: "Whether a method or a suite keeps its contract.",
+    },
+}
+WIDEST = 12  # of the names, so that all sections have one second column
 EPILOG = """\b
 Examples
   rbft run --method lipsum --suite shapes
-  rbft run --method ft --method lipsum --suite shapes --seeds 0-4 --set lipsum.strength=0.5
-  rbft run --method ft --method wise-ft --suite shapes --set lr=1e-4 --set lr=3e-4      (a grid)
-  rbft run --method flyp --suite shapes --model ViT-B-16 --pretrained openai --device cuda
-  rbft tune --method ft --method lipsum --suite shapes --trials 16                   (equal budgets)
-  rbft report runs --format markdown
+  rbft run --method ft --method lipsum --suite digits --seeds 0-4
+  rbft run --method ft --suite shapes --set lr=1e-4 --set lr=3e-4   (a grid)
+  rbft run --method flyp --suite imagenet --devices 4            (four GPUs)
+  rbft tune --method ft --method lipsum --suite shapes --trials 16
+  rbft compare runs --baseline ft
 """
 
 
@@ -62,6 +100,12 @@ class _Cli(click.Group):
         except click.Abort:
             sys.exit(INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by section."""
+        for heading, commands in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([((command.name or "").ljust(WIDEST), line) for command, line in commands.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -116,8 +160,6 @@ def main(traceback: bool) -> None:
     """Robust fine-tuning of CLIP: run methods over shift suites, compare them honestly."""
 
 
-for _command in (
-    run, canary, reproduce, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard,
-    list_command, show_command, check, new, data, cache_group, *bench.COMMANDS,
-):  # fmt: skip
-    main.add_command(_command)
+for _commands in SECTIONS.values():
+    for _command in _commands:
+        main.add_command(_command)

@@ -9,6 +9,8 @@ import click
 from robustbench_ft import trackers
 from robustbench_ft.errors import RbftError
 
+from . import completion
+
 if TYPE_CHECKING:
     from robustbench_ft.devices import Devices
     from robustbench_ft.earlier import Way
@@ -72,7 +74,7 @@ TRACK = click.option(
 HEADLINES = click.option(
     "--headlines", is_flag=True, help="One row for each method and setting: no companions, and no other alphas."
 )
-SUITE = click.option("--suite", metavar="NAME", help="Only runs on this suite.")
+SUITE = click.option("--suite", metavar="NAME", shell_complete=completion.suites, help="Only runs on this suite.")
 
 
 def set_threads(n: int | None) -> None:

@@ -6,12 +6,13 @@ import click
 
 from robustbench_ft.errors import PlanError, RbftError
 
+from . import completion
 from .options import FOLDER, WIDE
 from .status import STATES
 
 
 @click.command("rm", context_settings=WIDE)
-@click.argument("cells", nargs=-1, type=FOLDER, required=True)
+@click.argument("cells", nargs=-1, type=FOLDER, required=True, shell_complete=completion.cells)
 @click.option("--state", type=STATES, help="Only cells in this state, as `rbft status` names it.")
 @click.option(
     "--boards", type=FOLDER, default=Path("leaderboards"), show_default=True, help="Claims there keep their records."

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from . import completion
 from .options import DEVICE, FOLDER, PRECISION, ROOT, THREADS, WIDE, WORKERS, set_threads
 
 
 @click.command(context_settings=WIDE)
-@click.argument("method")
-@click.argument("suite")
+@click.argument("method", shell_complete=completion.methods)
+@click.argument("suite", shell_complete=completion.suites)
 @click.option("--model", default="", metavar="NAME", help="As `rbft run` takes it.  [default: the suite's]")
 @click.option("--pretrained", metavar="TAG")
 @click.option("--seeds", default="", metavar="LIST", help="Seeds.  [default: those of the printed row, else 0]")

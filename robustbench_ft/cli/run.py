@@ -14,7 +14,7 @@ import click
 from robustbench_ft import trackers
 from robustbench_ft.errors import FailedError, PlanError, RbftError, StoppedError
 
-from . import canary, launchers
+from . import canary, completion, launchers
 from .launchers import LAUNCHER
 from .options import (
     CHANNELS_LAST,
@@ -45,9 +45,16 @@ if TYPE_CHECKING:
 
 @click.command(context_settings=WIDE)
 @click.option(
-    "--method", multiple=True, metavar="NAME", help="Method, or the path of its .py file; repeat for several."
+    "--method",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.methods,
+    help="Method, or the path of its .py file; repeat for several.",
 )
-@click.option("--suite", multiple=True, metavar="NAME", help="Suite, or the path of a suite.toml; repeat for several.")
+@click.option(
+    "--suite", multiple=True, metavar="NAME", shell_complete=completion.suites,
+    help="Suite, or the path of a suite.toml; repeat for several.",
+)  # fmt: skip
 @click.option(
     "--model",
     multiple=True,

@@ -13,6 +13,7 @@ import click
 
 from robustbench_ft.errors import RbftError
 
+from . import completion
 from .options import FOLDER, WIDE
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _told(one: "CellState") -> str:
 
 
 @click.command(context_settings=WIDE)
-@click.argument("cell")
+@click.argument("cell", shell_complete=completion.cells)
 @click.option("--runs", type=FOLDER, default=RUNS, show_default=True, help="Where to look for the cell.")
 @click.option("-n", "lines", type=click.IntRange(min=1), default=20, show_default=True, help="Last lines to show.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as the cell does.")

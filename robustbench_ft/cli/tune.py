@@ -11,7 +11,7 @@ import click
 from robustbench_ft import trackers
 from robustbench_ft.errors import PlanError, StoppedError
 
-from . import launchers
+from . import completion, launchers
 from .launchers import LAUNCHER
 from .options import (
     DEVICE,
@@ -39,8 +39,13 @@ FRESH = "1-5"  # seeds of the step after a search, which has seen its own
 
 
 @click.command(context_settings=WIDE)
-@click.option("--method", multiple=True, metavar="NAME", help="Method; repeat for several.")
-@click.option("--suite", multiple=True, metavar="NAME", help="Suite, or the path of a suite.toml; repeat for several.")
+@click.option(
+    "--method", multiple=True, metavar="NAME", shell_complete=completion.methods, help="Method; repeat for several."
+)
+@click.option(
+    "--suite", multiple=True, metavar="NAME", shell_complete=completion.suites,
+    help="Suite, or the path of a suite.toml; repeat for several.",
+)  # fmt: skip
 @click.option("--trials", type=int, default=16, show_default=True, help="Random settings for each method.")
 @click.option("--seeds", metavar="LIST", default="0", show_default=True, help="Training seeds of every trial.")
 @click.option(
