@@ -18,9 +18,9 @@ from scipy import stats
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "statistics.md"
 STUDY = ROOT / "docs" / "results" / "statistics_study.md"
-RUNS = ROOT / "leaderboards" / "shapes-v1" / "predictions" / "embedded"
+RUNS = ROOT / "leaderboards" / "shapes-v2" / "predictions" / "embedded"
 SHIFTS = ("painting", "clipart", "infograph", "sketch", "quickdraw")
-A, B = "lipsum-8f458de9", "ft-4f358087"
+A, B = "lipsum-79328115", "ft-be9a761b"
 BLOCK = re.compile(r"<!-- worked: (?P<name>\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 

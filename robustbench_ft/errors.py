@@ -1,14 +1,24 @@
 """Errors a user can cause. Each says in one line what was asked, what is known and what to do next."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 LONGEST = 1000  # characters of a line that the command line prints
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """The text with line ends and control characters spelt out: what a user named may hold any."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class RbftError(Exception):
     """An error the user can act on; the command line prints it as `rbft: ...` and exits with code 2."""
+
+    def __init__(self, line: str = "") -> None:
+        super().__init__(one_line(line))
 
 
 class StoppedError(RbftError):
@@ -19,8 +29,8 @@ class PlanError(RbftError):
     """Everything that is wrong with a request, found in one go: `problems` holds one line each."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+        self.problems = tuple(map(one_line, problems))
+        Exception.__init__(self, "\n".join(self.problems))
 
 
 class FailedError(RbftError):
@@ -30,8 +40,8 @@ class FailedError(RbftError):
     """
 
     def __init__(self, problems: Iterable[str], done: Iterable[Path] = (), failed: Iterable[Path] = ()) -> None:
-        self.problems, self.done, self.failed = tuple(problems), tuple(done), tuple(failed)
-        super().__init__("\n".join(self.problems))
+        self.problems, self.done, self.failed = tuple(map(one_line, problems)), tuple(done), tuple(failed)
+        Exception.__init__(self, "\n".join(self.problems))
 
 
 class DiedError(RbftError):

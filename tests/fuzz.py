@@ -8,7 +8,6 @@ import argparse
 import copy
 import json
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import made
 import tiny
 from hypothesis import HealthCheck, Phase, given, settings
@@ -249,6 +249,7 @@ def fuzz(target: Target, examples: int, seed: int, found: Callable[[bytes, str],
     strategy = damaged_json(target.whole) if target.json else damaged_bytes(target.whole)
     tried = 0
 
+    @hypothesis.seed(seed)  # else each run of a test would try others
     @settings(
         max_examples=examples, deadline=None, database=None, phases=[Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
@@ -260,7 +261,6 @@ def fuzz(target: Target, examples: int, seed: int, found: Callable[[bytes, str],
         if told := finding(target, content):
             found(content, told)
 
-    random.seed(seed)
     attempt()
     return tried
 

@@ -30,7 +30,7 @@ class World:
     """What is made. Skills, sizes and names can be changed one by one."""
 
     suite: str = "shapes"
-    version: int = 1
+    version: int = 2
     model: str = "embedded"
     pretrained: str = ""
     protocol: str = "clean"

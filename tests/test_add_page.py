@@ -69,7 +69,7 @@ def test_it_is_checked_run_compared_and_put_on_a_board(outputs: dict[str, str]) 
     assert all(re.search(rf"│ {re.escape(name)}", published) for name in ("my-pull (batch=32", "lipsum ", "ft "))
     assert "2 of 2 claims hold" in output(outputs, "rbft leaderboard verify")
     assert "my-boards/site/index.html" in outputs["boards"]
-    assert re.search(r"my-boards/shapes-v1/embedded/my-pull-\w{8}\.json", outputs["boards"])
+    assert re.search(r"my-boards/shapes-v2/embedded/my-pull-\w{8}\.json", outputs["boards"])
 
 
 def test_the_failing_example_fails_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def page(browser: Any, boards: Path) -> Iterator[Any]:
     opened = context.new_page()
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    opened.goto((boards / "site" / "shapes-v1.html").as_uri())
+    opened.goto((boards / "site" / "shapes-v2.html").as_uri())
     yield opened
     context.close()
     assert not errors
@@ -59,7 +59,7 @@ def names(page: Any, body: int = 0) -> list[str]:
 
 
 def plain(boards: Path) -> list[dict[str, Any]]:
-    return json.loads((boards / "shapes-v1.json").read_text())[0]["rows"]
+    return json.loads((boards / "shapes-v2.json").read_text())[0]["rows"]
 
 
 def test_a_click_sorts_a_column_and_another_turns_it_round(page: Any, boards: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_scatter_shows_every_row_where_its_numbers_are(page: Any, boards: Pa
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["shapes-v1", "index"])
+@pytest.mark.parametrize("name", ["shapes-v2", "index"])
 def test_nothing_overflows_a_phone(browser: Any, boards: Path, name: str, scheme: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     page = context.new_page()
@@ -166,7 +166,7 @@ def test_nothing_overflows_a_phone(browser: Any, boards: Path, name: str, scheme
 def test_without_scripts_everything_is_there(browser: Any, boards: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto((boards / "site" / "shapes-v1.html").as_uri())
+    page.goto((boards / "site" / "shapes-v2.html").as_uri())
     assert page.locator("#b0-main tbody tr").count() == len(plain(boards))
     assert page.locator("figure svg").count() == 4
     assert not page.locator(".legend input").first.is_visible()  # a switch that would do nothing

@@ -276,16 +276,16 @@ def test_an_edited_configuration_does_not_match_its_digest(root: Path) -> None:
 @pytest.mark.parametrize("key", ["suite_version", "protocol"])
 def test_runs_of_different_suite_versions_or_protocols_make_no_claim(root: Path, key: str) -> None:
     def other(content: Any) -> None:
-        content["cell"][key] = {"suite_version": 2, "protocol": "as-published"}[key]
+        content["cell"][key] = {"suite_version": 3, "protocol": "as-published"}[key]
 
     edit(root / one(root).place.run(1) / bundle.RECORD, other)
     assert f"differ in '{key}'" in problems(one(root))
 
 
 def test_a_claim_in_the_folder_of_another_version_is_named(root: Path) -> None:
-    shutil.move(root / "shapes-v1", root / "shapes-v2")
+    shutil.move(root / "shapes-v2", root / "shapes-v3")
     found = claim_store.find(root)[0]
-    assert "the claim is about shapes-v1 and lies in shapes-v2" in problems(found)
+    assert "the claim is about shapes-v2 and lies in shapes-v3" in problems(found)
 
 
 def test_a_truncated_file_is_one_line(root: Path) -> None:

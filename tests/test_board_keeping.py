@@ -36,7 +36,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     claims = claim_store.add([root / "runs"], boards, TRUST)
     stored = {one.claim.identity.method: one.place.name for one in claims}
     text = f'[embedded]\nbaseline = "{stored["ft"]}"\ncurve = "{stored["wise-ft"]}"\n'
-    (boards / "shapes-v1" / claim_store.BOARD).write_text(text)
+    (boards / "shapes-v2" / claim_store.BOARD).write_text(text)
     return root
 
 
@@ -55,7 +55,7 @@ def stranger(boards: Path, **options: Any) -> None:
 @pytest.mark.parametrize("named", [True, False], ids=["board.toml", "no board.toml"])
 def test_a_strangers_row_moves_no_other_difference(keepers: Path, named: bool) -> None:
     if not named:
-        (keepers / "shapes-v1" / claim_store.BOARD).unlink()
+        (keepers / "shapes-v2" / claim_store.BOARD).unlink()
     before = {row.name: row for row in ranking.boards(claim_store.find(keepers))[0].rows}
     stranger(keepers)
     board = ranking.boards(claim_store.find(keepers))[0]
@@ -80,11 +80,11 @@ def test_a_row_off_the_recipe_says_so_alone_too(tmp_path: Path) -> None:
 
 
 def test_keepers_notes_stand_under_the_table(keepers: Path) -> None:
-    path = keepers / "shapes-v1" / claim_store.BOARD
+    path = keepers / "shapes-v2" / claim_store.BOARD
     path.write_text(f'{path.read_text()}notes = ["lp-ft: an <earlier> row was another."]\n')
     rbft("leaderboard", "build", "--root", keepers)
-    assert "lp-ft: an <earlier> row was another." in (keepers / "shapes-v1.md").read_text()
-    assert "an &lt;earlier&gt; row" in (keepers / "site" / "shapes-v1.html").read_text()
+    assert "lp-ft: an <earlier> row was another." in (keepers / "shapes-v2.md").read_text()
+    assert "an &lt;earlier&gt; row" in (keepers / "site" / "shapes-v2.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_keepers_notes_stand_under_the_table(keepers: Path) -> None:
      ("[embedded]\nbaseline = 3\n", "names of claims"), ("[embedded\n", "is not valid TOML")],
 )  # fmt: skip
 def test_a_wrong_board_toml_is_one_line(keepers: Path, content: str, says: str | None) -> None:
-    (keepers / "shapes-v1" / claim_store.BOARD).write_text(content)
+    (keepers / "shapes-v2" / claim_store.BOARD).write_text(content)
     done = CliRunner().invoke(main, ["leaderboard", "build", "--root", str(keepers)])
     if says is None:
         assert (
             "board.toml names the baseline ft-00000000, which has no claim here"
-            in (keepers / "shapes-v1.md").read_text()
+            in (keepers / "shapes-v2.md").read_text()
         )
     else:
         assert done.exit_code == 2

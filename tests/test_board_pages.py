@@ -86,23 +86,23 @@ def test_rows_given_in_another_order_make_the_same_pages(root: Path, tmp_path: P
 
 def test_check_finds_stale_missing_and_left_over_pages(root: Path) -> None:
     assert rbft("build", "--root", root, "--check").exit_code == 0
-    page = root / "shapes-v1.md"
+    page = root / "shapes-v2.md"
     page.write_text(page.read_text().replace("5", "6"))
-    (root / "shapes-v1.csv").unlink()
+    (root / "shapes-v2.csv").unlink()
     (root / "site" / "gone-v1.html").write_text("old")
     done = rbft("build", "--root", root, "--check")
     assert done.exit_code == 1
-    for line in ("shapes-v1.md is stale", "shapes-v1.csv is missing", "site/gone-v1.html belongs to no claim"):
+    for line in ("shapes-v2.md is stale", "shapes-v2.csv is missing", "site/gone-v1.html belongs to no claim"):
         assert line in done.output
-    assert not (root / "shapes-v1.csv").exists()
+    assert not (root / "shapes-v2.csv").exists()
 
 
 def test_check_finds_one_changed_character_in_any_file_also_inside_a_drawing(root: Path) -> None:
     fresh = build.files(root)
-    page = fresh["site/shapes-v1.html"]
+    page = fresh["site/shapes-v2.html"]
     inside = page.index("<path ", page.index("<svg"))
     assert inside < page.index("</svg>")
-    changes = {name: len(content) // 2 for name, content in fresh.items()} | {"site/shapes-v1.html": inside}
+    changes = {name: len(content) // 2 for name, content in fresh.items()} | {"site/shapes-v2.html": inside}
     for name, place in changes.items():
         old = fresh[name]
         (root / name).write_bytes((old[:place] + ("#" if old[place] != "#" else "+") + old[place + 1 :]).encode())
@@ -116,12 +116,12 @@ def test_a_claim_that_fails_its_audit_stops_the_build(root: Path) -> None:
     content = json.loads(stored.path.read_text())
     content["results"]["rows"][0]["mean"]["accuracy"]["ID"] += 0.1
     stored.path.write_text(json.dumps(content))
-    before = (root / "shapes-v1.md").read_bytes()
+    before = (root / "shapes-v2.md").read_bytes()
     done = rbft("build", "--root", root)
     assert done.exit_code == 2
     assert len(done.output.strip().splitlines()) == 1
     assert str(stored.place.file) in done.output
-    assert (root / "shapes-v1.md").read_bytes() == before
+    assert (root / "shapes-v2.md").read_bytes() == before
 
 
 def test_seeds_listed_and_not_stored_stop_the_build(root: Path) -> None:
@@ -200,17 +200,17 @@ def test_bold_is_every_row_that_shares_the_best_ones_letter(built: Path) -> None
 
 def test_markdown_latex_csv_and_json_tell_the_same_numbers(built: Path) -> None:
     board = board_of(built)
-    found = json.loads((built / "shapes-v1.json").read_text())[0]["rows"]
-    lines = [line.split(",") for line in (built / "shapes-v1.csv").read_text().splitlines()]
+    found = json.loads((built / "shapes-v2.json").read_text())[0]["rows"]
+    lines = [line.split(",") for line in (built / "shapes-v2.csv").read_text().splitlines()]
     csv = {line[4]: float(line[14]) for line in lines if line[12] == "mean OOD"}
     for row, plain in zip(board.rows, found, strict=True):
         estimate = row.estimate("mean OOD")
         assert plain["accuracy"]["mean OOD"]["value"] == pytest.approx(estimate.value, rel=1e-8)
         if "," not in row.name:
             assert csv[row.name] == pytest.approx(estimate.value, rel=1e-8)
-        assert text.points(estimate) in (built / "shapes-v1.md").read_text()
+        assert text.points(estimate) in (built / "shapes-v2.md").read_text()
         value, half = text.points(estimate).split(" ± ")
-        tex = (built / "shapes-v1.tex").read_text()
+        tex = (built / "shapes-v2.tex").read_text()
         assert rf"\pm {half}$" in tex
         assert value in tex
 
@@ -266,12 +266,12 @@ def test_what_a_submitter_writes_is_text_and_nothing_else(tmp_path: Path) -> Non
         if name.endswith(".html"):
             assert evil not in content
             assert content.count("<script>") <= 1  # our own
-    assert "&lt;script&gt;" in made_files["site/shapes-v1.html"]
+    assert "&lt;script&gt;" in made_files["site/shapes-v2.html"]
     assert r"a\|b" in made_files["imagenet-v1.md"]
 
 
 def test_pages_stand_alone_and_tables_are_accessible(built: Path) -> None:
-    page = (built / "site" / "shapes-v1.html").read_text()
+    page = (built / "site" / "shapes-v2.html").read_text()
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     assert page.count('<th scope="col"') > 20
     assert page.count('<th scope="row"') == 4 * len(board_of(built).rows)

@@ -142,7 +142,7 @@ BOARDS = {
 @pytest.mark.parametrize("kind", BOARDS)
 def test_a_damaged_board_file_is_one_line_with_file_and_key(root: Path, kind: str) -> None:
     content, says = BOARDS[kind]
-    path = root / "shapes-v1" / claim_store.BOARD
+    path = root / "shapes-v2" / claim_store.BOARD
     path.write_text(content)
     line = one_line(root, "build")
     assert str(path) in line

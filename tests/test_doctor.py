@@ -315,7 +315,7 @@ def different(done: Examination) -> dict[str, tuple[str, ...]]:
 
 def test_what_is_no_manifest_of_this_suite_is_refused(healthy: Path, tmp_path: Path) -> None:
     path = write_manifest(examine(healthy), tmp_path)
-    with pytest.raises(RbftError, match="is a manifest of clinic v1, not of shapes v1; check that suite"):
+    with pytest.raises(RbftError, match="is a manifest of clinic v1, not of shapes v2; check that suite"):
         manifest.read(path, suite_ref.load("shapes"))
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(RbftError, match=r"cannot read the manifest .*; make one with `--manifest FILE`"):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from click.testing import CliRunner
 
 from robustbench_ft import model_ref
 from robustbench_ft.cli.main import main
-from robustbench_ft.errors import RbftError
+from robustbench_ft.errors import PlanError, RbftError
 
 DIGITS = "9" * 5000
 # kind -> contents that once ended in a traceback, or were read without a word
 CORPUS: dict[str, list[bytes]] = {
     "--set": [
         f"lr={DIGITS}".encode(), f"steps={DIGITS}".encode(), b"lr=1e999", b"lr=nan", b"steps=1e400", b"=",
-        b"lr=\xff\xfe", f"ft.{'x' * 5000}=1".encode(), b"betas=[" + b"[" * 3000, b"lr=0x", b"lr=\x00",
+        b"lr=3e-4\n5", b"lr=\x1b[2J", b"lr=\xff\xfe", f"ft.{'x' * 5000}=1".encode(), b"betas=[" + b"[" * 3000, b"lr=0x", b"lr=\x00",
     ],
     "plan": [
         b"", b"method = 3", b"seeds = -1", f"seeds = {DIGITS}".encode(), b"[set]\nlr = {}", b"\xff",
@@ -47,6 +48,8 @@ CORPUS: dict[str, list[bytes]] = {
     "model configuration": [
         b"[]", b"{}", b'{"model_cfg": {}}', b'{"model_cfg": {"vision_cfg": {}, "text_cfg": {}}}', b"[" * 100_000,
         b'{"model_cfg": {"vision_cfg": {"layers": 1e9}, "text_cfg": {}}}',
+        b'{"model_cfg": {"vision_cfg": {"layers": 28600}, "text_cfg": {}}}',  # took a minute
+        b'{"model_cfg": {"vision_cfg": {"layers": [3, 28600]}, "text_cfg": {}}}',
     ],
     "vocabulary": [b"", b"\xff\xfe", b"a\n", b"<pad>\n<bos>\nred\nred\n<eos>\n", b"x\n" * 100_000],
     "checkpoint": [b"", b"\x80\x02}q\x00.", b"PK\x03\x04"],
@@ -133,3 +136,32 @@ def test_an_empty_file_of_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "w.pt").touch()
     with pytest.raises(RbftError, match=r"w\.pt is empty; copy or download it again"):
         model_ref.resolve("ViT-B-32", str(tmp_path / "w.pt"))
+
+
+def test_the_same_seed_tries_the_same_inputs(targets: dict[str, fuzz.Target]) -> None:
+    tried: list[list[bytes]] = [[], []]
+    for seen in tried:
+        target = targets["--set"]
+        fuzz.fuzz(
+            replace(target, read=partial(lambda to, path: to.append(path.read_bytes()), seen, target.path)), 5, 3, print
+        )
+    assert tried[0] == tried[1] != []
+
+
+def test_a_model_that_knows_fewer_words_than_its_tokenizer_is_one_line(targets: dict[str, fuzz.Target]) -> None:
+    target = targets["model configuration"]
+    content = json.loads(target.whole)
+    content["rbft"]["tokenizer"] = None
+    assert fuzz.finding(target, json.dumps(content).encode()) == ""
+    target_whole = target.whole
+    target.path.write_text(json.dumps(content))
+    try:
+        with pytest.raises(RbftError, match="its tokenizer is CLIP's, of 49,408 tokens, and its model knows 11"):
+            target.read()
+    finally:
+        target.path.write_bytes(target_whole)
+
+
+def test_what_a_user_typed_breaks_no_line() -> None:
+    assert str(RbftError("--set lr=3\n4\x1b[2J: no number")) == r"--set lr=3\n4\x1b[2J: no number"
+    assert PlanError(["a\u2028b", "c"]).problems == (r"a\u2028b", "c")

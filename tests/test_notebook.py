@@ -93,8 +93,8 @@ def test_what_is_not_there_is_said(folder: Path, tmp_path: Path, monkeypatch: py
         rb.load().of(method="flyp")
     with pytest.raises(RbftError, match="keeps no tuned weights"):
         rb.load_model(tmp_path)
-    with pytest.raises(RbftError, match=r"these records make 2 \(digits v1.*shapes v1"):
-        rb.plot.scatter([*rb.load(), *rb.load(REPO / "leaderboards" / "shapes-v1")])
+    with pytest.raises(RbftError, match=r"these records make 2 \(digits v1.*shapes v2"):
+        rb.plot.scatter([*rb.load(), *rb.load(REPO / "leaderboards" / "shapes-v2")])
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(RbftError, match="pip install pandas"):
         rb.load().table(pandas=True)

@@ -64,9 +64,9 @@ def told(
     claim_store.add([runs], boards, TRUST)
     rbft("leaderboard", "build", "--root", boards)
     rbft("compare", runs, "--json", root / "compare.json")
-    rbft("compare", boards / "shapes-v1", "--json", root / "published.json")
+    rbft("compare", boards / "shapes-v2", "--json", root / "published.json")
     (compared,), (published,) = (json.loads((root / f"{n}.json").read_text()) for n in ("compare", "published"))
-    (board,) = json.loads((boards / "shapes-v1.json").read_text())
+    (board,) = json.loads((boards / "shapes-v2.json").read_text())
     return {
         "runs": runs, "boards": boards, "compare": compared, "published": published, "board": board,
         "report": json.loads(rbft("report", runs, "--format", "json"))[0],
@@ -125,7 +125,7 @@ def test_texts_print_the_same_digits(told: dict[str, Any]) -> None:
     texts = {
         "compare": markdown(tables.main_table(found)), "report": report.markdown(report.tables(run_set.records)[0]),
         "against": report.against(report.tables(run_set.records)[0], "ft"), "board": board_text.markdown(board),
-        "page": re.sub(r"<[^>]*>", "", (told["boards"] / "site" / "shapes-v1.html").read_text()),
+        "page": re.sub(r"<[^>]*>", "", (told["boards"] / "site" / "shapes-v2.html").read_text()),
     }  # fmt: skip
     for line in found.lines:
         if line.row.oracle:
@@ -249,11 +249,11 @@ def test_recipes_that_differ_are_said_everywhere_and_grouped_on_boards(tmp_path:
     for text in (
         rbft("compare", tmp_path / "runs", "--format", "markdown"),
         rbft("report", tmp_path / "runs", "--format", "markdown"),
-        (tmp_path / "boards" / "shapes-v1.md").read_text(),
+        (tmp_path / "boards" / "shapes-v2.md").read_text(),
     ):
         assert "Recipes differ: lr, weight decay, head." in text
         assert "lipsum (head=scaled, weight_decay=0.1)" in text.replace("\\", "")
-    board = (tmp_path / "boards" / "shapes-v1.md").read_text()
+    board = (tmp_path / "boards" / "shapes-v2.md").read_text()
     assert re.search(r"^\| ft .* R1 \|$", board, re.MULTILINE)
     assert re.search(r"^\| lipsum .* R2 \|$", board, re.MULTILINE)
     assert "R2: " in board
@@ -273,7 +273,7 @@ def test_selection_on_reported_images_is_named(presenter: str, tmp_path: Path) -
     text = {
         "report": lambda: rbft("report", tmp_path / "runs", "--format", "markdown"),
         "compare": lambda: rbft("compare", tmp_path / "runs", "--format", "markdown"),
-        "board": (tmp_path / "boards" / "shapes-v1.md").read_text,
+        "board": (tmp_path / "boards" / "shapes-v2.md").read_text,
     }[presenter]()
     assert "alpha by the reported ID set" in text
     assert "selected on images that the table reports" in text
@@ -324,8 +324,8 @@ def test_a_suite_that_cannot_be_compared_stops_no_other(tmp_path: Path) -> None:
     made.write(tmp_path, made.World(suite="digits", skills={"lipsum": METHODS["lipsum"]}, n=60))
     done = CliRunner().invoke(main, ["compare", str(tmp_path), "--format", "markdown"])
     assert done.exit_code == 2
-    assert "no row 'ft' in digits v1" in done.output
-    assert "shapes v1" in done.output
+    assert "no row 'ft' in digits v2" in done.output
+    assert "shapes v2" in done.output
     assert "lipsum" in done.output
     assert "digits v1" not in rbft("compare", tmp_path, "--suite", "shapes")
     done = CliRunner().invoke(main, ["report", str(tmp_path), "--suite", "shape"])
@@ -335,7 +335,7 @@ def test_a_suite_that_cannot_be_compared_stops_no_other(tmp_path: Path) -> None:
 
 def test_diff_reads_published_runs_and_names_images(told: dict[str, Any], tmp_path: Path) -> None:
     mine = next(iter(sorted(told["runs"].glob("*/*/ft-*/seed-0"))))
-    theirs = next(iter(sorted(told["boards"].glob("shapes-v1/predictions/*/lipsum-*/seed-0"))))
+    theirs = next(iter(sorted(told["boards"].glob("shapes-v2/predictions/*/lipsum-*/seed-0"))))
     rbft("diff", mine, theirs, "--json", tmp_path / "diff.json")
     found = json.loads((tmp_path / "diff.json").read_text())
     left, right = (claim_store.find_run(folder).predictions("final", "sketch") for folder in (mine, theirs))

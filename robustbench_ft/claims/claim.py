@@ -47,7 +47,7 @@ INTERVAL = "two-way t over seeds and examples, 95 %"
 class ClaimPath:
     """Paths of a claim below the leaderboards folder."""
 
-    suite: str  # with its version: 'shapes-v1'
+    suite: str  # with its version: 'shapes-v2'
     model: str  # as in the record tree
     name: str  # method and the first eight characters of the configuration's digest
 

@@ -34,7 +34,7 @@ def compare(
 ) -> None:  # fmt: skip
     """Methods against a baseline: intervals, tests, letters, rank intervals.
 
-    RUNS are folders of records, or of published claims, as in `rbft compare runs leaderboards/shapes-v1` (default:
+    RUNS are folders of records, or of published claims, as in `rbft compare runs leaderboards/shapes-v2` (default:
     runs). Where one suite cannot be compared, the others are.
     """
     from robustbench_ft.compare import compare as compared

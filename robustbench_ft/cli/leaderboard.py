@@ -60,7 +60,7 @@ def add(
 
 @leaderboard.command(context_settings=WIDE)
 @ROOT
-@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v1).")
+@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v2).")
 @click.option("--data", is_flag=True, help="Also hold ids, labels and images against the suite on this machine.")
 @click.option(
     "--data-root",
@@ -123,7 +123,7 @@ def _rescore(
 
 @leaderboard.command(context_settings=WIDE)
 @ROOT
-@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v1).")
+@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v2).")
 def refresh(root: Path, suite: str | None) -> None:
     """Make the claims again from their stored files, in the form of this version of rbft; says what changed."""
     from robustbench_ft.claims import claim_store

@@ -20,7 +20,7 @@ from robustbench_ft.errors import RbftError
 FILE = "open_clip_config.json"
 TOKENIZER_FILES = ("tokenizer_config.json", "config.json")  # where transformers looks for code beside a tokenizer
 MOST = 100_000  # of any whole number that sizes a model, but for its vocabulary
-MOST_WORDS = 2_000_000
+MOST_OF = {"vocab_size": 2_000_000, "layers": 1_000}  # other limits: 20,000 blocks take a minute to be made
 CONTEXT_SHOWN = 60  # characters of a value that are quoted
 
 Side = Annotated[int, Field(ge=1, le=4096)]
@@ -116,9 +116,10 @@ def _too_large(part: Mapping[str, Any], where: str) -> str:
             if problem := _too_large(cast(Mapping[str, Any], value), f"{where}{key}."):
                 return problem
             continue
-        most = MOST_WORDS if key == "vocab_size" else MOST
-        if isinstance(value, int | float) and not -most <= value <= most:  # NaN, too
-            return f"{where}{key}: {_shown(value)} is out of range"
+        most = MOST_OF.get(key, MOST)
+        for number in cast(list[Any], value) if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not -most <= number <= most:  # NaN, too
+                return f"{where}{key}: {_shown(number)} is out of range"
     return ""
 
 

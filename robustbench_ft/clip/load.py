@@ -143,7 +143,13 @@ def _load_folder(folder: Path) -> Clip:
         if words.vocab_size > model.vocab_size:
             raise RbftError(f"{vocabulary} has {words.vocab_size} lines, the model knows {model.vocab_size} tokens")
         return Clip(model, words, whole, {"vocab.txt": vocabulary})
-    return Clip(model, _tokenizer(name, config), whole)
+    tokenizer = _tokenizer(name, config)
+    if (words := getattr(tokenizer, "vocab_size", 0)) > model.vocab_size:
+        raise RbftError(
+            f"{folder}: its tokenizer is CLIP's, of {words:,} tokens, and its model knows {model.vocab_size:,}: "
+            'a vocabulary of its own is named by "tokenizer": "words"'
+        )
+    return Clip(model, tokenizer, whole)
 
 
 def _load_hub(ref: ModelRef) -> Clip:
