@@ -16,6 +16,7 @@ from .cache import cache_group
 from .canary import canary
 from .data import data
 from .diagnose import diagnose
+from .export import export_command, push
 from .leaderboard import leaderboard
 from .new import new
 from .remove import remove
@@ -118,6 +119,6 @@ def main(traceback: bool) -> None:
 
 for _command in (
     run, canary, reproduce, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard,
-    list_command, show_command, check, new, data, cache_group, *bench.COMMANDS,
+    export_command, push, list_command, show_command, check, new, data, cache_group, *bench.COMMANDS,
 ):  # fmt: skip
     main.add_command(_command)
