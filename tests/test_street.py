@@ -44,7 +44,8 @@ COURTS = {
         "figure_many", "figure",
     ),
     "claims": (
-        "schema", "bundle", "digests", "claim", "differences", "claim_store", "plausible", "audit", "rescore",
+        "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",
+        "plausible", "audit", "rescore",
     ),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "export": ("table", "hub", "card", "folder", "push"),

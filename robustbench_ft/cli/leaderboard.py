@@ -134,6 +134,16 @@ def refresh(root: Path, suite: str | None) -> None:
     click.echo(f"{len(changed)} claims changed; next: rbft leaderboard build")
 
 
+@leaderboard.command("schema", context_settings=WIDE)
+def schema_command() -> None:
+    """Print the JSON Schema of claims. It says what may stand in one; `verify` says whether it is so."""
+    import json
+
+    from robustbench_ft.claims.published_schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
+
+
 @contextmanager
 def _no_collection() -> Generator[None, None, None]:
     """Many small objects and no cycles: looking for cycles among them takes an eighth of a build."""
