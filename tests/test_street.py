@@ -45,7 +45,7 @@ COURTS = {
     ),
     "claims": (
         "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",
-        "plausible", "audit", "rescore",
+        "plausible", "suspicious", "audit", "rescore",
     ),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
     "export": ("table", "hub", "card", "folder", "push"),

@@ -61,6 +61,7 @@ def add(
 @leaderboard.command(context_settings=WIDE)
 @ROOT
 @click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v1).")
+@click.option("--only", metavar="CLAIM", help="Read this one claim and no other; its path, or a part of it.")
 @click.option("--data", is_flag=True, help="Also hold ids, labels and images against the suite on this machine.")
 @click.option(
     "--data-root",
@@ -82,7 +83,8 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
     from robustbench_ft.images import roots
 
     roots = roots.choose(data_root, os.environ)
-    report = audit.audit_all(root, suite, roots if data else None)
+    only: str | None = options["only"]
+    report = audit.audit_all(root, suite, roots if data else None, only)
     level: Level = "predictions" if data else "metrics"
     lines: list[str] = []
     if options["rescore"]:
@@ -91,12 +93,14 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
         click.echo(f"{'FAILED' if problems else 'ok':<8} {name}")
         for problem in problems:
             click.echo(f"rbft: {name}: {problem}", err=True)
+    for name, remarks in audit.remarks(root, suite, only).items():
+        lines += [f"remark   {name}: {remark}" for remark in remarks]
     for line in lines:
         click.echo(line)
     failed = sum(bool(problems) for problems in report.values())
     click.echo(f"{len(report) - failed} of {len(report)} claims hold ({level})")
     if options["mark"]:
-        for one in claim_store.find(root, suite):
+        for one in audit.chosen(claim_store.find(root, suite), only):
             if not report[one.place.file.as_posix()]:
                 claim_store.mark(one, level, options["mark"])
     if failed:
@@ -106,11 +110,11 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
 def _rescore(
     root: Path, suite: str | None, report: dict[str, list[str]], data: "Roots", options: dict[str, Any]
 ) -> list[str]:
-    from robustbench_ft.claims import claim_store, rescore
+    from robustbench_ft.claims import audit, claim_store, rescore
 
     drawn = rescore.draw() if options["draw"] is None else options["draw"]
     lines = [f"drawn    images number {drawn}; --draw {drawn} looks at the same ones again"]
-    for one in claim_store.find(root, suite):
+    for one in audit.chosen(claim_store.find(root, suite), options["only"]):
         name = one.place.file.as_posix()
         if report[name]:
             continue  # its own files contradict it already
