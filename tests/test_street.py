@@ -47,7 +47,7 @@ COURTS = {
         "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",
         "plausible", "suspicious", "audit", "rescore",
     ),
-    "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
+    "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build", "formats"),
     "export": ("table", "hub", "card", "folder", "push"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),

@@ -138,6 +138,29 @@ def refresh(root: Path, suite: str | None) -> None:
     click.echo(f"{len(changed)} claims changed; next: rbft leaderboard build")
 
 
+@leaderboard.command(context_settings=WIDE)
+@ROOT
+@click.option("--to", "form", type=click.Choice(["csv", "latex", "every-eval-ever", "hf"]), required=True)
+@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v1).")
+@click.option("--out", type=FOLDER, required=True, metavar="FOLDER", help="Where the files are written.")
+@click.option("--dry-run", is_flag=True, help="Only list the files and their bytes.")
+def export(root: Path, form: Any, suite: str | None, out: Path, dry_run: bool) -> None:
+    """Write the boards in other forms: tables, records of Every Eval Ever, or a data set for Hugging Face."""
+    import time
+
+    from robustbench_ft.board import formats
+    from robustbench_ft.record.store import write_bytes
+
+    made = formats.files(root, form, suite, int(time.time()))
+    for name, text in sorted(made.items()):
+        click.echo(f"{len(text.encode()):>12,}  {name}")
+        if not dry_run:
+            write_bytes(out / name, text.encode())
+    click.echo(f"{len(made)} files {'would be ' if dry_run else ''}written to {out}")
+    if form == "every-eval-ever" and not dry_run:
+        click.echo("next     check them with that project's own `every_eval_ever validate` before a pull request there")
+
+
 @leaderboard.command("schema", context_settings=WIDE)
 def schema_command() -> None:
     """Print the JSON Schema of claims. It says what may stand in one; `verify` says whether it is so."""
