@@ -10,7 +10,7 @@ import click
 from robustbench_ft import __version__
 from robustbench_ft.errors import DiedError, FailedError, PlanError, RbftError, StoppedError, shortened
 
-from . import bench, compare
+from . import bench, compare, submit
 from .authors import check, list_command, show_command
 from .cache import cache_group
 from .canary import canary
@@ -117,6 +117,7 @@ def main(traceback: bool) -> None:
     """Robust fine-tuning of CLIP: run methods over shift suites, compare them honestly."""
 
 
+submit.register()
 for _command in (
     run, canary, reproduce, tune, status, logs, remove, report_command, *compare.COMMANDS, diagnose, leaderboard,
     export_command, push, list_command, show_command, check, new, data, cache_group, *bench.COMMANDS,
