@@ -49,7 +49,7 @@ def test_a_page_runs_no_script(pages: dict[str, str]) -> None:
 
 def test_markdown_stays_in_its_cells(pages: dict[str, str]) -> None:
     assert "\n<script>" not in pages[".md"]
-    assert r"## =cmd$x v1, a\\b\|\<i>x$y\](z), protocol clean" in pages[".md"]
+    assert r"## =cmd$x v2, a\\b\|\<i>x$y\](z), protocol clean" in pages[".md"]
     assert r"cpu \| x \<script>alert(1)\</script>" in pages[".md"]
 
 

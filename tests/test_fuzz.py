@@ -22,7 +22,8 @@ DIGITS = "9" * 5000
 CORPUS: dict[str, list[bytes]] = {
     "--set": [
         f"lr={DIGITS}".encode(), f"steps={DIGITS}".encode(), b"lr=1e999", b"lr=nan", b"steps=1e400", b"=",
-        b"lr=3e-4\n5", b"lr=\x1b[2J", b"lr=\xff\xfe", f"ft.{'x' * 5000}=1".encode(), b"betas=[" + b"[" * 3000, b"lr=0x", b"lr=\x00",
+        b"lr=3e-4\n5", b"lr=\x1b[2J",
+        b"lr=\xff\xfe", f"ft.{'x' * 5000}=1".encode(), b"betas=[" + b"[" * 3000, b"lr=0x", b"lr=\x00",
     ],
     "plan": [
         b"", b"method = 3", b"seeds = -1", f"seeds = {DIGITS}".encode(), b"[set]\nlr = {}", b"\xff",

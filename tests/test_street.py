@@ -15,8 +15,8 @@ STREET = (
     "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics",
     "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "memory",
     "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "devices",
-    "environment", "distributed", "record", "reference", "compare", "notebook_tables", "claims", "board", "earlier",
-    "failures", "runner", "canary", "reproduce", "launch", "diagnose", "tuning", "notebook", "plot", "watch",
+    "environment", "distributed", "record", "reference", "compare", "notebook_tables", "claims", "board", "export",
+    "earlier", "failures", "runner", "canary", "reproduce", "launch", "diagnose", "tuning", "notebook", "plot", "watch",
     "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
@@ -44,9 +44,11 @@ COURTS = {
         "figure_many", "figure",
     ),
     "claims": (
-        "schema", "bundle", "digests", "claim", "differences", "claim_store", "plausible", "audit", "rescore",
+        "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",
+        "plausible", "suspicious", "audit", "rescore",
     ),
-    "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build"),
+    "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build", "formats", "submit"),
+    "export": ("table", "hub", "card", "folder", "push"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
     "sweep": ("process", "lock", "failure", "planned", "states", "removal"),
@@ -57,8 +59,8 @@ COURTS = {
     "bench": ("flops", "contestant", "step", "penalties", "loader"),
     "cli": (
         "completion", "options", "launchers", "show", "method_card", "describe", "compare", "bench", "cache", "data",
-        "diagnose", "leaderboard", "starter", "new", "authors", "report", "canary", "reproduce", "run", "tune",
-        "status", "remove", "main",
+        "diagnose", "leaderboard", "submit", "export", "starter", "new", "authors", "report", "canary", "reproduce",
+        "run", "tune", "status", "remove", "main",
     ),
     "reference": ("numbers", "verdict", "causes", "report"),
     "canary": ("subset", "variants", "check"),
@@ -66,7 +68,7 @@ COURTS = {
 }  # fmt: skip
 TORCH = {
     "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "train", "environment", "failures", "runner",
-    "launch", "diagnose", "bench", "embedded", "watch", "canary", "devices",
+    "launch", "diagnose", "bench", "embedded", "watch", "canary", "devices", "export",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

@@ -25,7 +25,7 @@ COMMAND = "rbft leaderboard build"
 def files(root: Path, suite: str | None = None, baseline: str | None = None) -> dict[str, str]:
     """Path under `root` -> content of everything made from the claims. A claim that fails its audit stops it."""
     claims = claim_store.find(root, suite)
-    _sound(claims)
+    check_sound(claims)
     pages = _pages(claims, paper.load(root / paper.FILE), baseline, suite)
     if not pages:
         raise RbftError(f"no claim{f' on {suite}' if suite else ''} under {root}; make one with `rbft leaderboard add`")
@@ -71,7 +71,8 @@ def stale(root: Path, made: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _sound(claims: Sequence[claim_store.StoredClaim]) -> None:
+def check_sound(claims: Sequence[claim_store.StoredClaim]) -> None:
+    """Raise `RbftError` for the first claim that does not hold."""
     for one in claims:
         problems = audit.audit(one)
         if problems:

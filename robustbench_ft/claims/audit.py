@@ -11,7 +11,7 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.suite import Suite
 
-from . import bundle, claim, claim_store, differences, digests, plausible
+from . import bundle, claim, claim_store, differences, digests, plausible, suspicious
 from .bundle import Bundle
 from .claim_store import StoredClaim
 
@@ -33,7 +33,7 @@ def audit(one: StoredClaim) -> list[str]:
             problems.append(f"seed {seed}: {error}")
     try:
         problems += [line for run in runs for line in _content(one, run, runs)]
-        problems += plausible.problems(runs) if runs else []
+        problems += plausible.problems(runs) + suspicious.copied_splits(runs) if runs else []
         if len(runs) == len(one.seeds):
             fresh = claim.make(runs, one.files(), one.claim.trust).written()
             same = claim.digest(one.raw) == claim.digest(fresh)  # fields are looked at where the whole is another
@@ -48,20 +48,56 @@ def audit(one: StoredClaim) -> list[str]:
     return problems
 
 
-def audit_all(root: Path, suite: str | None = None, data: Roots | None = None) -> dict[str, list[str]]:
-    """Claim -> problems, for all claims of a folder; rows of a board are held against each other too."""
-    found = claim_store.find(root, suite)
+def audit_all(
+    root: Path, suite: str | None = None, data: Roots | None = None, only: str | None = None
+) -> dict[str, list[str]]:
+    """Claim -> problems, for all claims of a folder; rows of a board are held against each other too.
+
+    `only` names one claim by its path or a part of it: that one is read, and no other.
+    """
+    found = chosen(claim_store.find(root, suite), only)
     if not found:
         raise RbftError(f"no claim under {root}; make one with `rbft leaderboard add RUNS...`")
     report = {one.place.file.as_posix(): audit(one) for one in found}
     sound = [one for one in found if not report[one.place.file.as_posix()]]
     for problem in claim_store.conflicts(sound):
         report[problem.partition(" and ")[0]].append(problem)
+    for name, lines in suspicious.copies(sound)[0].items():
+        report[name] += lines
     if data is not None:
         suites: dict[str, Suite] = {}
         for one in sound:
             report[one.place.file.as_posix()] += against_data(one, data, suites)
     return report
+
+
+def chosen(claims: Sequence[StoredClaim], only: str | None) -> list[StoredClaim]:
+    """The one claim whose path holds `only`, or all where it is None. Raises `RbftError` for none or several."""
+    if only is None:
+        return list(claims)
+    exact = [one for one in claims if only in (one.place.file.as_posix(), one.path.as_posix(), one.place.name)]
+    found = exact or [one for one in claims if only in one.place.file.as_posix()]
+    if len(found) != 1:
+        names = [one.place.file.as_posix() for one in found or claims]
+        what = "no claim is" if not found else f"{len(found)} claims are"
+        raise RbftError(f"{what} called '{only}'; known: {', '.join(names)}")
+    return found
+
+
+def remarks(root: Path, suite: str | None = None, only: str | None = None) -> dict[str, list[str]]:
+    """Claim -> what a reader should know of it, though it is no problem; claims that cannot be read have none."""
+    found: list[StoredClaim] = []
+    report: dict[str, list[str]] = {}
+    for one in chosen(claim_store.find(root, suite), only):
+        try:
+            report[one.place.file.as_posix()] = suspicious.remarks(one)
+            found.append(one)
+        except RbftError:
+            continue
+    for more in (suspicious.copies(found)[1], suspicious.rates(found)):
+        for name, lines in more.items():
+            report[name] += lines
+    return {name: lines for name, lines in report.items() if lines}
 
 
 def against_data(one: StoredClaim, root: Roots | None, suites: dict[str, Suite]) -> list[str]:

@@ -110,7 +110,7 @@ def from_record(record: Record) -> Bundle:
     names = sorted(told.candidates)
     whole = {split: {name: record.predictions(name, split) for name in names} for split in split_names(told)}
     choices = {split: {name: p.prediction for name, p in found.items()} for split, found in whole.items()}
-    content: Json = {"cell": _portable(record.cell), "env": record.env, "summary": summary}
+    content: Json = {"cell": portable(record.cell), "env": record.env, "summary": summary}
     draft = Bundle(content, read_run(content, record.folder), whole, choices)
     kept = {told.default, by_validation(draft.numbers)}
     kept |= {by_oracle(draft.numbers)} if told.axis else set()
@@ -291,7 +291,7 @@ def _resolution(folder: Path) -> int | None:
     return cast("int | None", size[0] if isinstance(size, list) else size)
 
 
-def _portable(cell: Json) -> Json:
+def portable(cell: Json) -> Json:
     """The cell without folders of the machine it ran on. Weights are identified by their hash."""
     model = dict(cell["model"])
     for key in ("name", "pretrained"):

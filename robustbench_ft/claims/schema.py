@@ -1,7 +1,7 @@
 """What the JSON files of a claim hold, typed, and checked where they are read. Torch-free.
 
-A claim is a `Claim`, `record.json` of one of its runs a `RunRecord`. Fields that are not listed here are kept in the
-file and not read; an audit names them. A field that is absent has the value that its type gives here.
+A claim is a `Claim`, `record.json` of one of its runs a `RunRecord`. A field of a claim that is not listed here is
+an error; in record.json it is kept and not read. A field that is absent has the value that its type gives here.
 """
 
 from collections.abc import Mapping
@@ -30,6 +30,8 @@ from robustbench_ft.record.summary import (
     read_part,
 )  # fmt: skip
 from robustbench_ft.stats import Estimate
+
+from . import fields
 
 SCHEMA = 2  # 2: official metrics, stored interval ends, how checkpoints were chosen, the code of the method
 FIXED, BY_VALIDATION, BY_REPORTED, ORACLE = "fixed", "id_val", "reported_id", "oracle"
@@ -303,6 +305,9 @@ def read_claim(content: Any, path: Path) -> Claim:
     if isinstance(whole["schema"], int) and whole["schema"] < SCHEMA:
         raise RbftError(f"{path} has schema {whole['schema']}, this version reads {SCHEMA}; {REFRESH}")
     found = read_as(Claim, content, path, RESTORE, SCHEMA)
+    if strange := fields.strangers(content, found.written()):
+        said = "is not a field" if len(strange) == 1 else "are no fields"
+        raise RbftError(f"{path}: {', '.join(strange[:3])} {said} of a claim; correct the name, or leave it out")
     if problems := found.problems():
         raise damaged(path, problems, RESTORE)
     return found

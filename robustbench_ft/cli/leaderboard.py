@@ -61,6 +61,7 @@ def add(
 @leaderboard.command(context_settings=WIDE)
 @ROOT
 @click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v2).")
+@click.option("--only", metavar="CLAIM", help="Read this one claim and no other; its path, or a part of it.")
 @click.option("--data", is_flag=True, help="Also hold ids, labels and images against the suite on this machine.")
 @click.option(
     "--data-root",
@@ -82,7 +83,8 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
     from robustbench_ft.images import roots
 
     roots = roots.choose(data_root, os.environ)
-    report = audit.audit_all(root, suite, roots if data else None)
+    only: str | None = options["only"]
+    report = audit.audit_all(root, suite, roots if data else None, only)
     level: Level = "predictions" if data else "metrics"
     lines: list[str] = []
     if options["rescore"]:
@@ -91,12 +93,14 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
         click.echo(f"{'FAILED' if problems else 'ok':<8} {name}")
         for problem in problems:
             click.echo(f"rbft: {name}: {problem}", err=True)
+    for name, remarks in audit.remarks(root, suite, only).items():
+        lines += [f"remark   {name}: {remark}" for remark in remarks]
     for line in lines:
         click.echo(line)
     failed = sum(bool(problems) for problems in report.values())
     click.echo(f"{len(report) - failed} of {len(report)} claims hold ({level})")
     if options["mark"]:
-        for one in claim_store.find(root, suite):
+        for one in audit.chosen(claim_store.find(root, suite), only):
             if not report[one.place.file.as_posix()]:
                 claim_store.mark(one, level, options["mark"])
     if failed:
@@ -106,11 +110,11 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
 def _rescore(
     root: Path, suite: str | None, report: dict[str, list[str]], data: "Roots", options: dict[str, Any]
 ) -> list[str]:
-    from robustbench_ft.claims import claim_store, rescore
+    from robustbench_ft.claims import audit, claim_store, rescore
 
     drawn = rescore.draw() if options["draw"] is None else options["draw"]
     lines = [f"drawn    images number {drawn}; --draw {drawn} looks at the same ones again"]
-    for one in claim_store.find(root, suite):
+    for one in audit.chosen(claim_store.find(root, suite), options["only"]):
         name = one.place.file.as_posix()
         if report[name]:
             continue  # its own files contradict it already
@@ -132,6 +136,39 @@ def refresh(root: Path, suite: str | None) -> None:
     for name, lines in changed.items():
         click.echo(f"wrote    {root / name}: {len(lines)} fields, e.g. {lines[0]}")
     click.echo(f"{len(changed)} claims changed; next: rbft leaderboard build")
+
+
+@leaderboard.command(context_settings=WIDE)
+@ROOT
+@click.option("--to", "form", type=click.Choice(["csv", "latex", "every-eval-ever", "hf"]), required=True)
+@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v2).")
+@click.option("--out", type=FOLDER, required=True, metavar="FOLDER", help="Where the files are written.")
+@click.option("--dry-run", is_flag=True, help="Only list the files and their bytes.")
+def export(root: Path, form: Any, suite: str | None, out: Path, dry_run: bool) -> None:
+    """Write the boards in other forms: tables, records of Every Eval Ever, or a data set for Hugging Face."""
+    import time
+
+    from robustbench_ft.board import formats
+    from robustbench_ft.record.store import write_bytes
+
+    made = formats.files(root, form, suite, int(time.time()))
+    for name, text in sorted(made.items()):
+        click.echo(f"{len(text.encode()):>12,}  {name}")
+        if not dry_run:
+            write_bytes(out / name, text.encode())
+    click.echo(f"{len(made)} files {'would be ' if dry_run else ''}written to {out}")
+    if form == "every-eval-ever" and not dry_run:
+        click.echo("next     check them with that project's own `every_eval_ever validate` before a pull request there")
+
+
+@leaderboard.command("schema", context_settings=WIDE)
+def schema_command() -> None:
+    """Print the JSON Schema of claims. It says what may stand in one; `verify` says whether it is so."""
+    import json
+
+    from robustbench_ft.claims.published_schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from .canary import canary
 from .compare import compare, diff, power
 from .data import data
 from .diagnose import diagnose
+from .export import export_command, push
 from .leaderboard import leaderboard
 from .new import new
 from .remove import remove
@@ -24,6 +25,7 @@ from .report import report_command
 from .reproduce import reproduce
 from .run import run
 from .status import logs, status
+from .submit import submit
 from .tune import tune
 
 # What `rbft` alone shows: each command with its line, by what somebody wants to do.
@@ -44,6 +46,8 @@ SECTIONS: dict[str, dict[click.Command, str]] = {
         diagnose: "What fine-tuning moved: features, energy gap, forgetting.",
     },
     "Publish": {
+        export_command: "A run's model as a folder that plain open_clip loads.",
+        push: "The same, to the hub of Hugging Face.",
         leaderboard: "Make claims, verify them, build boards.",
     },
     "Look up": {
@@ -160,6 +164,7 @@ def main(traceback: bool) -> None:
     """Robust fine-tuning of CLIP: run methods over shift suites, compare them honestly."""
 
 
+leaderboard.add_command(submit)
 for _commands in SECTIONS.values():
     for _command in _commands:
         main.add_command(_command)

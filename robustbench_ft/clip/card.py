@@ -41,16 +41,33 @@ WORDS = (
 
 def text(config: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """Markdown for a folder whose open_clip_config.json holds `config`, with `own` as its part 'rbft'."""
-    classes, kind = list(own["classes"]), str(own["head"])
-    embedded = config["model_cfg"].get("vision_cfg", {}).get("timm_model_name") == EMBEDDED_TOWER
-    imports = "import robustbench_ft.embedded.network  # registers the image tower\n" if embedded else ""
     suite = f" on the suite `{own['suite']}`" if "suite" in own else ""
-    named = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
     parts = [
-        FRONT.format(licence="license: mit\n" if embedded else ""),
-        f"# A CLIP with {len(classes)} classes{suite}\n",
+        FRONT.format(licence="license: mit\n" if is_embedded(config) else ""),
+        f"# A CLIP with {len(own['classes'])} classes{suite}\n",
         f"Written by robustbench_ft: {_origin(own)}.\n",
-        f"Licence: {'MIT, as its parent' if embedded else OTHER_LICENCE}.\n",
+        f"Licence: {licence(config)}.\n",
+        *usage(config, own),
+    ]
+    return "\n".join(parts)
+
+
+def is_embedded(config: Mapping[str, Any]) -> bool:
+    """Whether the image tower is the one that this package brings."""
+    return config["model_cfg"].get("vision_cfg", {}).get("timm_model_name") == EMBEDDED_TOWER
+
+
+def licence(config: Mapping[str, Any]) -> str:
+    """Under which terms a tuned model is, in words."""
+    return "MIT, as its parent" if is_embedded(config) else OTHER_LICENCE
+
+
+def usage(config: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Paragraphs from the classes to the code that makes the folder answer."""
+    classes, kind, embedded = list(own["classes"]), str(own["head"]), is_embedded(config)
+    imports = "import robustbench_ft.embedded.network  # registers the image tower\n" if embedded else ""
+    named = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+    return [
         f"Classes, in the order of the logits: {named} (`rbft.classes` in open_clip_config.json).\n",
         "## Use\n",
         *([f"{TOWER}\n"] if embedded else []),
@@ -59,7 +76,6 @@ def text(config: Mapping[str, Any], own: Mapping[str, Any]) -> str:
         *([f"{WORDS}\n"] if own.get("tokenizer") == "words" else []),
         "With robustbench_ft: `rb.load_model(FOLDER).logits(images)`.\n",
     ]
-    return "\n".join(parts)
 
 
 def _origin(own: Mapping[str, Any]) -> str:

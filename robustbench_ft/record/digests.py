@@ -68,6 +68,12 @@ def check(folder: Path, name: str, content: bytes, told: Mapping[str, str]) -> N
         raise RbftError(f"{folder / name} is no part of the record beside it; move it away, or {AGAIN}")
 
 
+def check_file(folder: Path, name: str, told: Mapping[str, str]) -> None:
+    """Do the same with a file that is too large to be read at once, such as weights."""
+    if name in told and of_file(folder / name) != told[name]:
+        raise RbftError(f"{folder / name} is damaged or was edited: it is not what its cell was finished with; {AGAIN}")
+
+
 def check_present(folder: Path, told: Mapping[str, str]) -> None:
     """Raise `RbftError` where a file of the record is missing; weights are large and may have been removed."""
     for name in told:
