@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -19,6 +20,7 @@ from robustbench_ft.cli.main import main
 from robustbench_ft.compare import designs, tables, text, tradeoffs
 from robustbench_ft.errors import RbftError
 from robustbench_ft.record import store
+from robustbench_ft.stats import letters
 
 SKILLS = {"zero-shot": 0.2, "ft": 0.8, "lipsum": 1.6, "flyp": 0.8}
 ALPHAS = (0.0, 0.5, 0.75, 1.0)
@@ -325,3 +327,18 @@ def test_comparing_needs_no_torch(runs: Path) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_letters_are_a_column_while_they_are_letters(tmp_path: Path) -> None:
+    few = letters.readable(["a", "ab", "z"])
+    many = letters.readable(["a", "z(27)"])
+    assert (few, many) == (True, False)
+    synthetic.write(tmp_path, World(), SKILLS, 3)
+    (run_set,) = compare.load(store.find_records([tmp_path]))
+    found = compare.compare(run_set, "ft")
+    assert "letters" in tables.main_table(found).header
+    line = replace(found.lines[0], letters="z(27)")
+    crowded = tables.main_table(replace(found, lines=(line, *found.lines[1:])))
+    assert "letters" not in crowded.header
+    assert {len(row) for row in crowded.body} == {len(crowded.header)}
+    assert "letters (more than 26, in --json): Holm" in crowded.caption

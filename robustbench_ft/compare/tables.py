@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from robustbench_ft.metrics import METRICS
+from robustbench_ft.stats import letters
 
 from .load import OFFICIAL, RunSet
 from .text import MISSING, Text, estimate_json, p_text, points, recipes_line, sizes_line, span
@@ -32,11 +33,13 @@ def main_table(found: Comparison) -> Text:
     base = next(line for line in found.lines if found.baseline and line.row.name == found.baseline.name)
     beside = ("mean OOD accuracy",) if base.accuracies else ()
     confirmed = "Holm" if found.family == "ood-mean" else "BH, exploratory"
+    lettered = letters.readable(line.letters for line in found.lines)
     header = (
-        "method", "seeds", run_set.column(run_set.test), "mean OOD", *beside, "letters", "rank", "P(best)",
-        f"difference to {base.row.name}", "p", f"p {confirmed}", "reading",
+        "method", "seeds", run_set.column(run_set.test), "mean OOD", *beside,
+        *(("letters",) if lettered else ()), "rank", "P(best)", f"difference to {base.row.name}", "p",
+        f"p {confirmed}", "reading",
     )  # fmt: skip
-    body = tuple(_line(line, claims.get(line.row.name), base, unit) for line in found.lines)
+    body = tuple(_line(line, claims.get(line.row.name), base, unit, lettered) for line in found.lines)
     ranked = sum(line.status == "ranked" for line in found.lines)
     return Text(
         f"{run_set.title}: {metric_title(run_set)}", header, body, assumptions(found),
@@ -44,7 +47,7 @@ def main_table(found: Comparison) -> Text:
     )  # fmt: skip
 
 
-def _line(line: Line, claim: Claim | None, base: Line, unit: float) -> tuple[str, ...]:
+def _line(line: Line, claim: Claim | None, base: Line, unit: float, lettered: bool) -> tuple[str, ...]:
     row, ood = line.row, line.cells.get("mean OOD")
     name = f"{row.name} = {', '.join(row.also)}" if row.also else row.name
     name += " (diverged)" if line.diverged else ""
@@ -58,7 +61,8 @@ def _line(line: Line, claim: Claim | None, base: Line, unit: float) -> tuple[str
     head += (points(beside.estimate, unit=unit) if beside else MISSING,) if base.accuracies else ()
     rank = line.rank
     place = MISSING if rank is None else str(rank.low) if rank.low == rank.high else f"{rank.low}-{rank.high}"
-    head += (line.letters or MISSING, place, MISSING if rank is None else f"{rank.p_best:.2f}")
+    head += (line.letters or MISSING,) if lettered else ()
+    head += (place, MISSING if rank is None else f"{rank.p_best:.2f}")
     if line is base:
         return (*head, "baseline", "", "", line.status if line.status != "ranked" else "")
     if claim is None:
@@ -121,7 +125,10 @@ def assumptions(found: Comparison) -> str:
     )
     m, parts = len(found.pairs), ["no letters, no ranks: fewer than two rows with 3 seeds"]
     if m > 1:
-        parts = [f"letters: Holm over {m * (m - 1) // 2} pairs of rows with {MIN_SEEDS_FOR_LETTERS}+ seeds",
+        groups = (
+            "letters" if letters.readable(line.letters for line in found.lines) else "letters (more than 26, in --json)"
+        )
+        parts = [f"{groups}: Holm over {m * (m - 1) // 2} pairs of rows with {MIN_SEEDS_FOR_LETTERS}+ seeds",
                  f"ranks: 95 % of {found.draws} {found.drawn} bootstrap draws"]  # fmt: skip
     seeds = span([len(line.row.runs) for line in found.lines if not line.row.deterministic])
     text = "; ".join([

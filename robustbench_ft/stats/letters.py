@@ -3,7 +3,7 @@
 Formulas: docs/statistics.md, 'Many tests'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,11 @@ def _split(group: Letter, i: int, j: int) -> Sequence[Letter]:
 def _absorb(sets: Sequence[Letter]) -> list[Letter]:
     unique = list(dict.fromkeys(sets))
     return [group for group in unique if not any(group < other for other in unique)]
+
+
+def readable(texts: Iterable[str]) -> bool:
+    """Whether letters are a display that anyone can read: 26 groups at most."""
+    return not any("(" in text for text in texts)
 
 
 def _name(k: int) -> str:
