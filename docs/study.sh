@@ -29,18 +29,33 @@ rbft run "${probes[@]}" --set lp-ft.head_lr=1e-4 --set lp-ft.head_lr=1e-3 --set 
 rbft run "${probes[@]}" --set lp-ft.head_lr=3e-2 --set lp-ft.head_lr=1e-1 --set lp-ft.head_lr=1.0
 wait
 
-# as many random trials for each method: docs/results/tuning.md
-methods=(--method zero-shot --method ft --method lipsum --method wise-ft --method lp-ft --method ema)
-tuned() { rbft tune --suite "$1" "${methods[@]}" --trials 8 --threads 1 --out "$out/tuning" --format markdown; }
-tuned shapes >/dev/null &
-tuned digits >/dev/null
-wait
+# every method: at one learning rate, and with as many random trials for each. SUITES="digits" makes the pages of one suite.
+# path makes learning curves, and promptsrc needs a transformer, which the embedded image tower is not.
+many=()
+for method in $(rbft list methods | awk '/^  /{print $1}' | grep -vx -e path -e promptsrc); do many+=(--method "$method"); done
+together=(--threads 1 --jobs 2 --no-save-model)
+for suite in ${SUITES:-digits shapes}; do
+    rbft run --suite $suite "${many[@]}" --seeds 0-2 "${together[@]}" --out "$out/many" >/dev/null
+    page=docs/results/methods-$suite.md
+    {
+        printf '# Every method on `%s`, at one learning rate\n\n' $suite
+        printf 'Each method with its own defaults, on the recipe of the suite: the same learning rate, steps and batches for\n'
+        printf 'all, three seeds. A learning rate that suits FT need not suit a penalty, so this page does not say which method is\n'
+        printf 'best; [tuning.md](tuning.md) gives each the same number of trials. Small synthetic suite, small model.\n\n'
+        printf '    rbft run --suite %s --method ... --seeds 0-2        (every method of `rbft list`: docs/study.sh)\n' $suite
+        printf '    rbft compare runs/%s --headlines\n\n![Every method: ID against OOD accuracy](methods-%s.png)\n\n' $suite $suite
+        rbft compare "$out/many/$suite" --headlines --baseline ft --format markdown
+        printf '\n## Each shift\n\n'
+        rbft report "$out/many/$suite" --headlines --format markdown --figure docs/results/methods-$suite.png
+    } >$page
+    rbft tune --suite $suite "${many[@]}" --trials 8 "${together[@]}" --out "$out/tuning" --format markdown >/dev/null
+done
 {
-    printf '# Tuning with an equal budget, on the embedded suites\n\nMade by:\n\n'
-    for suite in shapes digits; do
-        printf '    rbft tune --suite %s %s --trials 8 --threads 1\n' $suite "${methods[*]}"
-    done
-    for suite in shapes digits; do
+    printf '# Tuning with an equal budget, on the embedded suites\n\nMade by `docs/study.sh`:\n\n'
+    printf '    rbft tune --suite SUITE --method ... --trials 8        (every method of `rbft list`)\n\n'
+    printf 'Eight trials of one training seed for each method: winners are the best of eight on ID validation, and what they\n'
+    printf 'reach under shift is one draw. Seconds were counted while other work was on the machine.\n'
+    for suite in ${SUITES:-digits shapes}; do
         printf '\n## %s\n\n![What n trials reach, what it has under shift, and all trials](tuning-%s.png)\n\n' $suite $suite
         cat "$out/tuning/$suite/embedded/tuning-0/report.md"
         cp "$out/tuning/$suite/embedded/tuning-0/report.png" docs/results/tuning-$suite.png
