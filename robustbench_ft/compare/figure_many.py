@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 NAMED = ("zero-shot", "ft")  # named in the picture wherever they lie
 FRONT, REST = "C0", "0.55"
+LABEL = 0.015  # height of a label, as a share of the picture's
 TICKS = (1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.9)  # percent
 
 
@@ -68,14 +69,18 @@ def _scatter(axes: Any, lines: Sequence[Line], best: Sequence[Line], name: Calla
     xs, ys = zip(*sorted(places[id(line)] for line in best), strict=True)
     axes.plot(xs, ys, color=FRONT, linewidth=1)
     low, high = axes.get_xlim()
-    for line in lines:
+    bottom, top = axes.get_ylim()
+    last = math.inf  # height of the label above
+    for line in sorted(lines, key=lambda one: -places[id(one)][1]):
         if line in best or line.row.method in NAMED:
             left = places[id(line)][0] > (low + high) / 2  # into the picture, never out of it
+            crowded = last - places[id(line)][1] < (top - bottom) * LABEL
+            last = places[id(line)][1] - crowded * (top - bottom) * LABEL
             axes.annotate(
-                name(line), places[id(line)], textcoords="offset points", xytext=(-5 if left else 5, 4),
-                ha="right" if left else "left", fontsize=7,
+                name(line), places[id(line)], textcoords="offset points",
+                xytext=(-5 if left else 5, -10 if crowded else 4), ha="right" if left else "left", fontsize=7,
             )  # fmt: skip
-    ticks = [percent for percent in TICKS if low <= _logit(percent / 100) <= high]
+    ticks = _ticks(low, high)
     axes.set_xticks([_logit(percent / 100) for percent in ticks], [f"{percent:g}" for percent in ticks])
     axes.grid(alpha=0.25)
 
@@ -97,3 +102,12 @@ def _forest(axes: Any, lines: Sequence[Line], column: str, best: Sequence[Line])
         )  # fmt: skip
     axes.set_ylim(-0.7, len(lines) - 0.3)
     axes.grid(alpha=0.25)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Percents to be written between two places of a logit axis: round ones, and every few where these are too few."""
+    coarse = [percent for percent in TICKS if low <= _logit(percent / 100) <= high]
+    if len(coarse) > 2:
+        return coarse
+    whole = [percent for percent in range(1, 100) if low <= _logit(percent / 100) <= high]
+    return [*whole[:: 1 + len(whole) // 8]] or coarse
