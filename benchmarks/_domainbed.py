@@ -1,9 +1,10 @@
 """What the suites of DomainBed have in common: one domain is held out, the others are learnt from.
 
 `NAME+DOMAIN` holds DOMAIN out. Splits are DomainBed's own (facebookresearch/DomainBed, lib/misc.py `split_dataset`,
-scripts/train.py): a fifth of every domain, drawn by `trial_seed`, is its out-split. Training domains: the rest is learnt
-from, the out-splits together select ("training-domain validation"). Held-out domain: the in-split, four fifths, is what
-DomainBed's tables report; its out-split serves oracle selection there and nothing here.
+scripts/train.py): a fifth of every domain, drawn by `trial_seed`, is its out-split. Of training domains the rest is
+learnt from, and the out-splits together select ("training-domain validation"; DomainBed takes the mean of the domains'
+accuracies, rbft that of the images). Of the held-out domain the in-split, four fifths, is what DomainBed's tables report
+(model_selection.py, IIDAccuracySelectionMethod); its out-split serves oracle selection there and nothing here.
 """
 
 import hashlib
@@ -161,7 +162,7 @@ def card(title: str, paper: str, home: str, size: str, unpack: str, splits: Coll
     return Card(
         title, paper, LICENCE, home, {}, note="; ".join(filter(None, (note, SELECTS, LEARNS))),
         sources=(
-            Source(("train", *splits), title, f"links in facebookresearch/DomainBed, scripts/download.py; {home}", size,
+            Source(("train", "val", *splits), title, f"links in facebookresearch/DomainBed, scripts/download.py; {home}", size,
                    LICENCE, unpack=unpack),
         ),
     )  # fmt: skip

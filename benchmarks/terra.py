@@ -19,7 +19,7 @@ class Terra(DomainBed):
     places = places(DOMAINS, "terra_incognita", "TerraIncognita", "terra", "DomainBed/terra_incognita")
     card = card(
         "TerraIncognita", "Beery et al., Recognition in Terra Incognita, ECCV 2018 (arXiv:1807.04975)",
-        "lila.science (Caltech Camera Traps)", "about 6 GB", "terra_incognita/location_<n>/<class>/*.jpg", DOMAINS,
+        "lila.science", "about 6 GB", "terra_incognita/location_<n>/<class>/*.jpg", DOMAINS,
         note="two copies exist, with 24,788 and 24,330 images in all: numbers on them are not the same measurement",
     )  # fmt: skip
 

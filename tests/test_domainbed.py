@@ -147,7 +147,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no class": (lost, "PACS/photo lacks 1 class folder (dog) of 7; unpack the archive again"),
     "another class": (lambda p: (p / "PACS/photo/cat").mkdir(), "holds 1 folder (cat) that name no class of this set"),
     "empty class": (lambda p: (lost(p), (p / "PACS/photo/dog").mkdir()), "PACS/photo/dog holds no image; unpack"),
-    "loose image": (lambda p: coded.write(p / "PACS/photo/x.jpg", 0), "holds 1 image (x.jpg) outside the class folders"),
+    "loose image": (lambda p: coded.write(p / "PACS/photo/x.jpg", 0), "holds 1 image (x.jpg) outside the class"),
     "a count": (lambda p: (p / "PACS/photo/dog/pic_000.jpg").unlink(), "images, its card says 4,851"),
     "a level": (lambda p: shutil.move(p / "PACS", p / "deep/down/PACS"), "has no PACS or pacs or PACS/kfold"),
 }  # fmt: skip
@@ -165,3 +165,17 @@ def test_faults_are_one_line(fault: str, base: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2, done.output
     assert text in done.stderr
     assert "Traceback" not in done.output
+
+
+def test_domainnet_of_domainbed_numbers_classes_as_image_folder_does(tmp_path: Path) -> None:
+    suite: Any = suite_ref.load("domainnet-lodo+sketch", tmp_path, True)
+    assert list(suite.names) == sorted(suite_ref.load("domainnet").classes)
+    for folder in suite.folders_of:
+        for name in ("zebra", "The_Eiffel_Tower"):
+            for k in range(10):
+                coded.write(tmp_path / "domain_net" / folder / name / f"{k}.jpg", suite.names.index(name))
+    sizes = {"train": 5 * 16, "val": 5 * 4, "sketch": 16}
+    for split, size in sizes.items():
+        read = suite.split(split)
+        assert [coded.label_of(image) for image in read.images.read(list(range(len(read))))] == read.labels.tolist()
+        assert len(read) == size

@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -113,8 +114,7 @@ def test_exchanged_columns_are_seen_where_totals_are_right(monkeypatch: pytest.M
     suite = suite_ref.load("waterbirds", root, True)
     module: Any = __import__("sys").modules[type(suite).__module__]
     monkeypatch.setitem(module.SIZES, "test", SIZES[2])
-    counted: Any = type(suite.card)(**{**vars(suite.card), "counts": {}})
-    monkeypatch.setattr(suite, "card", counted)
+    monkeypatch.setattr(suite, "card", replace(suite.card, counts={}))
     split = suite.split("test")
     assert suite.count_problems(split) == []
     monkeypatch.setitem(module.SIZES, "test", (4, 3, 4, 3))
