@@ -162,8 +162,8 @@ def card(title: str, paper: str, home: str, size: str, unpack: str, splits: Coll
     return Card(
         title, paper, LICENCE, home, {}, note="; ".join(filter(None, (note, SELECTS, LEARNS))),
         sources=(
-            Source(("train", "val", *splits), title, f"links in facebookresearch/DomainBed, scripts/download.py; {home}", size,
-                   LICENCE, unpack=unpack),
+            Source(("train", "val", *splits), title, f"links in facebookresearch/DomainBed, scripts/download.py; {home}",
+                   size, LICENCE, unpack=unpack),
         ),
     )  # fmt: skip
 
