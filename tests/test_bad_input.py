@@ -26,6 +26,9 @@ VIT = f"{FT} --model ViT-B-32"
 HOMES = {
     "imagenet": "image-net.org", "domainnet": "ai.bu.edu/M3SDA", "wilds-iwildcam": "wilds.stanford.edu",
     "wilds-fmow": "wilds.stanford.edu", "wilds-camelyon17": "wilds.stanford.edu",
+    "pacs": "sketchx.eecs.qmul.ac.uk", "vlcs": "facebookresearch/DomainBed", "officehome": "hemanthdv.github.io",
+    "terra": "lila.science", "domainnet-lodo": "ai.bu.edu/M3SDA", "living17": "image-net.org",
+    "entity30": "image-net.org", "waterbirds": "nlp.stanford.edu/data/dro",
 }  # fmt: skip
 
 
