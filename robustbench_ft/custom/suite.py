@@ -179,7 +179,7 @@ def _splits(
     held: dict[str, str] = {}
     for split, found in lists.items():
         ids = tuple(composed(f"{split}/{path}") for path in found.paths)
-        images = FileImages(found.root, found.paths)
+        images = found.images or FileImages(found.root, found.paths)
         whole[split] = Split(
             split, images, _labels(found, keys), ids, _groups(form, split, found, names), place=found.source,
             layout=found.layout,
@@ -205,12 +205,7 @@ def _splits(
 
 def _part(split: Split, name: str, chosen: Any, layout: str) -> Split:
     """The chosen examples of a split, under the ids that they have."""
-    rows = np.flatnonzero(chosen)
-    assert isinstance(split.images, FileImages)
-    images = FileImages(split.images.root, tuple(split.images.paths[k] for k in rows))
-    groups = {column: values[rows] for column, values in split.groups.items()}
-    ids = tuple(split.ids[k] for k in rows)
-    return Split(name, images, split.labels[rows], ids, groups, place=split.place, layout=layout)
+    return replace(split.take(np.flatnonzero(chosen)), name=name, layout=layout)
 
 
 def _groups(form: Form, split: str, found: Listed, names: Mapping[str, Sequence[str]]) -> dict[str, Ints]:
