@@ -21,6 +21,7 @@ from .listing import Listed, check_files, composed, listed, some, text_of
 
 OWN = "own-classes"
 WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
+WNID = re.compile(r"n[0-9]{8}")  # of WordNet, as ImageNet and its subsets call their folders
 
 
 class CustomSuite(Suite):
@@ -105,6 +106,11 @@ def _class_keys(folder: Path, form: Form, train: Listed) -> dict[str, str]:
     for key, name in keys.items():
         if not name.strip():
             raise RbftError(f"{source}: class '{key}' has an empty name; prompts need one")
+        if WNID.fullmatch(name):
+            raise RbftError(
+                f"{source}: '{name}' is a WordNet id, which no prompt can use: add [classes] with a line for each such "
+                f'folder, e.g. "{key}" = "tench", to suite.toml'
+            )
         if owners.setdefault(name, key) != key:
             raise RbftError(
                 f"{source}: '{owners[name]}' and '{key}' are both '{name}' in prompts; rename one in [classes]"
