@@ -21,6 +21,7 @@ from robustbench_ft.suite import Card, Source, Suite
 HELD_OUT = 26  # images per class, 26,000 in all: as many as model soups hold out of train (Wortsman et al., 2022)
 TRAIN = 1_281_167
 BORDER, RED = 2, 40  # pixels of ObjectNet's frame; levels by which its red exceeds the other channels on average
+SUBSET = 500  # classes at most of a tree that is taken for a subset, and not for one that lacks some
 NAMES = {  # Hugging Face appends the class
     "train": re.compile(r"((n\d{8})_\d+)(?:_\2)?(?:\.[^.]+)?$"),
     "test": re.compile(r"(ILSVRC2012_val_\d{8})(?:_(n\d{8}))?(?:\.[^.]+)?$"),
@@ -177,6 +178,13 @@ class ImageNet(Suite):
         return replace(split, also={key: _space(members, split.labels) for key, members in spaces.items()})
 
     def _sorted(self, place: Path, part: str) -> Found:
+        present = {name for name in folders.names_in(place) if name in _indices("wnids")} if place.is_dir() else set()
+        if 1 < len(present) <= SUBSET and not self.partial:
+            raise MissingDataError(
+                f"{place} holds {len(present)} of the 1,000 wnid folders: a subset such as ImageNet-100 is a suite of "
+                "its own, with a name for each wnid under [classes] and own_classes for its shifts (rbft new suite "
+                "FOLDER); or get the others too"
+            )
         found = folders.class_folders(place, _indices("wnids"), kind="wnid", partial=self.partial)
         return _names(found.paths, found.labels, place, part), found.labels, found.paths, "wnid folders"
 

@@ -244,7 +244,7 @@ def _illegal(form: Form) -> list[str]:
         if isinstance(share, float) and not (0 < share < 1 or (share >= 1 and share.is_integer())):
             found.append(f"{name} is {share:g}: write {EXPECTED[name]}")
     for name, place in form.places.items():
-        if (place.images or place.where) and not place.is_manifest:
+        if (place.images or set(place.where) - {"split"}) and not place.is_manifest:
             found.append(f"{name}: 'images' and 'where' belong to a manifest (.csv or .json), and {place.path} is none")
         if place.own_classes and name not in form.shifts:
             found.append(f"{name}: own_classes belongs to a shift")

@@ -12,6 +12,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from robustbench_ft.errors import MissingDataError, RbftError
+from robustbench_ft.images import hub
+from robustbench_ft.images.archives import PackedImages
 from robustbench_ft.images.folders import SUFFIXES, image_files, is_image, read_text, scan, some
 
 from .form import Columns, Place
@@ -29,6 +31,7 @@ class Listed:
     labels: tuple[str, ...]  # [N], names of folders, or what the manifest says
     columns: Mapping[str, tuple[str, ...]]  # further columns of a manifest, each [N]
     layout: str
+    images: PackedImages | None = None  # where they are rows and not files
 
 
 def listed(folder: Path, place: Place, columns: Columns) -> Listed:
@@ -42,6 +45,12 @@ def listed(folder: Path, place: Place, columns: Columns) -> Listed:
     if not place.is_manifest:
         if not source.is_dir():
             raise MissingDataError(f"{source} is a file of no known kind: name a folder, or a manifest .csv or .json")
+        if hub.is_one(source):
+            image = "image" if columns.path == Columns.path else columns.path
+            rows = hub.read(source, str(place.where.get("split", "")), image, columns.label)
+            return Listed(source, source, rows.names, tuple(map(composed, rows.labels)), {}, rows.layout, rows.images)
+        if place.where:
+            raise RbftError(f"{source} is a folder of class folders: 'where' belongs to manifests and Parquet files")
         return _folders(source)
     if source.is_dir() or not found.st_size:
         raise MissingDataError(f"{source} is {'a folder' if source.is_dir() else 'empty'}: a manifest belongs there")
@@ -210,7 +219,11 @@ def _path(source: Path, text: str) -> str:
 def check_files(lists: Mapping[str, Listed]) -> None:
     """Every image is there, and no file is in two splits (or twice in one), by whatever name."""
     owner: dict[tuple[int, int], tuple[str, str]] = {}
+    rows: dict[str, str] = {}
     for split, found in lists.items():
+        if found.images is not None:
+            _check_rows(split, found.images.names, rows)
+            continue
         absent: list[str] = []
         for path in found.paths:
             file = f"{found.root}{os.sep}{path}"  # a Path for each of a million images takes longer than the disk
@@ -229,6 +242,12 @@ def check_files(lists: Mapping[str, Listed]) -> None:
                 f"{found.source} names {len(absent):,} image{'s' * (len(absent) > 1)} not under {found.root}: "
                 f"{some(absent)}; correct the paths or put the files there"
             )
+
+
+def _check_rows(split: str, names: Sequence[str], owner: dict[str, str]) -> None:
+    for name in names:
+        if owner.setdefault(name, split) != split:
+            raise RbftError(f"{name} is in {owner[name]} and in {split}: an image counts once; name another split")
 
 
 def composed(text: str) -> str:

@@ -21,6 +21,7 @@ from .listing import Listed, check_files, composed, listed, some, text_of
 
 OWN = "own-classes"
 WHOLE = re.compile(r"0|[1-9][0-9]{0,17}")
+WNID = re.compile(r"n[0-9]{8}")  # of WordNet, as ImageNet and its subsets call their folders
 
 
 class CustomSuite(Suite):
@@ -105,6 +106,11 @@ def _class_keys(folder: Path, form: Form, train: Listed) -> dict[str, str]:
     for key, name in keys.items():
         if not name.strip():
             raise RbftError(f"{source}: class '{key}' has an empty name; prompts need one")
+        if WNID.fullmatch(name):
+            raise RbftError(
+                f"{source}: '{name}' is a WordNet id, which no prompt can use: add [classes] with a line for each such "
+                f'folder, e.g. "{key}" = "tench", to suite.toml'
+            )
         if owners.setdefault(name, key) != key:
             raise RbftError(
                 f"{source}: '{owners[name]}' and '{key}' are both '{name}' in prompts; rename one in [classes]"
@@ -179,7 +185,7 @@ def _splits(
     held: dict[str, str] = {}
     for split, found in lists.items():
         ids = tuple(composed(f"{split}/{path}") for path in found.paths)
-        images = FileImages(found.root, found.paths)
+        images = found.images or FileImages(found.root, found.paths)
         whole[split] = Split(
             split, images, _labels(found, keys), ids, _groups(form, split, found, names), place=found.source,
             layout=found.layout,
@@ -205,12 +211,7 @@ def _splits(
 
 def _part(split: Split, name: str, chosen: Any, layout: str) -> Split:
     """The chosen examples of a split, under the ids that they have."""
-    rows = np.flatnonzero(chosen)
-    assert isinstance(split.images, FileImages)
-    images = FileImages(split.images.root, tuple(split.images.paths[k] for k in rows))
-    groups = {column: values[rows] for column, values in split.groups.items()}
-    ids = tuple(split.ids[k] for k in rows)
-    return Split(name, images, split.labels[rows], ids, groups, place=split.place, layout=layout)
+    return replace(split.take(np.flatnonzero(chosen)), name=name, layout=layout)
 
 
 def _groups(form: Form, split: str, found: Listed, names: Mapping[str, Sequence[str]]) -> dict[str, Ints]:

@@ -99,7 +99,7 @@ class Packed:
 def tars(shards: Sequence[Path]) -> Packed:
     """Members `<key>.jpg|jpeg|png` with `<key>.cls` (a number) beside them, as WebDataset writes them."""
     found: list[Mapping[str, Any]] = []
-    made = [cache.entry("tar-index", _stamp(shard), ".npz") for shard in shards]
+    made = [cache.entry("tar-index", stamp(shard), ".npz") for shard in shards]
     with _bar("index tars", made) as advance:
         for shard, path in zip(shards, made, strict=True):
             known = path.exists()
@@ -125,7 +125,7 @@ def tars(shards: Sequence[Path]) -> Packed:
             raise RbftError(f"cannot read {shard}: {error.strerror}; put the file back") from error
 
     names = tuple(f"{shards[owner]}:{key}" for owner, key in zip(owners.tolist(), keys, strict=True))
-    return Packed(PackedImages(names, sizes, load, tuple(_stamp(shard) for shard in shards)), keys, labels)
+    return Packed(PackedImages(names, sizes, load, tuple(stamp(shard) for shard in shards)), keys, labels)
 
 
 def shards_of(place: Path, suffix: str, parts: Set[str], partial: bool = False) -> list[Path]:
@@ -166,7 +166,8 @@ def _check_once(keys: Sequence[str], place: Path) -> None:
         raise RbftError(f"{place} holds '{twice}' twice; move the shards away that are there in two versions")
 
 
-def _stamp(path: Path) -> str:
+def stamp(path: Path) -> str:
+    """Path, size and time of a file: names its content as it lies here and now."""
     try:
         found = path.stat()
     except OSError as error:
@@ -221,15 +222,7 @@ def _members(shard: Path) -> dict[str, Any]:
 
 def parquet(shards: Sequence[Path]) -> Packed:
     """Rows with `image` {bytes, path} and `label`, as Hugging Face stores image folders."""
-    tables: list[_Mapped] = []
-    made = [cache.entry("arrow", _stamp(shard), ".arrow") for shard in shards]
-    _check_room(shards, made)
-    with _bar("copy Parquet into the cache", made) as advance:
-        for shard, path in zip(shards, made, strict=True):
-            if not path.exists():
-                _copy(shard, path)
-                advance(1, shard.name)
-            tables.append(_Mapped(path))
+    tables = mapped(shards)
     keys = tuple(key for table in tables for key in table.keys)
     labels = np.concatenate([table.labels for table in tables])
     if "" in keys:
@@ -245,7 +238,22 @@ def parquet(shards: Sequence[Path]) -> Packed:
 
     sizes = np.concatenate([table.sizes for table in tables])
     names = tuple(f"{shard}:{key}" for shard, table in zip(shards, tables, strict=True) for key in table.keys)
-    return Packed(PackedImages(names, sizes, load, tuple(_stamp(shard) for shard in shards)), keys, labels)
+    return Packed(PackedImages(names, sizes, load, tuple(stamp(shard) for shard in shards)), keys, labels)
+
+
+def mapped(shards: Sequence[Path], image: str = "image", label: str = "label") -> list["Mapped"]:
+    """Copies of Parquet shards in the cache, mapped; made where they are not there yet."""
+    columns = "" if (image, label) == ("image", "label") else f"\0{image}\0{label}"
+    made = [cache.entry("arrow", stamp(shard) + columns, ".arrow") for shard in shards]
+    _check_room(shards, made)
+    tables: list[Mapped] = []
+    with _bar("copy Parquet into the cache", made) as advance:
+        for shard, path in zip(shards, made, strict=True):
+            if not path.exists():
+                _copy(shard, path, image, label)
+                advance(1, shard.name)
+            tables.append(Mapped(path))
+    return tables
 
 
 def _check_room(shards: Sequence[Path], made: Sequence[Path]) -> None:
@@ -259,7 +267,7 @@ def _check_room(shards: Sequence[Path], made: Sequence[Path]) -> None:
         )
 
 
-class _Mapped:
+class Mapped:
     """One Arrow file, mapped: nothing is read until it is asked for."""
 
     def __init__(self, path: Path) -> None:
@@ -282,24 +290,33 @@ class _Mapped:
         lengths: Any = import_module("pyarrow.compute").binary_length(self.table.column("bytes"))
         return lengths.to_numpy().astype(np.int64)
 
+    @cached_property
+    def images(self) -> Any:
+        """[N] of {bytes, path}"""
+        parts = [
+            pa.StructArray.from_arrays([batch.column("bytes"), batch.column("path")], ["bytes", "path"])
+            for batch in self.table.to_batches()
+        ]
+        return pa.chunked_array(parts)
+
     def bytes(self, row: int, start: int, n: int) -> bytes:
         return memoryview(self.table.column("bytes")[row].as_buffer())[start : start + n].tobytes()
 
 
-def _copy(shard: Path, path: Path) -> None:
+def _copy(shard: Path, path: Path, image: str, label: str) -> None:
     try:
         source = pq.ParquetFile(shard)
         names = source.schema_arrow.names
-        lacking = [name for name in ("image", "label") if name not in names]
+        lacking = [name for name in (image, label) if name not in names]
         if lacking:
             raise RbftError(f"{shard} has no column {', '.join(lacking)}; its columns: {', '.join(names)}")
         schema = pa.schema([("bytes", pa.large_binary()), ("path", pa.string()), ("label", pa.int64())])
 
         def save(temporary: Path) -> None:
             with ipc.new_file(str(temporary), schema) as writer:
-                for batch in source.iter_batches(BATCH, columns=["image", "label"]):
-                    image = batch.column(0)
-                    columns = (image.field("bytes"), image.field("path"), batch.column(1))
+                for batch in source.iter_batches(BATCH, columns=[image, label]):
+                    pair = batch.column(image), batch.column(label)
+                    columns = (pair[0].field("bytes"), pair[0].field("path"), pair[1])
                     arrays = [column.cast(kind) for column, kind in zip(columns, schema.types, strict=True)]
                     empty = [n for n, a in zip(("image.bytes", "label"), arrays[::2], strict=True) if a.null_count]
                     if empty:
