@@ -3,7 +3,7 @@
 `NAME+DOMAIN` holds DOMAIN out. Splits are DomainBed's own (facebookresearch/DomainBed, lib/misc.py `split_dataset`,
 scripts/train.py): a fifth of every domain, drawn by `trial_seed`, is its out-split. Of training domains the rest is
 learnt from, and the out-splits together select ("training-domain validation"; DomainBed takes the mean of the domains'
-accuracies, rbft that of the images). Of the held-out domain the in-split, four fifths, is what DomainBed's tables report
+accuracies, rbft that of the images). Of the held-out domain the in-split, four fifths, is what DomainBed's tables show
 (model_selection.py, IIDAccuracySelectionMethod); its out-split serves oracle selection there and nothing here.
 """
 

@@ -32,7 +32,8 @@ LISTS = {
     ("digits+shots=16", "train"): "964e9167",
     ("digits+shots=16", "val"): "4f392f0d",
     ("digits+shots=16+draw=2", "train"): "641c5257",
-    ("shapes+shots=1", "train"): "c007ff14",
+    ("shapes-v1+shots=1", "train"): "c007ff14",
+    ("shapes+shots=1", "train"): "21b92473",  # another version, other ids
 }
 CASES = (
     Case("show digits+shots=0", ("suite 'digits': shots=0: write a whole number from 1 on, e.g. digits+shots=16",)),
