@@ -79,8 +79,8 @@ def test_alias_leads_to_the_same_method() -> None:
     [
         ("method", "lipsun", "unknown method 'lipsun': did you mean lipsum"),
         ("method", "wise-f", "unknown method 'wise-f': did you mean wise-ft? known: "),
-        ("suite", "shape", "unknown suite 'shape': did you mean shapes? known: digits, "),
-        ("suite", "qqq", "unknown suite 'qqq': known: digits, "),
+        ("suite", "shape", "unknown suite 'shape': did you mean shapes? known: base-to-new-"),
+        ("suite", "qqq", "unknown suite 'qqq': known: base-to-new-"),
     ],
 )
 def test_unknown_name_is_told_what_is_close(kind: registry.Kind, name: str, line: str) -> None:

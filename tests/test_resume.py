@@ -142,7 +142,7 @@ def test_a_kill_while_a_file_is_written_leaves_no_half_file(undisturbed: dict[st
     process = start(tmp_path, "--checkpoint-seconds", "0", prelude=FLUSHED)
     finish(process)
     assert process.returncode == -signal.SIGKILL
-    assert log(tmp_path, "step")[-1]["step"] == 3
+    assert log(tmp_path, "step")[-1]["step"] in (3, 4)  # the next step goes on while the file is written
     assert rbft(tmp_path).exit_code == 0
     assert log(tmp_path, "start")[1]["step"] == 3
     assert results(tmp_path) == undisturbed

@@ -25,9 +25,10 @@ def list_command(kind: str) -> None:
         if kind not in ("all", title.lower()):
             continue
         click.echo(f"{title}")
+        width = max(map(len, registry.entries(key)))
         for entry in sorted(registry.entries(key).values(), key=lambda e: e.name):
             origin = "" if entry.shelf == "builtin" else f" [{entry.shelf}]"
-            click.echo(f"  {entry.name:<17} {entry.summary}{origin}")
+            click.echo(f"  {entry.name:<{width}} {entry.summary}{origin}")
 
 
 @click.command("show", context_settings=WIDE)
