@@ -18,9 +18,9 @@ from robustbench_ft.prompts import simple_templates
 from robustbench_ft.recipe import R_WISE
 from robustbench_ft.suite import Card, Source
 
-from .imagenet import HELD_OUT, ImageNet
+from .imagenet import HELD_OUT, ImageNet, indices
 
-MAPS, WNIDS = (Path(__file__).with_name(name) for name in ("breeds_splits.json", "imagenet_wnids.json"))
+MAPS = Path(__file__).with_name("breeds_splits.json")
 SHA = "7358ae3cffe7"  # of that file, its first 12 digits
 TARGET = "target"
 VAL, LEAST, MOST = 50, 732, 1300  # images of one ImageNet class: in validation, and least and most in train
@@ -56,7 +56,7 @@ class Breeds(ImageNet):
 
     def _labels(self, part: str) -> Ints:
         """[1000] superclass of each ImageNet class; -1: in none."""
-        place = {wnid: k for k, wnid in enumerate(_wnids())}
+        place = indices("wnids")
         found = np.full(len(place), -1, np.int64)
         for k, entry in enumerate(_maps()[self.key]):
             found[[place[wnid] for wnid in entry[part]]] = k
@@ -66,12 +66,6 @@ class Breeds(ImageNet):
 @lru_cache
 def _maps() -> dict[str, list[dict[str, Any]]]:
     return json.loads(MAPS.read_text(encoding="utf-8"))
-
-
-@lru_cache
-def _wnids() -> tuple[str, ...]:
-    """In label order of ImageNet-1k."""
-    return tuple(json.loads(WNIDS.read_text(encoding="utf-8"))["wnids"])
 
 
 def card(title: str, classes: int, each: int) -> Card:

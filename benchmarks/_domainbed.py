@@ -65,9 +65,10 @@ class DomainBed(Suite):
         super().__init__(name, root, chosen, partial)
         held = [option for option in self.chosen if option in self.folders_of]
         trials = [int(option.partition("=")[2]) for option in self.chosen if option.startswith("trial=")]
-        if len(held) > 1 or len(trials) > 1:
-            raise RbftError(f"suite '{self.name}' holds out {' and '.join(held)}; {self._how()}" if len(held) > 1 else
-                            f"suite '{self.name}' names two trials; write one")  # fmt: skip
+        if len(held) > 1:
+            raise RbftError(f"suite '{self.name}' holds out {' and '.join(held)}; {self._how()}")
+        if len(trials) > 1:
+            raise RbftError(f"suite '{self.name}' names two trials; write one")
         self.held = held[0] if held else ""
         self.trial = trials[0] if trials else TRIALS[0]
         self.shifts = (self.held,) if held else tuple(self.folders_of)

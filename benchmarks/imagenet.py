@@ -136,7 +136,7 @@ class ImageNet(Suite):
             return self._test(place)
         if name == "objectnet":
             return self._objectnet(place)
-        subset, every = _indices(f"imagenet_{name}" if name in ("r", "a") else "wnids"), _indices("wnids")
+        subset, every = indices(f"imagenet_{name}" if name in ("r", "a") else "wnids"), indices("wnids")
         if name == "v2":
             subset = _numbered(place)
         elif name in ("r", "a"):
@@ -170,22 +170,22 @@ class ImageNet(Suite):
         found = self._packed(place, "test") or (self._flat(place) if _is_flat(place) else self._sorted(place, "test"))
         ids, labels, files, layout = found
         split = _ordered(place, layout, ids, labels, files).split("test")
-        every = _indices("wnids")
+        every = indices("wnids")
         spaces: dict[str, Sequence[tuple[int, ...]]] = {
-            f"{key}-classes": [(every[wnid],) for wnid in _indices(f"imagenet_{key}")] for key in ("r", "a")
+            f"{key}-classes": [(every[wnid],) for wnid in indices(f"imagenet_{key}")] for key in ("r", "a")
         }
         spaces["objectnet-classes"] = tuple(_objectnet_members().values())
         return replace(split, also={key: _space(members, split.labels) for key, members in spaces.items()})
 
     def _sorted(self, place: Path, part: str) -> Found:
-        present = {name for name in folders.names_in(place) if name in _indices("wnids")} if place.is_dir() else set()
+        present = {name for name in folders.names_in(place) if name in indices("wnids")} if place.is_dir() else set()
         if 1 < len(present) <= SUBSET and not self.partial:
             raise MissingDataError(
                 f"{place} holds {len(present)} of the 1,000 wnid folders: a subset such as ImageNet-100 is a suite of "
                 "its own, with a name for each wnid under [classes] and own_classes for its shifts (rbft new suite "
                 "FOLDER); or get the others too"
             )
-        found = folders.class_folders(place, _indices("wnids"), kind="wnid", partial=self.partial)
+        found = folders.class_folders(place, indices("wnids"), kind="wnid", partial=self.partial)
         return _names(found.paths, found.labels, place, part), found.labels, found.paths, "wnid folders"
 
     def _flat(self, place: Path) -> Found:
@@ -199,7 +199,7 @@ class ImageNet(Suite):
                 f"{place} is flat and has no labels: sort it into wnid folders, or put {CSV} beside it{why}"
             )
         columns = folders.read_table(table, ("ImageId", "PredictionString"))
-        every = _indices("wnids")
+        every = indices("wnids")
         wnids = [text.split(" ", 1)[0] for text in columns["PredictionString"].tolist()]
         unknown = next((wnid for wnid in wnids if wnid not in every), None)
         if unknown is not None:
@@ -253,7 +253,7 @@ class ImageNet(Suite):
 
 
 @lru_cache
-def _indices(key: str) -> dict[str, int]:
+def indices(key: str) -> dict[str, int]:
     """wnid -> its place in one of the official sorted lists: 'wnids' (1000), 'imagenet_r', 'imagenet_a' (200)."""
     lists = json.loads(Path(__file__).with_name("imagenet_wnids.json").read_text(encoding="utf-8"))
     return {wnid: place for place, wnid in enumerate(lists[key])}
@@ -280,7 +280,7 @@ def _numbered(place: Path) -> dict[str, int]:
     if variant:
         raise MissingDataError(f"{place} is V2's {variant} set; the suite takes the matched-frequency one, get that")
     names = folders.names_in(place) if place.is_dir() else []
-    wnids = [name for name in names if name in _indices("wnids")]
+    wnids = [name for name in names if name in indices("wnids")]
     if wnids:
         raise MissingDataError(
             f"{place} is sorted into wnid folders (e.g. {wnids[0]}) by another tool, and such tools have sorted '10' "
@@ -297,9 +297,9 @@ def _numbered(place: Path) -> dict[str, int]:
 
 def _check_wnids(name: str, place: Path) -> None:
     """R's and A's 200 classes differ; one set in the other's place is told apart from a few stray folders."""
-    found = set(folders.names_in(place)) & set(_indices("wnids")) if place.is_dir() else set[str]()
-    own, other = set(_indices(f"imagenet_{name}")), {"r": "a", "a": "r"}[name]
-    if found - own and found <= set(_indices(f"imagenet_{other}")):
+    found = set(folders.names_in(place)) & set(indices("wnids")) if place.is_dir() else set[str]()
+    own, other = set(indices(f"imagenet_{name}")), {"r": "a", "a": "r"}[name]
+    if found - own and found <= set(indices(f"imagenet_{other}")):
         raise MissingDataError(
             f"{place} holds the classes of imagenet-{other}, not those of imagenet-{name}; correct --root or config"
         )
@@ -320,12 +320,12 @@ def _check_frame(images: FileImages) -> None:
 def _is_flat(place: Path) -> bool:
     """Images and no folder of a class."""
     names = folders.names_in(place) if place.is_dir() else []
-    return not set(names) & set(_indices("wnids")) and any(map(folders.is_image, names))
+    return not set(names) & set(indices("wnids")) and any(map(folders.is_image, names))
 
 
 def _names(keys: Sequence[str], labels: Ints, place: Path, part: str) -> list[str]:
     """Official names, without folders, suffixes and what packers add; the class that one carries must be its label."""
-    every, names = _indices("wnids"), list[str]()
+    every, names = indices("wnids"), list[str]()
     for key, label in zip(keys, labels.tolist(), strict=True):
         found = NAMES[part].match(key, key.rfind("/") + 1)
         if found is None:

@@ -1,5 +1,7 @@
 """TerraIncognita, leave one camera trap out: four locations; 10 classes (Beery et al., ECCV 2018; DomainBed)."""
 
+from dataclasses import replace
+
 from robustbench_ft.data import Split
 
 from ._domainbed import DomainBed, card, places
@@ -26,8 +28,7 @@ class Terra(DomainBed):
     def load(self, name: str) -> Split:
         split = super().load(name)
         known = COPIES.get(self._total(), "an unknown copy")
-        object.__setattr__(split, "layout", f"{split.layout}, {known}")
-        return split
+        return replace(split, layout=f"{split.layout}, {known}")
 
     def count_problems(self, split: Split) -> list[str]:
         """Of all four locations together: no source tells how many each has in both copies."""

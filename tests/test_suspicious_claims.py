@@ -39,16 +39,16 @@ def table_of(stored: StoredClaim, seed: int) -> Path:
 
 
 def told(root: Path, stored: StoredClaim) -> str:
-    return "\n".join(audit.remarks(root).get(stored.place.file.as_posix(), []))
+    return "\n".join(audit.remarks(claim_store.find(root)).get(stored.place.file.as_posix(), []))
 
 
 def test_honest_rows_are_not_named(root: Path) -> None:
-    assert audit.remarks(root) == {}
+    assert audit.remarks(claim_store.find(root)) == {}
     assert not any(audit.audit_all(root).values())
 
 
 def test_committed_claims_are_not_named() -> None:
-    assert audit.remarks(BOARDS) == {}
+    assert audit.remarks(claim_store.find(BOARDS)) == {}
 
 
 def test_a_split_copied_from_another_seed_is_named(root: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_learning_rate_that_id_validation_does_not_prefer_is_told(tmp_path: Pa
     bad = replace(WORLD, skills={"ft": (0.2, 1.5)}, lr=1e-5)  # better on the shifts, where nobody may look
     runs = [made.write(tmp_path / name, world) for name, world in (("good", good), ("bad", bad))]
     claim_store.add(runs, tmp_path / "boards", Trust("submitted"))
-    [(name, lines)] = audit.remarks(tmp_path / "boards").items()
+    [(name, lines)] = audit.remarks(claim_store.find(tmp_path / "boards")).items()
     chosen = next(c for c in claim_store.find(tmp_path / "boards") if c.place.file.as_posix() != name)
     assert lines == [f"ID validation prefers the learning rate 0.0003 of {chosen.place.name} to the one of this row"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustbench_ft import __version__
+from robustbench_ft import __version__, atomic
 from robustbench_ft.claims import audit, claim_store
 from robustbench_ft.claims.claim_store import StoredClaim
 from robustbench_ft.claims.schema import Trust
@@ -20,6 +20,7 @@ from robustbench_ft.metrics import ACCURACY
 from . import build
 
 TEXT = "rbft-pull-request.md"  # in git's own folder: it is in no commit
+HINT = "free some space; the branch and its commit are made"
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ def prepare(runs: Sequence[Path], root: Path, trust: Trust, data: Roots | None) 
             shutil.copytree(root, copy, ignore=shutil.ignore_patterns("site"))
         made = claim_store.add(runs, copy, trust)
         names = tuple(one.place.file.as_posix() for one in made)
-        report = audit.audit_all(copy, data=data)
+        claims = audit.select(copy)
+        report = audit.audit_each(claims, data)
         if problems := [f"{name}: {line}" for name in names for line in report[name]]:
             raise PlanError(problems)
-        told = audit.remarks(copy)
+        told = audit.remarks(claims)
         remarks = tuple(f"{name}: {line}" for name in names for line in told.get(name, ()))
         return Submission(names, remarks, _text(made, remarks))
 
@@ -69,7 +71,7 @@ def commit(runs: Sequence[Path], root: Path, trust: Trust, found: Submission) ->
     git("add", "--", *map(str, paths), *pages)
     git("commit", "-q", "-m", found.title)
     target = root.resolve() / git("rev-parse", "--git-path", TEXT)
-    target.write_text(found.text, encoding="utf-8")
+    atomic.write_bytes(target, found.text.encode(), HINT)
     return target
 
 

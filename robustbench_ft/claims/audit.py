@@ -48,18 +48,15 @@ def audit(one: StoredClaim) -> list[str]:
     return problems
 
 
-def audit_all(
-    root: Path, suite: str | None = None, data: Roots | None = None, only: str | None = None
-) -> dict[str, list[str]]:
-    """Claim -> problems, for all claims of a folder; rows of a board are held against each other too.
+def audit_all(root: Path, suite: str | None = None, data: Roots | None = None) -> dict[str, list[str]]:
+    """Claim -> problems, for all claims of a folder."""
+    return audit_each(select(root, suite), data)
 
-    `only` names one claim by its path or a part of it: that one is read, and no other.
-    """
-    found = chosen(claim_store.find(root, suite), only)
-    if not found:
-        raise RbftError(f"no claim under {root}; make one with `rbft leaderboard add RUNS...`")
-    report = {one.place.file.as_posix(): audit(one) for one in found}
-    sound = [one for one in found if not report[one.place.file.as_posix()]]
+
+def audit_each(claims: Sequence[StoredClaim], data: Roots | None = None) -> dict[str, list[str]]:
+    """Claim -> problems; rows of a board are held against each other too."""
+    report = {one.place.file.as_posix(): audit(one) for one in claims}
+    sound = [one for one in claims if not report[one.place.file.as_posix()]]
     for problem in claim_store.conflicts(sound):
         report[problem.partition(" and ")[0]].append(problem)
     for name, lines in suspicious.copies(sound)[0].items():
@@ -71,10 +68,13 @@ def audit_all(
     return report
 
 
-def chosen(claims: Sequence[StoredClaim], only: str | None) -> list[StoredClaim]:
-    """The one claim whose path holds `only`, or all where it is None. Raises `RbftError` for none or several."""
+def select(root: Path, suite: str | None = None, only: str | None = None) -> list[StoredClaim]:
+    """The claims of a folder, or the one whose path is `only` or holds it. Raises `RbftError` where there is none."""
+    claims = claim_store.find(root, suite)
+    if not claims:
+        raise RbftError(f"no claim under {root}; make one with `rbft leaderboard add RUNS...`")
     if only is None:
-        return list(claims)
+        return claims
     exact = [one for one in claims if only in (one.place.file.as_posix(), one.path.as_posix(), one.place.name)]
     found = exact or [one for one in claims if only in one.place.file.as_posix()]
     if len(found) != 1:
@@ -84,11 +84,11 @@ def chosen(claims: Sequence[StoredClaim], only: str | None) -> list[StoredClaim]
     return found
 
 
-def remarks(root: Path, suite: str | None = None, only: str | None = None) -> dict[str, list[str]]:
+def remarks(claims: Sequence[StoredClaim]) -> dict[str, list[str]]:
     """Claim -> what a reader should know of it, though it is no problem; claims that cannot be read have none."""
     found: list[StoredClaim] = []
     report: dict[str, list[str]] = {}
-    for one in chosen(claim_store.find(root, suite), only):
+    for one in claims:
         try:
             report[one.place.file.as_posix()] = suspicious.remarks(one)
             found.append(one)

@@ -1,6 +1,7 @@
 """Digests of what a claim is made from: files, ids, labels and predictions of its runs."""
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,24 +35,30 @@ def labels_digest(labels: Ints) -> str:
 
 def predictions_digest(run: Bundle, split: str) -> str:
     """SHA-256 of rows in order of ids: length-prefixed id, then the int32 top-1 class of each candidate by name."""
-    found = run.choices[split]
-    matrix = np.stack([found[name] for name in sorted(found)], axis=1).astype("<i4")  # [n, candidates]
+
+    def matrix() -> NDArray[np.int32]:
+        found = run.choices[split]
+        return np.stack([found[name] for name in sorted(found)], axis=1).astype("<i4")  # [n, candidates]
+
     return _rows_digest(run, ("predictions", split), matrix)
 
 
 def probabilities_digest(run: Bundle, split: str) -> str:
     """SHA-256 of confidence, log-probability and sum of squares, rounded to 1e-4: logits differ between machines."""
-    found = run.scored[split]
-    values = [getattr(found[name], score) for name in sorted(found) for score in SCORES]
-    matrix = np.rint(np.stack(values, axis=1).astype(np.float64) * 1e4).astype("<i4")
+
+    def matrix() -> NDArray[np.int32]:
+        found = run.scored[split]
+        values = [getattr(found[name], score) for name in sorted(found) for score in SCORES]
+        return np.rint(np.stack(values, axis=1).astype(np.float64) * 1e4).astype("<i4")
+
     return _rows_digest(run, ("probabilities", split), matrix)
 
 
-def _rows_digest(run: Bundle, what: tuple[str, str], matrix: NDArray[np.int32]) -> str:
-    """Computed once for each bundle: an audit and the claim made to compare with both ask for it."""
+def _rows_digest(run: Bundle, what: tuple[str, str], matrix: Callable[[], NDArray[np.int32]]) -> str:
+    """Computed once for each bundle, matrix included: an audit asks for it many times."""
     if what not in run.digests:
         order, names, used = _in_order(run.any(what[1]).ids)
-        rows = np.ascontiguousarray(matrix[order]).view(np.uint8)  # [n, bytes]
+        rows = np.ascontiguousarray(matrix()[order]).view(np.uint8)  # [n, bytes]
         if not used.all():
             kept = np.concatenate([used, np.ones(rows.shape, np.bool_)], axis=1)
             content = np.concatenate([names, rows], axis=1)[kept].tobytes()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robustbench_ft import registry
+from robustbench_ft import metrics, registry
 from robustbench_ft.compare.rows import selection_metric
 from robustbench_ft.data import Predictions
 from robustbench_ft.errors import RbftError
@@ -61,7 +61,7 @@ def _default(run: Bundle) -> list[str]:
 
 
 def _is_least(scores: dict[str, float], default: str, metric: str) -> bool:
-    return metric in ("nll", "brier", "ece") and scores[default] <= min(scores.values())
+    return metrics.sign_of(metric) < 0 and scores[default] <= min(scores.values())
 
 
 def impossible(p: Predictions) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
+from robustbench_ft import metrics
 from robustbench_ft.compare.rows import selection_metric
 from robustbench_ft.record.digests import of_bytes
 
@@ -152,4 +153,4 @@ def _id_val(one: StoredClaim) -> float:
     summary = one.runs[0].summary
     metric = selection_metric(summary)
     value = one.claim.results.rows[0].mean.get(metric, {}).get("ID val", 0.0)
-    return -value if metric in ("nll", "brier", "ece") else value
+    return metrics.sign_of(metric) * value

@@ -1,6 +1,6 @@
 """What a shell offers when a name is half typed: methods and suites, their files, and the cells of a folder.
 
-It reads names alone, so it answers within a fifth of a second. How to switch it on: README, "Shell completion".
+It reads names alone, so it answers within a fifth of a second. The README says how to switch it on.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from robustbench_ft import registry
 
-WHERE = "runs"  # cells are looked for here, as `rbft run` puts them
+RUNS = Path("runs")  # where `rbft run` puts cells, and where they are looked for
 
 
 def methods(ctx: click.Context, parameter: click.Parameter, text: str) -> list[CompletionItem]:
@@ -30,7 +30,7 @@ def both(ctx: click.Context, parameter: click.Parameter, text: str) -> list[Comp
 
 def cells(ctx: click.Context, parameter: click.Parameter, text: str) -> list[CompletionItem]:
     """Folders of cells under `runs`; other paths, where none begins so."""
-    found = sorted(path.as_posix() for path in Path(WHERE).glob("*/*/*/seed-*"))
+    found = sorted(path.as_posix() for path in RUNS.glob("*/*/*/seed-*"))
     return [CompletionItem(path) for path in found if path.startswith(text)] or _files(text)
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import completion
 from .options import FOLDER, WIDE
 
 if TYPE_CHECKING:
+    from robustbench_ft.claims.claim_store import StoredClaim
     from robustbench_ft.claims.schema import Level
     from robustbench_ft.images.roots import Roots
 
@@ -26,6 +28,16 @@ ROOT = click.option(
     show_default=True,
     help="Folder of claims and boards.",
 )
+SUITE = click.option(
+    "--suite", metavar="NAME", shell_complete=completion.suites,
+    help="Only this suite (or suite version, e.g. shapes-v2).",
+)  # fmt: skip
+SOURCE = click.option("--source", metavar="TEXT", help="Where the method comes from: a DOI, an arXiv id, a repository.")
+NOTES = click.option("--notes", metavar="TEXT", help="Shown with the claim.")
+DATA_ROOT = click.option(
+    "--data-root", multiple=True, metavar="DIR",
+    help="Folder of downloaded data, as `rbft run --root`.  [env: RBFT_DATA]",
+)  # fmt: skip
 
 
 @click.group(context_settings=WIDE)
@@ -38,8 +50,8 @@ def leaderboard() -> None:
 @ROOT
 @click.option("--origin", type=click.Choice(["rerun", "submitted"]), default="rerun", show_default=True)
 @click.option("--author", "--by", "by", metavar="NAME", help="Who made the runs.")
-@click.option("--source", metavar="TEXT", help="Where the method comes from: a DOI, an arXiv id, a repository.")
-@click.option("--notes", metavar="TEXT", help="Shown with the claim.")
+@SOURCE
+@NOTES
 @click.option("--replace", is_flag=True, help="Put these claims in the place of others of the same configuration.")
 def add(
     runs: tuple[Path, ...], root: Path, replace: bool, origin: str, by: str | None, source: str | None,
@@ -60,15 +72,10 @@ def add(
 
 @leaderboard.command(context_settings=WIDE)
 @ROOT
-@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v2).")
+@SUITE
 @click.option("--only", metavar="CLAIM", help="Read this one claim and no other; its path, or a part of it.")
 @click.option("--data", is_flag=True, help="Also hold ids, labels and images against the suite on this machine.")
-@click.option(
-    "--data-root",
-    multiple=True,
-    metavar="DIR",
-    help="Folder of downloaded data, as `rbft run --root`.  [env: RBFT_DATA]",
-)
+@DATA_ROOT
 @click.option("--rescore", type=click.IntRange(min=1), metavar="K", help="Predict K images per split again.")
 @click.option("--draw", type=int, metavar="N", help="Repeats the draw of images that a --rescore printed.")
 @click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Records with weights, to re-score.")
@@ -83,24 +90,24 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
     from robustbench_ft.images import roots
 
     roots = roots.choose(data_root, os.environ)
-    only: str | None = options["only"]
-    report = audit.audit_all(root, suite, roots if data else None, only)
+    claims = audit.select(root, suite, options["only"])
+    report = audit.audit_each(claims, roots if data else None)
     level: Level = "predictions" if data else "metrics"
     lines: list[str] = []
     if options["rescore"]:
-        lines, level = _rescore(root, suite, report, roots, options), "rescored"
+        lines, level = _rescore(claims, report, roots, options), "rescored"
     for name, problems in report.items():
         click.echo(f"{'FAILED' if problems else 'ok':<8} {name}")
         for problem in problems:
             click.echo(f"rbft: {name}: {problem}", err=True)
-    for name, remarks in audit.remarks(root, suite, only).items():
+    for name, remarks in audit.remarks(claims).items():
         lines += [f"remark   {name}: {remark}" for remark in remarks]
     for line in lines:
         click.echo(line)
     failed = sum(bool(problems) for problems in report.values())
     click.echo(f"{len(report) - failed} of {len(report)} claims hold ({level})")
     if options["mark"]:
-        for one in audit.chosen(claim_store.find(root, suite), only):
+        for one in claims:
             if not report[one.place.file.as_posix()]:
                 claim_store.mark(one, level, options["mark"])
     if failed:
@@ -108,13 +115,13 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
 
 
 def _rescore(
-    root: Path, suite: str | None, report: dict[str, list[str]], data: "Roots", options: dict[str, Any]
+    claims: "list[StoredClaim]", report: dict[str, list[str]], data: "Roots", options: dict[str, Any]
 ) -> list[str]:
-    from robustbench_ft.claims import audit, claim_store, rescore
+    from robustbench_ft.claims import rescore
 
     drawn = rescore.draw() if options["draw"] is None else options["draw"]
     lines = [f"drawn    images number {drawn}; --draw {drawn} looks at the same ones again"]
-    for one in audit.chosen(claim_store.find(root, suite), options["only"]):
+    for one in claims:
         name = one.place.file.as_posix()
         if report[name]:
             continue  # its own files contradict it already
@@ -127,7 +134,7 @@ def _rescore(
 
 @leaderboard.command(context_settings=WIDE)
 @ROOT
-@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v2).")
+@SUITE
 def refresh(root: Path, suite: str | None) -> None:
     """Make the claims again from their stored files, in the form of this version of rbft; says what changed."""
     from robustbench_ft.claims import claim_store
@@ -141,7 +148,7 @@ def refresh(root: Path, suite: str | None) -> None:
 @leaderboard.command(context_settings=WIDE)
 @ROOT
 @click.option("--to", "form", type=click.Choice(["csv", "latex", "every-eval-ever", "hf"]), required=True)
-@click.option("--suite", metavar="NAME", help="Only this suite (or suite version, e.g. shapes-v2).")
+@SUITE
 @click.option("--out", type=FOLDER, required=True, metavar="FOLDER", help="Where the files are written.")
 @click.option("--dry-run", is_flag=True, help="Only list the files and their bytes.")
 def export(root: Path, form: Any, suite: str | None, out: Path, dry_run: bool) -> None:

@@ -66,7 +66,7 @@ SECTIONS: dict[str, dict[click.Command, str]] = {
         check: "Whether a method or a suite keeps its contract.",
     },
 }
-WIDEST = 12  # of the names, so that all sections have one second column
+WIDEST = max(len(command.name or "") for commands in SECTIONS.values() for command in commands)
 EPILOG = """\b
 Examples
   rbft run --method lipsum --suite shapes

@@ -74,6 +74,10 @@ TRACK = click.option(
 HEADLINES = click.option(
     "--headlines", is_flag=True, help="One row for each method and setting: no companions, and no other alphas."
 )
+SUITES = click.option(
+    "--suite", multiple=True, metavar="NAME", shell_complete=completion.suites,
+    help="Suite, or the path of a suite.toml; repeat for several.",
+)  # fmt: skip
 SUITE = click.option("--suite", metavar="NAME", shell_complete=completion.suites, help="Only runs on this suite.")
 
 

@@ -25,6 +25,7 @@ from .options import (
     PARTIAL,
     PRECISION,
     ROOT,
+    SUITES,
     THREADS,
     TRACK,
     WIDE,
@@ -51,10 +52,7 @@ if TYPE_CHECKING:
     shell_complete=completion.methods,
     help="Method, or the path of its .py file; repeat for several.",
 )
-@click.option(
-    "--suite", multiple=True, metavar="NAME", shell_complete=completion.suites,
-    help="Suite, or the path of a suite.toml; repeat for several.",
-)  # fmt: skip
+@SUITES
 @click.option(
     "--model",
     multiple=True,

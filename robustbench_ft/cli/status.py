@@ -14,12 +14,12 @@ import click
 from robustbench_ft.errors import RbftError
 
 from . import completion
+from .completion import RUNS
 from .options import FOLDER, WIDE
 
 if TYPE_CHECKING:
     from robustbench_ft.sweep.states import CellState
 
-RUNS = Path("runs")
 SHOWN = 10  # cells that are not started, where not all are asked for
 EVERY = 2.0  # seconds between two looks
 STATES = click.Choice(["running", "failed", "stale", "stopped", "not started", "done"])

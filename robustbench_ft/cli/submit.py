@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .leaderboard import ROOT
+from .leaderboard import DATA_ROOT, NOTES, ROOT, SOURCE
 from .options import FOLDER, WIDE
 
 
@@ -13,9 +13,9 @@ from .options import FOLDER, WIDE
 @click.argument("runs", nargs=-1, type=FOLDER, required=True)
 @ROOT
 @click.option("--author", "--by", "by", metavar="NAME", required=True, help="Who made the runs.")
-@click.option("--source", metavar="TEXT", help="Where the method comes from: a DOI, an arXiv id, a repository.")
-@click.option("--notes", metavar="TEXT", help="Shown with the claim.")
-@click.option("--data-root", multiple=True, metavar="DIR", help="As `rbft run --root`.  [env: RBFT_DATA]")
+@SOURCE
+@NOTES
+@DATA_ROOT
 @click.option("--dry-run", is_flag=True, help="Make and verify the claims aside, print the text, and change nothing.")
 def submit(
     runs: tuple[Path, ...], root: Path, by: str, source: str | None, notes: str | None, data_root: tuple[str, ...],

@@ -19,6 +19,7 @@ from .options import (
     PARTIAL,
     PRECISION,
     ROOT,
+    SUITES,
     THREADS,
     TRACK,
     WIDE,
@@ -42,10 +43,7 @@ FRESH = "1-5"  # seeds of the step after a search, which has seen its own
 @click.option(
     "--method", multiple=True, metavar="NAME", shell_complete=completion.methods, help="Method; repeat for several."
 )
-@click.option(
-    "--suite", multiple=True, metavar="NAME", shell_complete=completion.suites,
-    help="Suite, or the path of a suite.toml; repeat for several.",
-)  # fmt: skip
+@SUITES
 @click.option("--trials", type=int, default=16, show_default=True, help="Random settings for each method.")
 @click.option("--seeds", metavar="LIST", default="0", show_default=True, help="Training seeds of every trial.")
 @click.option(

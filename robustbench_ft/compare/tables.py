@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 from robustbench_ft.metrics import METRICS
-from robustbench_ft.stats import letters
 
 from .load import OFFICIAL, RunSet
 from .text import MISSING, Text, estimate_json, p_text, points, recipes_line, sizes_line, span
@@ -33,13 +32,12 @@ def main_table(found: Comparison) -> Text:
     base = next(line for line in found.lines if found.baseline and line.row.name == found.baseline.name)
     beside = ("mean OOD accuracy",) if base.accuracies else ()
     confirmed = "Holm" if found.family == "ood-mean" else "BH, exploratory"
-    lettered = letters.readable(line.letters for line in found.lines)
     header = (
         "method", "seeds", run_set.column(run_set.test), "mean OOD", *beside,
-        *(("letters",) if lettered else ()), "rank", "P(best)", f"difference to {base.row.name}", "p",
+        *(("letters",) if found.lettered else ()), "rank", "P(best)", f"difference to {base.row.name}", "p",
         f"p {confirmed}", "reading",
     )  # fmt: skip
-    body = tuple(_line(line, claims.get(line.row.name), base, unit, lettered) for line in found.lines)
+    body = tuple(_line(line, claims.get(line.row.name), base, unit, found.lettered) for line in found.lines)
     ranked = sum(line.status == "ranked" for line in found.lines)
     return Text(
         f"{run_set.title}: {metric_title(run_set)}", header, body, assumptions(found),
@@ -125,9 +123,7 @@ def assumptions(found: Comparison) -> str:
     )
     m, parts = len(found.pairs), ["no letters, no ranks: fewer than two rows with 3 seeds"]
     if m > 1:
-        groups = (
-            "letters" if letters.readable(line.letters for line in found.lines) else "letters (more than 26, in --json)"
-        )
+        groups = "letters" if found.lettered else "letters (more than 26, in --json)"
         parts = [f"{groups}: Holm over {m * (m - 1) // 2} pairs of rows with {MIN_SEEDS_FOR_LETTERS}+ seeds",
                  f"ranks: 95 % of {found.draws} {found.drawn} bootstrap draws"]  # fmt: skip
     seeds = span([len(line.row.runs) for line in found.lines if not line.row.deterministic])

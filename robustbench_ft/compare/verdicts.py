@@ -10,7 +10,7 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.metrics import ACCURACY
 from robustbench_ft.stats import power, ranks, seeds
 from robustbench_ft.stats.intervals import Estimate, Examples, Resamples, Sample, difference, mean
-from robustbench_ft.stats.letters import compact_letters
+from robustbench_ft.stats.letters import compact_letters, readable
 from robustbench_ft.stats.multiplicity import ALPHA, benjamini_hochberg, holm
 from robustbench_ft.stats.ranks import RankInterval
 
@@ -79,6 +79,11 @@ class Comparison:
     draws: int
     drawn: str  # how
     permutation: Mapping[str, float | int | str]  # what a rank test of seeds could do with this design
+
+    @property
+    def lettered(self) -> bool:
+        """Whether letters tell anything: they are readable while they are 26 at most."""
+        return readable(line.letters for line in self.lines)
 
     @property
     def baseline_name(self) -> str:

@@ -240,11 +240,8 @@ def _suite(record: Record, ask: Ask) -> Suite:
     cell = record.config
     if cell.suite_definition and not ask.suite:
         raise RbftError(f"suite '{cell.suite}' is defined by a file: name its suite.toml with --suite")
-    suite = (
-        suite_ref.load(ask.suite, ask.roots, cell.partial)
-        if cell.suite_definition
-        else suite_ref.load(cell.suite, ask.roots, cell.partial, cell.suite_version)
-    )
+    name = ask.suite if cell.suite_definition else cell.suite
+    suite = suite_ref.load(name, ask.roots, cell.partial, cell.suite_version)
     if (suite.name, suite.version, suite.definition) != (cell.suite, cell.suite_version, cell.suite_definition):
         raise RbftError(
             f"{record.folder} was run on suite '{cell.suite}' v{cell.suite_version}, and what is here is another state "
