@@ -56,6 +56,17 @@ def replace(path, target):
 pathlib.Path.replace = replace
 """
 
+BOTH = """
+import os, pathlib, signal
+original = pathlib.Path.replace
+def replace(path, target):
+    moved = original(path, target)
+    if target.name == "resume-fit.pt" and target.with_name("resume-fit.previous.pt").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return moved
+pathlib.Path.replace = replace
+"""
+
 
 def arguments(out: Path, *words: str) -> list[str]:
     return ["run", "--out", str(out), "--threads", "1", "--device", "cpu", *(words or LIPSUM)]
@@ -169,10 +180,9 @@ def test_a_kill_between_two_renames_goes_back_to_the_checkpoint_before(
 
 
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    process = start(tmp_path, "--checkpoint-seconds", "0")
-    wait_for_steps(process, tmp_path, 6)
-    process.kill()
+    process = start(tmp_path, "--checkpoint-seconds", "0", prelude=BOTH)
     finish(process)
+    assert process.returncode == -signal.SIGKILL
     path = cell(tmp_path) / "resume-fit.pt"
     whole = path.read_bytes()
     path.write_bytes(whole[:-9999] + bytes([whole[-9999] ^ 1]) + whole[-9998:])
