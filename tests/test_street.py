@@ -56,7 +56,7 @@ COURTS = {
         "launcher", "signals", "together", "attempt", "here", "order", "work", "worker", "local", "view", "run",
         "elsewhere", "on_ray", "on_slurm",
     ),
-    "bench": ("flops", "contestant", "step", "penalties", "loader"),
+    "bench": ("flops", "contestant", "step", "profile", "penalties", "loader"),
     "cli": (
         "completion", "options", "launchers", "show", "method_card", "describe", "compare", "bench", "cache", "data",
         "diagnose", "leaderboard", "submit", "export", "starter", "new", "authors", "report", "canary", "reproduce",

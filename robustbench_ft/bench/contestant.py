@@ -1,8 +1,11 @@
 """The contestants of `rbft bench`: a bare loop and a step of each method, with a clock and a count of operations."""
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robustbench_ft import clip as clips
 from robustbench_ft.clip import Clip
+from robustbench_ft.clip.copies import to_device
 from robustbench_ft.data import Split
 from robustbench_ft.errors import RbftError
 from robustbench_ft.method import Method, Run, TrainSet
@@ -50,9 +54,14 @@ class Setting:
         )  # fmt: skip
 
     def load(self) -> Clip:
-        clip = clips.load(self.model).to(self.device)
+        """A copy of the model: random weights of a large one take seconds to draw."""
+        clip = copy.deepcopy(self._loaded)
         clip.precision = self.precision
         return clip.make_faster(self.compiled, self.channels_last)
+
+    @cached_property
+    def _loaded(self) -> Clip:
+        return clips.load(self.model).to(self.device)
 
     def data(self) -> TrainSet:
         """A few batches of ID training, so that what a method does before its first step is short, too."""
@@ -90,7 +99,7 @@ class Contestant(Protocol):
         ...
 
 
-class _EnoughError(Exception):
+class EnoughError(Exception):
     """Ends a fit once its steps are counted."""
 
 
@@ -109,9 +118,9 @@ class BareLoop:
             return Work(totals[1] - totals[0])
 
     def seconds(self, work: Work) -> Sequence[float]:
-        clock = _Clock(self.setting.device, self.setting.cpu_time)
-        self.steps(WARMUP + self.setting.steps, clock.restart, clock.tick)
-        return clock.laps[WARMUP:]
+        clock = _Clock(self.setting)
+        self.steps(clock.of, clock.restart, clock.tick)
+        return clock.laps
 
     def steps(self, n: int, began: Callable[[], None], done: Callable[[], None]) -> None:
         """Take `n` steps; `began` is called before the first, `done` after each."""
@@ -127,8 +136,8 @@ class BareLoop:
         began()
         for _ in range(n):
             rows = torch.randint(len(pixels), (batch,))
-            images = (pixels[rows].to(device).float() / 255 - mean) / std
-            loss = F.cross_entropy(clip.classify(clip.encode_image(images)), labels[rows.to(device)])
+            images = (to_device(pixels[rows], device).float() / 255 - mean) / std
+            loss = F.cross_entropy(clip.classify(clip.encode_image(images)), labels[to_device(rows, device)])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -149,25 +158,26 @@ class Steps:
         """Of the stage whose steps are the dearest: of LP-FT it is not the probe."""
         with flops.counter() as counter:
             watch = _Count(counter)
-            self.fit(watch, steps=2)
+            self.fit(watch, watch.step, steps=2)
         if not watch.found:
             raise RbftError(f"method '{self.name}' takes no step that could be measured; leave it out")
         stage = max(watch.found, key=lambda name: watch.found[name])
         return Work(watch.found[stage], stage)
 
     def seconds(self, work: Work) -> Sequence[float]:
-        steps = WARMUP + self.setting.steps
-        watch = _Laps(work.stage, steps, _Clock(self.setting.device, self.setting.cpu_time))
+        watch = _Laps(work.stage, _Clock(self.setting))
         try:
-            self.fit(watch, steps + 1)
-        except _EnoughError:
-            return watch.clock.laps[WARMUP:]
-        raise RuntimeError(f"{self.name} ended before {steps} steps of its stage {work.stage}")
+            self.fit(watch, watch.step, watch.clock.of + 1)
+        except EnoughError:
+            return watch.clock.laps
+        raise RuntimeError(f"{self.name} ended before {watch.clock.of} steps of its stage {work.stage}")
 
-    def fit(self, log: Any, steps: int) -> None:
+    def fit(self, log: Any, taken: Callable[[], None], steps: int) -> None:
+        """Fit; `taken` is called after each update. A log would hear of it later, where a GPU is read seldom."""
         setting = self.setting
         method = self.kind(**self.fields, recipe=replace(setting.recipe, steps=steps))
-        method.fit(setting.load(), self.data, Run(0, setting.device, setting.precision, log=log))
+        run = Run(0, setting.device, setting.precision, log=log, companions=(lambda _: _Beside(taken),))
+        method.fit(setting.load(), self.data, run)
 
     def skips(self) -> str:
         """Why it cannot be run here; empty where it can."""
@@ -176,54 +186,91 @@ class Steps:
         return self.kind(**self.fields, recipe=self.setting.recipe).skip(self.setting.load(), self.data)
 
 
-class _Count:
-    """Hears a fit's log, and notes the operations of the last step of each stage."""
+class _Beside:
+    """A companion that has no state."""
 
-    def __init__(self, counter: FlopCounterMode) -> None:
-        self.counter, self.found, self.stage, self.last = counter, dict[str, int](), "", 0
+    def __init__(self, taken: Callable[[], None]) -> None:
+        self.taken = taken
+
+    def after_step(self, step: int, of: int) -> None:
+        self.taken()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+class _Stages:
+    """Hears a fit's log: which stage it is in."""
+
+    stage = ""
 
     def __call__(self, line: Mapping[str, Any]) -> None:
-        now = self.counter.get_total_flops()
         if line["event"] == "start":
             self.stage = str(line["stage"])
-        if line["event"] == "step":
-            self.found[self.stage] = now - self.last
-        self.last = now
+            self.began()
+
+    def began(self) -> None: ...
 
 
-class _Laps:
-    """Hears a fit's log, and ends it once `steps` steps of one stage are timed."""
+class _Count(_Stages):
+    """Notes the operations of the last step of each stage."""
 
-    def __init__(self, stage: str, steps: int, clock: "_Clock") -> None:
-        self.stage, self.steps, self.clock, self.now = stage, steps, clock, ""
+    def __init__(self, counter: FlopCounterMode) -> None:
+        self.counter, self.found, self.last = counter, dict[str, int](), 0
 
-    def __call__(self, line: Mapping[str, Any]) -> None:
-        if line["event"] == "start":
-            self.now = str(line["stage"])
-            self.clock.restart()
-        if line["event"] == "step" and self.now == self.stage:
+    def began(self) -> None:
+        self.last = self.counter.get_total_flops()
+
+    def step(self) -> None:
+        now = self.counter.get_total_flops()
+        self.found[self.stage], self.last = now - self.last, now
+
+
+class _Laps(_Stages):
+    """Ends a fit once the steps of one stage are timed."""
+
+    def __init__(self, wanted: str, clock: "_Clock") -> None:
+        self.wanted, self.clock = wanted, clock
+
+    def began(self) -> None:
+        self.clock.restart()
+
+    def step(self) -> None:
+        if self.stage == self.wanted:
             self.clock.tick()
-            if len(self.clock.laps) == self.steps:
-                raise _EnoughError
+            if self.clock.laps:
+                raise EnoughError
 
 
 class _Clock:
-    """Seconds between ticks, with the device's queue emptied at each."""
+    """Seconds of each counted step of a turn, in `laps` once it is over.
 
-    def __init__(self, device: torch.device, cpu_time: bool = False) -> None:
-        self.device, self.now = device, time.process_time if cpu_time else time.perf_counter
+    A GPU is waited for before the first counted step and after the last, so its queue stays filled in between as it is
+    in training, and every step counts as their mean.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.device, self.now = setting.device, time.process_time if setting.cpu_time else time.perf_counter
+        self.of = WARMUP + setting.steps
         self.restart()
 
     def restart(self) -> None:
         self.laps: list[float] = []
-        self.last = self.now()
+        self.at = [self.now()]
 
     def tick(self) -> None:
-        if self.device.type == "cuda":
+        done = len(self.at)
+        if self.device.type == "cuda" and done in (WARMUP, self.of):
             torch.cuda.synchronize(self.device)
-        now = self.now()
-        self.laps.append(now - self.last)
-        self.last = now
+        self.at.append(self.now())
+        if done < self.of:
+            return
+        counted = self.at[WARMUP:]
+        self.laps = [after - before for before, after in pairwise(counted)]
+        if self.device.type == "cuda":
+            self.laps = [(counted[-1] - counted[0]) / len(self.laps)] * len(self.laps)
 
 
 SIDES = {"cpu": 1024, "cuda": 8192}  # of the matrices that are multiplied to see what the device can do
@@ -235,9 +282,10 @@ def peak_flops(device: torch.device, precision: str, cpu_time: bool = False) -> 
     """Floating-point operations per second of a square matrix product in this precision: the best of a few."""
     n = SIDES[device.type]
     a, b = (torch.randn(n, n, device=device, dtype=TYPES.get(precision, torch.float32)) for _ in range(2))
-    clock = _Clock(device, cpu_time)
-    clock.tick()
-    for _ in range(PRODUCTS):
+    now, times = time.process_time if cpu_time else time.perf_counter, list[float]()
+    for _ in range(1 + PRODUCTS):
         torch.mm(a, b)
-        clock.tick()
-    return 2 * n**3 / min(clock.laps[1:])
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(now())
+    return 2 * n**3 / min(after - before for before, after in pairwise(times))

@@ -93,7 +93,7 @@ def contestants(setting: Setting, methods: Sequence[str]) -> tuple[list[Contesta
     data, found, left_out = setting.data(), list[Steps](), dict[str, str]()
     every = [*registry.entries("method")] if ALL in methods else []
     for text in dict.fromkeys([*every, *(text for text in methods if text != ALL)]):
-        one = Steps(setting, data, text, *_parsed(text))
+        one = Steps(setting, data, text, *parsed(text))
         reason = one.skips()
         if reason and text not in every:
             raise RbftError(f"{text} cannot be measured with model '{setting.model.name}': {reason}")
@@ -104,7 +104,7 @@ def contestants(setting: Setting, methods: Sequence[str]) -> tuple[list[Contesta
     return [BareLoop(setting, data), *found], left_out
 
 
-def _parsed(text: str) -> tuple[type[Method], dict[str, Any]]:
+def parsed(text: str) -> tuple[type[Method], dict[str, Any]]:
     """'lipsum mode=expected' -> the method, and its settings that are not the default."""
     name, *pairs = text.split()
     kind, chosen = registry.load("method", registry.resolve("method", name).name, Method), dict[str, Any]()

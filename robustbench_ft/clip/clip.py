@@ -243,7 +243,8 @@ class Clip(nn.Module):
         lengths = tokens.argmax(dim=-1) + 1 if self._causal else torch.full((len(tokens),), tokens.shape[1])
         order = lengths.argsort(stable=True)
         parts: list[Tensor] = []
-        with progress.bar("text embeddings" if over == 0 else "zero-shot head", len(tokens), "texts") as advance:
+        bar = progress.bar("text embeddings" if over == 0 else "zero-shot head", len(tokens), "texts")
+        with self.exact(), bar as advance:  # kept for cells of every precision
             for some in order.split(TEXT_CHUNK):
                 parts.append(self.encode_text(tokens[some, : int(lengths[some].max())]))
                 advance(len(some))
