@@ -113,8 +113,8 @@ def main(out: Path | None, model: str, batch: int, device: str, precision: str, 
         "|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     for name, options in (CASES if device == "cpu" else {**CASES, **LOW}).items():
-        on_gpu = lambda: step(copy.deepcopy(loaded), batch, precision, options)  # noqa: E731  # pyright: ignore
-        found = alone(model, batch, name) if device == "cpu" else on_gpu()
+        here = None if device == "cpu" else copy.deepcopy(loaded)  # pyright: ignore
+        found = step(here, batch, precision, options) if here else alone(model, batch, name)
         # what --low-memory keeps elsewhere comes back for the update, when activations are gone
         moments = 0.0 if options.get("low") else found["optimizer"]
         beside, kept = found["gradients"] + moments, found["gradients"]

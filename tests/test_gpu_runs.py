@@ -153,7 +153,8 @@ def test_two_jobs_share_a_gpu(undisturbed: Path, tmp_path: Path) -> None:
 def test_ranks_talk_by_nccl() -> None:
     """With one rank, as one GPU carries one: what is sent and how it comes back."""
     torch.cuda.set_device(0)
-    group = ranks.start(torch.device("cuda:0"), 0, 1, getattr(distributed, "HashStore")()  # noqa: B009 (not in its __all__))
+    store: Any = getattr(distributed, "HashStore")()  # noqa: B009 (not in its __all__)
+    group = ranks.start(torch.device("cuda:0"), 0, 1, store)
     try:
         assert "nccl" in group.kind
         tensors = [torch.arange(5.0, device=GPU), torch.ones(2, 3, device=GPU)]
