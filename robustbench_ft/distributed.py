@@ -85,7 +85,7 @@ def start_workers(n: int, words: list[str]) -> int:
 
     logging.disable(logging.CRITICAL)  # torch reports each end at length
     os.environ[LAUNCHED] = "1"
-    newer = {"shutdown_timeout": 120} if "shutdown_timeout" in LaunchConfig.__dataclass_fields__ else {}
+    newer: Any = {"shutdown_timeout": 120} if "shutdown_timeout" in LaunchConfig.__dataclass_fields__ else {}
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=n, run_id=str(os.getpid()), rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", max_restarts=0, local_addr="localhost", **newer,
