@@ -211,15 +211,16 @@ def crop_box(width: int, height: int, draws: Sequence[float]) -> Box:
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def shift(pixels: Tensor, generator: torch.Generator, of: int = 0, only: slice = slice(None)) -> Tensor:
-    """Move each image by up to 1/16 of its side each way, repeating its border. uint8 [n, 3, S, S] -> the same.
-
-    The images are the rows `only` of a batch of `of`, for which the draws are made; 0: they are all of it.
-    """
-    n, channels, size, _ = pixels.shape
+def moves(n: int, size: int, generator: torch.Generator) -> Tensor:
+    """What 'shift' draws for a batch of `n`: pixels that each image moves down and to the right, [2, n]."""
     reach = max(1, round(size * SHIFT))
-    moves = torch.randint(-reach, reach + 1, (2, of or n, 1), generator=generator)[:, only]
-    rows, columns = (torch.arange(size)[None] + moves).clamp_(0, size - 1)  # [n, S] each
+    return torch.randint(-reach, reach + 1, (2, n, 1), generator=generator)[..., 0]
+
+
+def shift(pixels: Tensor, moves: Tensor) -> Tensor:
+    """Move each image by what was drawn for it, [2, n], repeating its border. uint8 [n, 3, S, S] -> the same."""
+    n, channels, size, _ = pixels.shape
+    rows, columns = (torch.arange(size)[None] + moves[..., None]).clamp_(0, size - 1)  # [n, S] each
     flat = (rows[:, :, None] * size + columns[:, None, :]).view(n, 1, -1).expand(-1, channels, -1)
     return pixels.flatten(2).gather(2, flat).view_as(pixels)
 

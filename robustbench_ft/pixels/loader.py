@@ -76,14 +76,26 @@ class Loader:
         """
         n, indices = len(indices), indices[only]
         if augment in ("none", "shift"):
-            found = Pending(self.read(indices), []) if self.native is not None else self._evaluations(indices)
-            if augment == "shift":
-                found.last = lambda pixels: augmentation.shift(pixels, generator, n, only)
-            return found
+            moves = augmentation.moves(n, self.size, generator)[:, only] if augment == "shift" else None
+            return self._as_evaluated(indices, moves)
         draws = torch.rand(n, augmentation.DRAWS, generator=generator)[only].tolist()
         if self.gpu_decode and self.encoded and not self.border:
             return self._on_gpu(indices, augment, draws)
         tasks = [lambda i=i, d=d: self._crop(i, augment, d) for i, d in zip(indices, draws, strict=True)]
+        return self._gather(tasks, ready=self.device.type == "cpu")
+
+    def _as_evaluated(self, indices: Sequence[int], moves: Tensor | None) -> "Pending":
+        """Evaluation pixels, moved by `moves` [2, n]."""
+        if self.native is not None:
+            pixels = self.read(indices)
+            return Pending(pixels if moves is None else augmentation.shift(pixels, moves), [])
+        if moves is None:
+            return self._evaluations(indices)
+
+        def moved(k: int, index: int) -> Tensor:
+            return augmentation.shift(self._evaluated(index)[None], moves[:, k : k + 1])[0]
+
+        tasks = [lambda k=k, i=i: moved(k, i) for k, i in enumerate(indices)]
         return self._gather(tasks, ready=self.device.type == "cpu")
 
     def normalise(self, pixels: Tensor) -> Tensor:
