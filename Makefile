@@ -24,7 +24,7 @@ check-methods: $(VENV)/.installed
 study: $(VENV)/.installed
 	BIN=$(BIN) bash docs/study.sh
 
-# The tests that need a GPU, then the benchmark of full-size models on it: docs/results/gpu.md. It was never run so far.
+# The tests that need a GPU, then the benchmark of full-size models on it: docs/results/gpu.md.
 gpu: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m gpu
 	BIN=$(BIN) bash docs/gpu.sh

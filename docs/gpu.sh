@@ -10,6 +10,7 @@ python() { "$bin/python" "$@"; }
 export -f rbft python
 export bin
 mkdir -p "$parts"
+[[ -e $parts/name ]] || nvidia-smi --query-gpu=name --format=csv,noheader | head -1 >"$parts/name"
 wanted=" $* " failed=0
 
 part() { # NAME TITLE COMMAND: what the command prints becomes a section
@@ -43,11 +44,13 @@ part precision 'Penalties in 16 bits' "python -m robustbench_ft.bench.penalties 
     --batch 64 --steps 0 --steps 10 --steps 100 --method lipsum --method kd --method car-ft --method feature-distill --method ldifs"
 part loading 'Loading' "rbft bench-loader --device cuda --rounds 5 --images 2000 --batch 128"
 part compile 'Compiled' "rbft bench $full --model ViT-B-16 --batch 128 --steps 8 --rounds 2 --precision bf16 --compile --method ft --method lipsum"
+part study 'The study, in two precisions' "for suite in digits shapes; do for precision in fp32 bf16; do
+    rbft run --suite \$suite --seeds 0-4 --method ft --method lipsum --precision \$precision --device cuda --jobs 5 --threads 1 \
+        --no-save-model --out \"$parts/runs\" >/dev/null; done; done; python docs/gpu_study.py \"$parts/runs\""
 
 {
-    printf '# On a GPU: %s\n\nMade by `make gpu` (`docs/gpu.sh`). Random weights, drawn images.\n' \
-        "$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)"
-    for name in b16 b32 l14 tf32 fp32 last compile profile memory precision loading; do
+    printf '# On a GPU: %s\n\nMade by `make gpu` (`docs/gpu.sh`). Random weights, drawn images.\n' "$(cat "$parts/name")"
+    for name in tests b16 b32 l14 tf32 fp32 last compile profile memory precision loading study; do
         if [[ -e $parts/$name.md ]]; then cat "$parts/$name.md"; fi
     done
 } >docs/results/gpu.md

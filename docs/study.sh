@@ -100,7 +100,7 @@ for precision in fp32 bf16; do
 done
 {
     printf '\n## The same cells in both, five seeds\n\n'
-    rbft compare "$out/precision/digits" --format markdown
+    rbft compare "$out/precision/digits" --baseline 'ft (precision=fp32)' --format markdown
 } >>docs/results/precision.md
 rbft bench-loader --rounds 9 >docs/results/loader.md
 "${BIN:-.venv/bin}/python" -m robustbench_ft.drawing docs/domains.png --columns 14

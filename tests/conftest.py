@@ -39,7 +39,8 @@ def shelves(shelf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """The suite `tiny` and the odd methods are registered, here and in subprocesses."""
     tests = Path(__file__).parent
     monkeypatch.syspath_prepend(shelf_folder)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(shelf_folder), str(tests))))
+    earlier = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(shelf_folder), str(tests), *filter(None, earlier))))
     registry.entries.cache_clear()
     yield
     registry.entries.cache_clear()

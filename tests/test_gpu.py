@@ -68,6 +68,7 @@ def test_a_step_that_is_not_finite_is_named_and_moves_nothing(tiny_model: str) -
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_no_step_waits_for_the_device_between_reads(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch raises at every synchronisation that it knows of."""
     settle: Any = loop._State.settle  # pyright: ignore
@@ -107,6 +108,7 @@ def test_evaluation_is_float32_whatever_training_computes_in(tiny_model: str) ->
     allow_tf32(clip.device, False)
 
 
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
 def test_a_compiled_tower_gives_the_same_up_to_rounding(tiny_model: str) -> None:
     plain, other = (clips.load(model_ref.resolve(tiny_model, None)).to("cuda") for _ in range(2))
     images = torch.randn(8, 3, 32, 32, device="cuda")

@@ -100,7 +100,8 @@ def probabilities(out: Path) -> "dict[str, Any]":
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, shelf_folder: Path) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join((str(shelf_folder), str(Path(__file__).parent))))
+        earlier = os.environ.get("PYTHONPATH", "")
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(shelf_folder), str(Path(__file__).parent), earlier)))
         rbft(out, *LIPSUM)
     return out
 
