@@ -11,13 +11,13 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "file_names", "atomic", "toml", "seal", "progress", "trackers", "sweep", "cache", "images", "data",
-    "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics",
-    "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "memory",
-    "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "devices",
-    "environment", "distributed", "record", "reference", "compare", "notebook_tables", "claims", "board", "export",
-    "earlier", "failures", "runner", "canary", "reproduce", "launch", "diagnose", "tuning", "notebook", "plot", "watch",
-    "checks", "bench", "cli",
+    "errors", "file_names", "atomic", "toml", "seal", "progress", "trackers", "sweep", "cache", "images",
+    "data", "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats",
+    "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels",
+    "memory", "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan",
+    "needs", "devices", "environment", "distributed", "record", "reference", "palette", "compare",
+    "notebook_tables", "claims", "board", "export", "earlier", "failures", "runner", "canary", "reproduce",
+    "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -41,7 +41,7 @@ COURTS = {
     "record": ("summary", "digests", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
-        "figure_many", "figure",
+        "canvas", "figure_many", "figure",
     ),
     "claims": (
         "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",

@@ -45,7 +45,7 @@ def diagnose(runs: tuple[Path, ...], **options: Any) -> None:
     `rbft run --save-candidates` kept. Models that cannot be measured are named.
     """
     from robustbench_ft import notebook
-    from robustbench_ft.compare.figure import save
+    from robustbench_ft.compare.canvas import save
     from robustbench_ft.diagnose import figure
 
     set_threads(options["threads"])
