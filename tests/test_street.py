@@ -11,7 +11,7 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "file_names", "atomic", "toml", "seal", "progress", "trackers", "sweep", "cache", "images",
+    "errors", "file_names", "atomic", "toml", "tabular", "seal", "progress", "trackers", "sweep", "cache", "images",
     "data", "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats",
     "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels",
     "memory", "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan",
