@@ -63,8 +63,22 @@ def compare(
             for c, b in zip(found, further, strict=True)
         ]
         show([text for title, some in made for text in (under(title, some) if style in MACHINE else some)], style)
+    if style == "terminal":
+        for comparison in found:
+            _advise(comparison)
     if problems:
         raise PlanError(problems)
+
+
+def _advise(comparison: "Comparison") -> None:
+    """The last lines, for somebody who wants to choose a method."""
+    import textwrap
+
+    from robustbench_ft.compare.advice import advice
+
+    for k, line in enumerate(advice(comparison)):
+        label = f"advice   {comparison.run_set.suite}: " if k == 0 else " " * 9
+        click.echo(textwrap.fill(line, 100, initial_indent=label, subsequent_indent=" " * 9))
 
 
 @click.command(context_settings=WIDE)
