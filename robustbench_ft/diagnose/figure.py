@@ -24,12 +24,22 @@ def draw(found: Diagnosis) -> "Figure":
     every = correlations(found)
     for axes, name in zip(panels, shown, strict=True):
         if all(x > 0 for x in _places(found, name, points)[0]):
-            axes.set_xscale("log")
+            _logarithmic(axes)
         for method in methods:
             _draw(axes, found, name, [point for point in points if point.method == method])
         _frame(axes, found, name, every)
     canvas.legend(figure, panels[-1])
     return figure
+
+
+def _logarithmic(axes: Any) -> None:
+    """A log axis with few, plain numbers: on a narrow picture those of matplotlib run into each other."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw(axes: Any, found: Diagnosis, name: str, points: Sequence[Point]) -> None:
