@@ -29,7 +29,7 @@ PARTIAL = click.option(
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that decode images.  [default: as many as there are cores]"
 )
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 PRECISION = click.option(
     "--precision", default="auto", show_default=True, help="Of training: auto, fp32, tf32, bf16 or fp16 (image tower)."
 )
