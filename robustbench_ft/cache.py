@@ -17,6 +17,7 @@ from typing import Any
 
 import filelock
 import numpy as np
+import platformdirs
 from numpy.typing import NDArray
 
 from . import atomic
@@ -31,9 +32,16 @@ WORKING = (".lock", ".partial", ABOUT)
 
 
 def root() -> Path:
-    """`RBFT_CACHE`, else `$XDG_CACHE_HOME/rbft`, else `~/.cache/rbft`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RBFT_CACHE") or Path(base) / "rbft")
+    """`RBFT_CACHE`, else `$XDG_CACHE_HOME/rbft`, else `~/.cache/rbft` where it exists, else this system's cache folder.
+
+    The last two are one place on Linux. Elsewhere earlier versions made `~/.cache/rbft`, which stays in use.
+    """
+    if chosen := os.environ.get("RBFT_CACHE"):
+        return Path(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "rbft"
+    earlier = Path.home() / ".cache" / "rbft"
+    return earlier if earlier.exists() else platformdirs.user_cache_path("rbft", appauthor=False)
 
 
 def entry(kind: str, key: str, suffix: str) -> Path:

@@ -36,16 +36,24 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+KNOWN = "auto, cpu, cuda, cuda:N, mps"
+
+
 def choose_device(name: str) -> torch.device:
-    """'auto', 'cpu', 'cuda' or 'cuda:1'; asking for a GPU that is not there is an error."""
+    """'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'; asking for a GPU that is not there is an error.
+
+    'auto' takes no Apple GPU: nothing was ever run on one (docs/platforms.md).
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise RbftError(f"unknown device '{name}'; known: auto, cpu, cuda, cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise RbftError(f"device '{name}' is not supported; known: auto, cpu, cuda, cuda:N")
+        raise RbftError(f"unknown device '{name}'; known: {KNOWN}") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise RbftError(f"device '{name}' is not supported; known: {KNOWN}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RbftError(f"device '{name}' asked for, but torch sees no Apple GPU here; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RbftError(f"device '{name}' asked for, but torch sees {torch.cuda.device_count()} GPUs; use --device cpu")
     return device
@@ -69,6 +77,8 @@ def choose_precision(name: str, device: torch.device) -> str:
         return "auto" if device.type == "cuda" and _is_ampere(device) else "fp32"
     if name not in PRECISIONS:
         raise RbftError(f"unknown precision '{name}'; known: auto, {', '.join(PRECISIONS)}")
+    if device.type == "mps" and name != "fp32":
+        raise RbftError(f"precision '{name}' is not offered on an Apple GPU, where nothing was tested; use fp32")
     if name == "tf32" and not (device.type == "cuda" and _is_ampere(device)):
         raise RbftError("precision 'tf32' is of NVIDIA GPUs since Ampere, and this device is none; use fp32")
     return name

@@ -35,11 +35,13 @@ def predict(
     check: Callable[[], None] = lambda: None,
     workers: int = 0,
     ranks: Ranks = ALONE,
+    keep: bool = True,
 ) -> dict[str, Predictions]:
     """Predictions of each candidate (a single model is called 'final'), in split order, in all label spaces.
 
     `check` is called before each piece of work and may raise, on all ranks together; `advance` hears of every image and
-    candidate done; `workers` threads decode (0: as many as there are cores). Each rank predicts some of the chunks, of
+    candidate done; `workers` threads decode (0: as many as there are cores); with `keep`, pixels are kept in the cache.
+    Each rank predicts some of the chunks, of
     the batches that one rank would make, and the first has the result; the others get nothing. Where a candidate looks
     at all images before it answers, each rank predicts them all.
     """
@@ -49,11 +51,11 @@ def predict(
     spaces = {"": LabelSpace(split.members, split.labels), **split.also}
     for name in found.members:
         if isinstance(scorer := found.use(name), TransductiveScorer):
-            _show(scorer, found.clip, loader, check)
+            _show(scorer, found.clip, loader, check, keep)
             ranks = ALONE
     size = _chunk(len(split), ranks.world)
     starts = range(0, len(split), size)
-    chunks = loader.chunks(size, only=ranks.share(len(starts)))
+    chunks = loader.chunks(size, keep, only=ranks.share(len(starts)))
     parts: Parts = {}  # start of a chunk -> candidate -> label space -> columns
     for turn in range(0, len(starts), ranks.world):  # all ranks take as many turns, some without a chunk at the end
         if ranks.world > 1:
@@ -160,11 +162,11 @@ def _of_chunk(act: Callable[[Tensor], Tensor], clip: Clip, loader: Loader, pixel
 
 
 @torch.inference_mode()
-def _show(model: TransductiveScorer, clip: Clip, loader: Loader, check: Callable[[], None]) -> None:
+def _show(model: TransductiveScorer, clip: Clip, loader: Loader, check: Callable[[], None], keep: bool) -> None:
     """Let a scorer look at all images of a split, in the batches that it will be asked about."""
 
     def images() -> Iterator[Tensor]:
-        for _, pixels in loader.chunks(CHUNK):
+        for _, pixels in loader.chunks(CHUNK, keep):
             check()
             yield from map(loader.normalise, pixels.split(BATCH))
 

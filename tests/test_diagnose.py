@@ -1,5 +1,7 @@
 """Diagnostics of saved models: measures are what their formulas say, and correlations are over the right models."""
 
+import csv
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -309,6 +311,10 @@ def test_the_command_writes_tables_json_and_a_picture(runs: Path, tmp_path: Path
         assert "Energy gap by test set" in shown
         assert "Not diagnosed" not in shown
     assert f"{out}" in done.stderr
+    first, *_ = rbft(*words, "--format", "csv").stdout.split("\n\n")
+    rows = list(csv.DictReader(io.StringIO(first)))
+    assert {row["model"] for row in rows} >= {"ft", "lipsum"}
+    assert all(0 < float(row["mean OOD"]) <= 100 for row in rows)
 
 
 @pytest.mark.parametrize(

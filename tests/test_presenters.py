@@ -124,7 +124,8 @@ def test_texts_print_the_same_digits(told: dict[str, Any]) -> None:
     board = ranking.boards(claim_store.find(told["boards"]))[0]
     texts = {
         "compare": markdown(tables.main_table(found)), "report": report.markdown(report.tables(run_set.records)[0]),
-        "against": report.against(report.tables(run_set.records)[0], "ft"), "board": board_text.markdown(board),
+        "against": markdown(report.against(report.tables(run_set.records)[0], "ft")),
+        "board": board_text.markdown(board),
         "page": re.sub(r"<[^>]*>", "", (told["boards"] / "site" / "shapes-v2.html").read_text()),
     }  # fmt: skip
     for line in found.lines:

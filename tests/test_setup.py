@@ -1,5 +1,7 @@
 """Is the setup right? A tree and a model whose accuracy is known, and each fault that setups have planted in them."""
 
+import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -205,6 +207,10 @@ def test_the_command_says_right_and_leaves_nothing(registered: Known, tmp_path: 
     assert sorted(tmp_path.rglob("*")) == before
     done = run(f"{words} --split r --split v2 --images 300 --json")
     assert [found["split"] for found in json.loads(done.stdout)] == ["r", "v2"]
+    head, *rows = csv.reader(io.StringIO(run(f"{words} --split r --split v2 --images 300 --format csv").stdout))
+    assert [float(row[head.index("measured")]) for row in rows] == [
+        100 * f["measured"] for f in json.loads(done.stdout)
+    ]
     done = run(f"canary known --model local-dir:{registered.model} --root {registered.root}")
     assert done.exit_code == 2
     assert "on known is known here; 1 models have one, e.g. known-vit ours: --as TAG (or NAME:TAG)" in done.output

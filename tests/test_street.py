@@ -11,13 +11,13 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "file_names", "atomic", "toml", "seal", "progress", "trackers", "sweep", "cache", "images", "data",
-    "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics",
-    "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "memory",
-    "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "devices",
-    "environment", "distributed", "record", "reference", "compare", "notebook_tables", "claims", "board", "export",
-    "earlier", "failures", "runner", "canary", "reproduce", "launch", "diagnose", "tuning", "notebook", "plot", "watch",
-    "checks", "bench", "cli",
+    "errors", "file_names", "atomic", "toml", "tabular", "seal", "progress", "trackers", "sweep", "cache", "images",
+    "data", "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats",
+    "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels",
+    "memory", "ranks", "method", "saved", "predict", "answers", "train", "settings", "recipe_choice", "cell", "plan",
+    "needs", "devices", "environment", "distributed", "record", "reference", "palette", "compare",
+    "notebook_tables", "claims", "board", "export", "earlier", "failures", "runner", "canary", "reproduce",
+    "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -40,8 +40,8 @@ COURTS = {
     "train": ("checkpoint", "batches", "passes", "sums", "readback", "loop"),
     "record": ("summary", "digests", "store"),
     "compare": (
-        "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
-        "figure_many", "figure",
+        "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "advice", "two_runs", "report",
+        "canvas", "figure_many", "figure",
     ),
     "claims": (
         "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",
@@ -58,17 +58,17 @@ COURTS = {
     ),
     "bench": ("flops", "contestant", "step", "profile", "penalties", "loader"),
     "cli": (
-        "completion", "options", "launchers", "show", "method_card", "describe", "compare", "bench", "cache", "data",
-        "diagnose", "leaderboard", "submit", "export", "starter", "new", "authors", "report", "canary", "reproduce",
-        "run", "tune", "status", "remove", "main",
+        "completion", "options", "launchers", "show", "method_card", "describe", "compare", "bench", "cache",
+        "data", "diagnose", "leaderboard", "submit", "export", "predict", "starter", "new", "authors",
+        "report", "canary", "reproduce", "run", "tune", "status", "remove", "main",
     ),
     "reference": ("numbers", "verdict", "causes", "report"),
     "canary": ("subset", "variants", "check"),
     "reproduce": ("row", "text"),
 }  # fmt: skip
 TORCH = {
-    "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "train", "environment", "failures", "runner",
-    "launch", "diagnose", "bench", "embedded", "watch", "canary", "devices", "export",
+    "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "answers", "train", "environment",
+    "failures", "runner", "launch", "diagnose", "bench", "embedded", "watch", "canary", "devices", "export",
 }  # fmt: skip
 REPORTING = ("record", "stats", "metrics", "compare", "compare.report", "compare.figure", "claims.audit", "board.build")
 PUBLIC = {"Batch", "Candidates", "Choices", "Clip", "Method", "Range", "RbftError", "Run", "Scorer", "TrainSet"}

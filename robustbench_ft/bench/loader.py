@@ -37,6 +37,7 @@ from robustbench_ft.pixels.loader import Loader
 from robustbench_ft.progress import Progress
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Augment, Recipe
+from robustbench_ft.tabular import Text, interval, number
 from robustbench_ft.train import ImageBatches, indices_at
 
 SIDE = (500, 375)  # ImageNet's commonest size
@@ -57,8 +58,24 @@ class Setting:
     tree: Path | None  # class folders of the user's own; None: files are made
 
 
-def measure(setting: Setting, progress: Progress) -> str:
-    """Images per second of each loader and its ratio to torchvision's, as Markdown, with the machine."""
+@dataclass(frozen=True)
+class Rates:
+    """What was measured: images per second, by round and loader."""
+
+    setting: Setting
+    images: int
+    bytes_each: float  # on average
+    rounds: Sequence[Mapping[str, float]]
+
+    def ratios(self, name: str) -> list[float]:
+        """Of images per second to those of the torchvision loader above this one, by round; empty for that itself."""
+        before = list(self.rounds[0])[: list(self.rounds[0]).index(name) + 1]
+        peer = [one for one in before if one.endswith("torchvision")][-1]
+        return [] if peer == name else sorted(round_[name] / round_[peer] for round_ in self.rounds)
+
+
+def measure(setting: Setting, progress: Progress) -> Rates:
+    """Images per second of each loader, in turns."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # nothing is computed but pixels, and idle threads that wait in circles disturb decoding
     try:
@@ -67,7 +84,7 @@ def measure(setting: Setting, progress: Progress) -> str:
         torch.set_num_threads(threads)
 
 
-def _measure(setting: Setting, progress: Progress) -> str:
+def _measure(setting: Setting, progress: Progress) -> Rates:
     with tempfile.TemporaryDirectory() as made:
         tree = setting.tree or Path(made)
         if setting.tree is None:
@@ -83,7 +100,8 @@ def _measure(setting: Setting, progress: Progress) -> str:
                     rounds[-1][name] = _rate(contestant, setting.device)
                     advance(1, f"{name}, {'warm-up' if not number else f'round {number}'}")
         cache.forget(kept.path(Loader(clip, split).key))
-        return _table(setting, split, rounds[1:])
+        sizes = [split.images.size(i) for i in range(len(split))]
+        return Rates(setting, len(split), statistics.mean(sizes), rounds[1:])
 
 
 def write_tree(root: Path, n: int, progress: Progress) -> None:
@@ -194,25 +212,48 @@ def _rate(contestant: Pass, device: torch.device) -> float:
     return n / (time.perf_counter() - began)
 
 
-def _table(setting: Setting, split: Split, rounds: Sequence[Mapping[str, float]]) -> str:
-    sizes = [split.images.size(i) for i in range(len(split))]
+HEAD = ("loader", "images/s", "/ torchvision")
+
+
+def table(rates: Rates) -> Text:
+    """A line for each loader."""
+    body: list[tuple[str, ...]] = []
+    for name in rates.rounds[0]:
+        rate, ratios = statistics.median(round_[name] for round_ in rates.rounds), rates.ratios(name)
+        shown = number(1.0, "g")
+        if ratios:
+            middle, low, high = statistics.median(ratios), ratios[0], ratios[-1]
+            shown = interval(f"{middle:.2f} ({low:.2f}–{high:.2f})", middle, low, high)
+        body.append((name, number(rate, ",.0f"), shown))
+    return Text("images per second", HEAD, tuple(body))
+
+
+def as_json(rates: Rates) -> str:
+    """Every number, by round."""
+    setting = rates.setting
+    content = {
+        "model": setting.model.label, "images": rates.images, "bytes_each": rates.bytes_each, "batch": setting.batch,
+        "workers": setting.workers, "environment": describe(setting.device),
+        "loaders": {name: [round_[name] for round_ in rates.rounds] for name in rates.rounds[0]},
+    }  # fmt: skip
+    return json.dumps(content, indent=2) + "\n"
+
+
+def as_markdown(rates: Rates) -> str:
+    """The table with what is behind it, and the machine."""
+    setting = rates.setting
     files = f"{SIDE[0]}x{SIDE[1]} JPEGs, made" if setting.tree is None else "images of a tree of the user's"
     lines = [
-        f"{len(split):,} {files}, {statistics.mean(sizes) / 1000:.0f} kB on average; batches of {setting.batch} at "
+        f"{rates.images:,} {files}, {rates.bytes_each / 1000:.0f} kB on average; batches of {setting.batch} at "
         f"{setting.model.label}'s size, {setting.workers} workers each, files in the page cache: medians over "
-        f"{len(rounds)} rounds; behind a ratio its range. 'crop' is the augmentation of WiSE-FT and FLYP, the same on "
-        "both sides; 'crop-flip' is Lipsum-FT's, resized by rbft with TensorFlow's kernel and by torchvision with its "
-        "own.",
+        f"{len(rates.rounds)} rounds; behind a ratio its range. 'crop' is the augmentation of WiSE-FT and FLYP, the "
+        "same on both sides; 'crop-flip' is Lipsum-FT's, resized by rbft with TensorFlow's kernel and by torchvision "
+        "with its own.",
         "",
-        "| loader | images/s | / torchvision |",
+        f"| {' | '.join(HEAD)} |",
         "|---|---:|---:|",
+        *(f"| {' | '.join(cells)} |" for cells in table(rates).body),
     ]
-    peer = ""
-    for name in rounds[0]:
-        peer = name if name.endswith("torchvision") else peer
-        ratios = sorted(round_[name] / round_[peer] for round_ in rounds)
-        shown = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})" if name != peer else "1"
-        lines.append(f"| {name} | {statistics.median(round_[name] for round_ in rounds):,.0f} | {shown} |")
     machine = describe(setting.device)
     kept = {name: machine[name] for name in ("cpu", "gpu", "cores", "python")} | {
         name: machine["packages"][name] for name in ("torch", "torchvision", "pillow")

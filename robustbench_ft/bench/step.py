@@ -18,6 +18,7 @@ from robustbench_ft.errors import RbftError, unknown
 from robustbench_ft.method import Method
 from robustbench_ft.progress import Progress
 from robustbench_ft.settings import own_settings, parse
+from robustbench_ft.tabular import MISSING, Text, interval, number
 
 from .contestant import WARMUP as WARMUP
 from .contestant import BareLoop, Contestant, Setting, Steps, Work, peak_flops
@@ -142,6 +143,23 @@ def as_json(timings: Timings) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
+HEAD = ("contestant", "ms/step", "images/s", "GFLOP/step", "GFLOP/s", "of peak", "/ bare loop", "/ ft", "floor")
+
+
+def table(timings: Timings) -> Text:
+    """A line for each contestant."""
+    body: list[tuple[str, ...]] = []
+    for name, work in timings.work.items():
+        seconds, share = timings.seconds(name), timings.share(name)
+        body.append((
+            name, number(1000 * seconds, ".1f"), number(timings.setting.batch / seconds, ".0f"),
+            number(work.flops / 1e9, ".2f"), number(work.flops / seconds / 1e9, ".1f"),
+            number(100 * share, text=f"{share:.0%}"), _ratio(timings, name, BARE), _ratio(timings, name, FT),
+            number(timings.floor(name), ".2f"),
+        ))  # fmt: skip
+    return Text("a step of each method", HEAD, tuple(body))
+
+
 def as_markdown(timings: Timings) -> str:
     """The table, and the machine."""
     setting = timings.setting
@@ -153,17 +171,10 @@ def as_markdown(timings: Timings) -> str:
         f"Peak: {statistics.median(timings.peaks) / 1e9:,.0f} GFLOP/s, a matrix product in the same "
         "precision, measured in each round.",
         "",
-        "| contestant | ms/step | images/s | GFLOP/step | GFLOP/s | of peak | / bare loop | / ft | floor |",
+        f"| {' | '.join(HEAD)} |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        *(f"| {' | '.join(cells)} |" for cells in table(timings).body),
     ]
-    for name, work in timings.work.items():
-        seconds, floor = timings.seconds(name), timings.floor(name)
-        cells = [
-            name, f"{1000 * seconds:.1f}", f"{setting.batch / seconds:.0f}", f"{work.flops / 1e9:.2f}",
-            f"{work.flops / seconds / 1e9:.1f}", f"{timings.share(name):.0%}", _ratio(timings, name, BARE),
-            _ratio(timings, name, FT), "—" if floor is None else f"{floor:.2f}",
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"Left out: {name}: {reason}." for name, reason in timings.left_out.items())]
     machine = environment.describe(setting.device)
     kept = {name: machine[name] for name in ("cpu", "gpu", "threads", "python")}
@@ -183,9 +194,9 @@ def _how(setting: Setting) -> str:
 def _ratio(timings: Timings, name: str, reference: str) -> str:
     """Median over rounds, with the middle half of them."""
     if reference not in timings.work:
-        return "—"
+        return MISSING
     found = timings.ratios(name, reference)
     if len(found) < 2:
-        return f"{found[0]:.2f}"
+        return number(found[0], ".2f")
     low, middle, high = statistics.quantiles(found, n=4)
-    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
+    return interval(f"{middle:.2f} ({low:.2f}–{high:.2f})", middle, low, high)

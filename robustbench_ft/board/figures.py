@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robustbench_ft import palette
 from robustbench_ft.claims.schema import FIXED
 from robustbench_ft.stats import lines as stats_lines
 from robustbench_ft.stats.robustness import sigmoid
@@ -28,12 +29,12 @@ class Look:
 
 def looks(board: Board) -> dict[str, Look]:
     """Row key -> look. A method has one colour and one marker; its further rows are hollow."""
-    methods = sorted({row.method for row in board.rows})
     found: dict[str, Look] = {}
+    seen = set[str]()
     for row in sorted(board.rows, key=lambda row: (row.result.selection != FIXED, row.name)):
-        k = methods.index(row.method)
-        first = not any(look.colour == k % len(SERIES) for look in found.values())
-        found[row.key] = Look(k % len(SERIES), MARKERS[k % len(MARKERS)], not first)
+        own = palette.look(row.method)
+        found[row.key] = Look(own.colour, own.mark, row.method in seen)
+        seen.add(row.method)
     return found
 
 

@@ -10,8 +10,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from robustbench_ft import palette
+
 INK, MUTED, RULE, PAPER = "ink", "muted", "rule", "paper"
-SERIES = tuple(f"s{k}" for k in range(10))
+SERIES = tuple(f"s{k}" for k in range(len(palette.LIGHT)))
 SIZE = 9.5  # of letters
 SMALL = SIZE - 0.5  # of tick labels
 Point = tuple[float, float]
@@ -32,9 +34,15 @@ _OUTLINES: dict[str, Sequence[Point]] = {
     "star": tuple(
         (r * math.sin(k * math.pi / 5), -r * math.cos(k * math.pi / 5)) for k in range(10) for r in ((1.3, 0.6)[k % 2],)
     ),
+    "pentagon": tuple((1.1 * math.sin(k * math.tau / 5), -1.1 * math.cos(k * math.tau / 5)) for k in range(5)),
+    "hexagon": tuple((1.1 * math.sin(k * math.tau / 6), -1.1 * math.cos(k * math.tau / 6)) for k in range(6)),
+    "lozenge": ((0, -1.35), (0.8, 0), (0, 1.35), (-0.8, 0)),
+    "triad": tuple(
+        (r * math.sin(k * math.pi / 3), -r * math.cos(k * math.pi / 3)) for k in range(6) for r in ((1.3, 0.5)[k % 2],)
+    ),
 }  # fmt: skip
 _OUTLINES["cross"] = tuple(((a - b) * 0.5**0.5, (a + b) * 0.5**0.5) for a, b in _OUTLINES["plus"])
-MARKERS = ("circle", "square", "diamond", "up", "down", "plus", "cross", "star", "left", "right")
+MARKERS = (*palette.OWN, *palette.OTHERS)
 
 
 @dataclass(frozen=True)

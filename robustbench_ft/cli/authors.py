@@ -9,9 +9,11 @@ import click
 
 from robustbench_ft import registry
 from robustbench_ft.errors import RbftError
+from robustbench_ft.tabular import Text
 
 from . import completion
-from .options import PARTIAL, ROOT, WIDE
+from .options import FORMAT, PARTIAL, ROOT, WIDE
+from .show import beside, show
 
 if TYPE_CHECKING:
     from robustbench_ft.checks import Check
@@ -19,8 +21,18 @@ if TYPE_CHECKING:
 
 @click.command("list", context_settings=WIDE)
 @click.argument("kind", type=click.Choice(["all", "methods", "suites"]), default="all")
-def list_command(kind: str) -> None:
+@FORMAT
+def list_command(kind: str, style: str) -> None:
     """Show the registered methods and suites."""
+    if style != "terminal":
+        found = [
+            (key, entry.name, entry.summary, entry.shelf)
+            for key in ("method", "suite")
+            if kind in ("all", f"{key}s")
+            for entry in sorted(registry.entries(key).values(), key=lambda entry: entry.name)
+        ]
+        show([Text("", ("kind", "name", "summary", "shelf"), tuple(found), words=(0, 1, 2, 3))], style)
+        return
     for title, key in (("Methods", "method"), ("Suites", "suite")):
         if kind not in ("all", title.lower()):
             continue
@@ -48,7 +60,8 @@ def check() -> None:
 @check.command("method", context_settings=WIDE)
 @click.argument("name", required=False, shell_complete=completion.methods)
 @click.option("--all", "every", is_flag=True, help="Every registered method, a line each: some ten minutes.")
-def check_method_command(name: str | None, every: bool) -> None:
+@FORMAT
+def check_method_command(name: str | None, every: bool, style: str) -> None:
     """Fit the method on a small model and random images, and hold it to what every method promises."""
     from robustbench_ft import checks
     from robustbench_ft.method import Method
@@ -56,36 +69,44 @@ def check_method_command(name: str | None, every: bool) -> None:
     if (name is None) != every:
         raise RbftError("name one method, as in `rbft check method ft`, or all with --all")
     if name is not None:
-        _run_checks(checks.check_method(registry.load("method", name, Method)))
-    failed = 0
+        _run_checks(checks.check_method(registry.load("method", name, Method)), style)
+    rows: list[tuple[str, str, str]] = []
     for one in sorted(registry.entries("method")):
         found = checks.check_method(registry.load("method", one, Method))
         problems = [f"{check}: {text}" for check in found if (text := _problem(check))]
-        failed += bool(problems)
-        click.echo(f"FAILED  {one}: {'; '.join(problems)}" if problems else f"ok      {one}: {len(found)} checks")
-    click.echo(f"{len(registry.entries('method')) - failed} of {len(registry.entries('method'))} methods pass")
-    sys.exit(1 if failed else 0)
+        rows.append(("FAILED" if problems else "ok", one, "; ".join(problems) or f"{len(found)} checks"))
+        if style == "terminal":
+            click.echo(f"{rows[-1][0]:<7} {one}: {rows[-1][2]}")
+    if style != "terminal":
+        show([Text("", ("verdict", "method", "what"), tuple(rows), words=(0, 1, 2))], style)
+    passed = sum(verdict == "ok" for verdict, _, _ in rows)
+    beside(f"{passed} of {len(rows)} methods pass", style)
+    sys.exit(1 if passed < len(rows) else 0)
 
 
 @check.command("suite", context_settings=WIDE)
 @click.argument("name", shell_complete=completion.suites)
 @ROOT
 @PARTIAL
-def check_suite_command(name: str, root: tuple[str, ...], allow_partial: bool) -> None:
+@FORMAT
+def check_suite_command(name: str, root: tuple[str, ...], allow_partial: bool, style: str) -> None:
     """Load every split of the suite and hold it to its card."""
     from robustbench_ft import checks, suite_ref
     from robustbench_ft.images import roots
 
-    _run_checks(checks.check_suite(suite_ref.load(name, roots.choose(root, os.environ), allow_partial)))
+    _run_checks(checks.check_suite(suite_ref.load(name, roots.choose(root, os.environ), allow_partial)), style)
 
 
-def _run_checks(found: "Iterable[Check]") -> None:
-    failed = 0
+def _run_checks(found: "Iterable[Check]", style: str) -> None:
+    rows: list[tuple[str, str, str]] = []
     for item in found:
         problem = _problem(item)
-        failed += bool(problem)
-        click.echo(f"FAILED  {item.name}: {problem}" if problem else f"ok      {item.name}")
-    sys.exit(1 if failed else 0)
+        rows.append(("FAILED" if problem else "ok", item.name, problem))
+        if style == "terminal":
+            click.echo(f"FAILED  {item.name}: {problem}" if problem else f"ok      {item.name}")
+    if style != "terminal":
+        show([Text("", ("verdict", "check", "problem"), tuple(rows), words=(0, 1, 2))], style)
+    sys.exit(1 if any(problem for _, _, problem in rows) else 0)
 
 
 def _problem(check: "Check") -> str:

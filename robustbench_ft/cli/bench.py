@@ -6,9 +6,11 @@ from typing import Any
 import click
 
 from robustbench_ft.errors import RbftError
+from robustbench_ft.tabular import MACHINE
 
 from . import completion
-from .options import CHANNELS_LAST, COMPILE, DEVICE, FOLDER, PRECISION, THREADS, WIDE, WORKERS, set_threads
+from .options import CHANNELS_LAST, COMPILE, DEVICE, FOLDER, FORMAT, PRECISION, THREADS, WIDE, WORKERS, set_threads
+from .show import show
 
 
 @click.command(context_settings=WIDE)
@@ -30,6 +32,7 @@ from .options import CHANNELS_LAST, COMPILE, DEVICE, FOLDER, PRECISION, THREADS,
 @COMPILE
 @CHANNELS_LAST
 @THREADS
+@FORMAT
 def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | None, **options: Any) -> None:
     """Time a step of each method beside a bare loop, in turns in one process, and count its operations."""
     from robustbench_ft import atomic, environment, model_ref, suite_ref
@@ -53,7 +56,12 @@ def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | No
     found = benchmark.measure(setting, methods, choose())
     if options["file"]:
         atomic.write_bytes(options["file"], benchmark.as_json(found).encode(), "choose another file with --json")
-    click.echo(benchmark.as_markdown(found))
+    if options["style"] == "json":
+        click.echo(benchmark.as_json(found), nl=False)
+    elif options["style"] in MACHINE:
+        show([benchmark.table(found)], options["style"])
+    else:
+        click.echo(benchmark.as_markdown(found))
 
 
 @click.command("bench-loader", context_settings=WIDE)
@@ -65,9 +73,10 @@ def bench(methods: tuple[str, ...], suite: str, model: str, pretrained: str | No
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
 @WORKERS
+@FORMAT
 def bench_loader(
     model: str | None, pretrained: str | None, device: str, images: int, tree: Path | None, batch: int, rounds: int,
-    workers: int | None,
+    workers: int | None, style: str,
 ) -> None:  # fmt: skip
     """Time our loaders beside torchvision's ImageFolder and DataLoader, in turns in one process."""
     from robustbench_ft import environment, model_ref
@@ -80,4 +89,10 @@ def bench_loader(
         environment.choose_device(device), images, batch,
         workers or available_workers(), rounds, tree,
     )  # fmt: skip
-    click.echo(benchmark.measure(setting, choose()))
+    found = benchmark.measure(setting, choose())
+    if style == "json":
+        click.echo(benchmark.as_json(found), nl=False)
+    elif style in MACHINE:
+        show([benchmark.table(found)], style)
+    else:
+        click.echo(benchmark.as_markdown(found))

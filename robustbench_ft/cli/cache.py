@@ -1,12 +1,17 @@
 """`rbft cache`: what can be computed again, and how to be rid of it. Parsing and printing only."""
 
 import time
+from datetime import datetime, timezone
 
 import click
 
-from .options import WIDE
+from robustbench_ft.tabular import Shown, Text, number
+
+from .options import FORMAT, WIDE
+from .show import beside, show
 
 DAY = 24 * 3600.0
+RIGHT = ("entries", "size")
 
 
 @click.group("cache", context_settings=WIDE)
@@ -16,30 +21,42 @@ def cache_group() -> None:
 
 @cache_group.command("ls", context_settings=WIDE)
 @click.option("--all", "every", is_flag=True, help="Show every entry, not only sums by kind.")
-def ls(every: bool) -> None:
+@FORMAT
+def ls(every: bool, style: str) -> None:
     """Show what the cache holds."""
-    from tabulate import tabulate
-
     from robustbench_ft import cache
 
     found = cache.entries()
+    kinds = {kind: [entry for entry in found if entry.kind == kind] for kind in dict.fromkeys(e.kind for e in found)}
     if every:
-        rows = [[e.kind, e.text, str(e.about.get("place", "")), cache.size_text(e.size), _ago(e.used)] for e in found]
-        if rows:
-            click.echo(tabulate(rows, ["kind", "what", "from", "size", "last used"], disable_numparse=True))
+        head = ("kind", "what", "from", "size", "last used")
+        rows = [(e.kind, e.text, str(e.about.get("place", "")), _size(e.size), _ago(e.used)) for e in found]
     else:
-        kinds = dict.fromkeys(entry.kind for entry in found)
-        grouped = [[entry for entry in found if entry.kind == kind] for kind in kinds]
-        rows = [[es[0].kind, str(len(es)), cache.size_text(sum(e.size for e in es)), _ago(max(e.used for e in es))]
-                for es in grouped]  # fmt: skip
-        if rows:
-            right = ("left", "right", "right", "left")
-            click.echo(tabulate(rows, ["kind", "entries", "size", "last used"], colalign=right, disable_numparse=True))
+        head = ("kind", "entries", "size", "last used")
+        rows = [
+            (kind, number(len(some)), _size(sum(e.size for e in some)), _ago(max(e.used for e in some)))
+            for kind, some in kinds.items()
+        ]
+    if style != "terminal":
+        show([Text("", head, tuple(rows), words=tuple(k for k, name in enumerate(head) if name not in RIGHT))], style)
+    elif rows:
+        from tabulate import tabulate
+
+        right = ["right" if name in RIGHT else "left" for name in head]
+        click.echo(tabulate(rows, head, colalign=right, disable_numparse=True))
     pixels = sum(entry.size for entry in found if entry.kind == "pixels")
-    click.echo(
+    beside(
         f"{cache.root()}: {cache.size_text(sum(entry.size for entry in found))} in {len(found)} entries; pixels "
-        f"{cache.size_text(pixels)} of at most {cache.size_text(cache.limit())} (RBFT_CACHE_LIMIT)"
+        f"{cache.size_text(pixels)} of at most {cache.size_text(cache.limit())} (RBFT_CACHE_LIMIT)",
+        style,
     )
+
+
+def _size(found: int) -> str:
+    """A size for people; in bytes for programs."""
+    from robustbench_ft import cache
+
+    return number(found, text=cache.size_text(found))
 
 
 @cache_group.command("prune", context_settings=WIDE)
@@ -88,8 +105,10 @@ def prune(every: bool, kinds: tuple[str, ...], older: float | None, size: str | 
 
 
 def _ago(used: float) -> str:
+    """How long ago, for people; the moment itself, in UTC, for programs."""
+    when = datetime.fromtimestamp(used, timezone.utc).isoformat(timespec="seconds")
     seconds = max(0.0, time.time() - used)
     for size, unit in ((DAY, "days"), (3600.0, "hours"), (60.0, "minutes")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return "just now"
+            return Shown(f"{seconds / size:.0f} {unit} ago", ("", when))
+    return Shown("just now", ("", when))

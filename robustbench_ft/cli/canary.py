@@ -12,7 +12,8 @@ import click
 from robustbench_ft.errors import RbftError, unknown
 
 from . import completion
-from .options import DEVICE, PARTIAL, ROOT, THREADS, WIDE, WORKERS, set_threads
+from .options import DEVICE, FORMAT, PARTIAL, ROOT, THREADS, WIDE, WORKERS, set_threads
+from .show import show
 
 if TYPE_CHECKING:
     from robustbench_ft.plan import Plan
@@ -34,7 +35,8 @@ OUTSIDE = 1  # exit code where a number is outside its tolerance
 @click.option("--split", "splits", multiple=True, metavar="NAME", help="Test set; repeat for several.  [default: ID]")
 @click.option("--all", "everything", is_flag=True, help="Every test set with a published number.")
 @click.option("--images", type=click.IntRange(100, 10_000), default=2000, show_default=True, help="Of each test set.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@FORMAT
 @ROOT
 @PARTIAL
 @DEVICE
@@ -63,10 +65,12 @@ def canary(suite: str, **options: Any) -> None:
     device = environment.choose_device(options["device"])
     setup = Setup(loaded, ref, key, device, options["images"], options["workers"] or 0, choose())
     answer = check(setup, published)
-    if options["as_json"]:
+    title = f"{' '.join(key)} on {loaded.name}"
+    if options["as_json"] or options["style"] == "json":
         click.echo(json.dumps(report.as_json(answer.verdicts, answer.findings), indent=2))
+    elif options["style"] != "terminal":
+        show(report.table(title, answer.verdicts, answer.findings), options["style"])
     else:
-        title = f"{' '.join(key)} on {loaded.name}"
         click.echo("\n".join(report.lines(title, answer.verdicts, answer.findings, answer.notes)))
     if not answer.right:
         sys.exit(OUTSIDE)

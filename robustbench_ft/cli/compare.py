@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from robustbench_ft.errors import RbftError
+from robustbench_ft.tabular import MACHINE
 
-from .options import FOLDER, FORMATS, HEADLINES, METRIC, SUITE, WIDE, find
-from .show import show
+from .options import FOLDER, FORMAT, HEADLINES, METRIC, SUITE, WIDE, find
+from .show import show, under
 
 if TYPE_CHECKING:
     from robustbench_ft.compare import Comparison
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     help="What the claims are about: Holm inside this family, all else is exploratory.",
 )  # fmt: skip
 @METRIC
-@click.option("--format", "style", type=FORMATS, default="terminal", show_default=True)
+@FORMAT
 @click.option("--json", "target", type=FOLDER, metavar="FILE", help="Also write every number, unrounded.")
 @click.option("--exact-bootstrap", is_flag=True, help="Multinomial draws for ranks instead of Gaussian ones: slower.")
 def compare(
@@ -50,14 +51,34 @@ def compare(
         except RbftError as error:
             problems.append(str(error))
     further = [tradeoffs.beyond(comparison) for comparison in found]
+    content = [tables.as_json(c) | tradeoffs.as_json(b) for c, b in zip(found, further, strict=True)]
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
     if target and found:
-        content = [tables.as_json(c) | tradeoffs.as_json(b) for c, b in zip(found, further, strict=True)]
-        text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
         store.write_bytes(target, text.encode())
-    for comparison, more in zip(found, further, strict=True):
-        show([*tables.sections(comparison), *tradeoffs.sections(more)], style)
+    if style == "json":
+        click.echo(text, nl=False)
+    else:
+        made = [
+            (c.run_set.title, [*tables.sections(c), *tradeoffs.sections(b)])
+            for c, b in zip(found, further, strict=True)
+        ]
+        show([text for title, some in made for text in (under(title, some) if style in MACHINE else some)], style)
+    if style == "terminal":
+        for comparison in found:
+            _advise(comparison)
     if problems:
         raise PlanError(problems)
+
+
+def _advise(comparison: "Comparison") -> None:
+    """The last lines, for somebody who wants to choose a method."""
+    import textwrap
+
+    from robustbench_ft.compare.advice import advice
+
+    for k, line in enumerate(advice(comparison)):
+        label = f"advice   {comparison.run_set.suite}: " if k == 0 else " " * 9
+        click.echo(textwrap.fill(line, 100, initial_indent=label, subsequent_indent=" " * 9))
 
 
 @click.command(context_settings=WIDE)
@@ -68,20 +89,19 @@ def compare(
     help="Comparisons to correct for.",
 )  # fmt: skip
 @METRIC
-@click.option("--format", "style", type=FORMATS, default="terminal", show_default=True)
+@FORMAT
 def power(runs: tuple[Path, ...], suite: str | None, family: int, metric: str, style: str) -> None:
     """Which differences these runs could show, and how many seeds would show more."""
     from robustbench_ft.compare import designs, load
 
-    for run_set in load(find(runs, suite), metric):
-        show([designs.power_table(run_set, family)], style)
+    show([designs.power_table(run_set, family) for run_set in load(find(runs, suite), metric)], style)
 
 
 @click.command(context_settings=WIDE)
 @click.argument("run_a", type=FOLDER)
 @click.argument("run_b", type=FOLDER)
 @click.option("--candidate", nargs=2, metavar="A B", help="Candidates of families.  [default: each run's own]")
-@click.option("--format", "style", type=FORMATS, default="terminal", show_default=True)
+@FORMAT
 @click.option("--json", "target", type=FOLDER, metavar="FILE", help="Also write every number, unrounded.")
 def diff(run_a: Path, run_b: Path, candidate: tuple[str, str] | None, style: str, target: Path | None) -> None:
     """Two runs, example by example: what differs in configuration, environment and data, then what flipped."""
@@ -92,4 +112,7 @@ def diff(run_a: Path, run_b: Path, candidate: tuple[str, str] | None, style: str
     found = two_runs.two_runs(find_run(run_a), find_run(run_b), candidate)
     if target:
         store.write_json(target, two_runs.as_json(found))
-    show(two_runs.sections(found), style)
+    if style == "json":
+        click.echo(json.dumps(two_runs.as_json(found), indent=2, sort_keys=True, allow_nan=False))
+    else:
+        show(two_runs.sections(found), style)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustbench_ft import tabular
 from robustbench_ft.errors import RbftError, StoppedError
 
 from . import completion
-from .options import FOLDER, ROOT, WIDE
+from .options import FOLDER, FORMAT, ROOT, WIDE
+from .show import beside, show
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -37,7 +39,7 @@ def data() -> None:
 @click.option("--all", "whole", is_flag=True, help="Open and digest every image.")
 @click.option("--copies/--no-copies", default=True, show_default=True, help="Look for identical files.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads.  [default: two for each core]")
-@click.option("--format", "style", type=click.Choice(["terminal", "json"]), default="terminal", show_default=True)
+@FORMAT
 @click.option("--list", "listing", type=FOLDER, metavar="FILE", help="Write every finding, one image a line.")
 @click.option("--manifest", type=FOLDER, metavar="FILE", help="Write ids, labels, sizes and digests (Parquet).")
 @click.option("--against", type=FOLDER, metavar="FILE", help="Compare with a manifest made elsewhere.")
@@ -74,18 +76,28 @@ def check(suite: str, root: tuple[str, ...], whole: bool, **options: Any) -> Non
     if options["style"] == "json":
         told = report.as_json(found) | ({"wilds": [asdict(one) for one in held]} if options["with_wilds"] else {})
         click.echo(json.dumps(told, indent=2, sort_keys=True, allow_nan=False))
+    elif options["style"] != "terminal":
+        tables = [report.table(found), *([report.table_of_findings(found)] if any(report.sections(found)) else [])]
+        show([*tables, *([wilds.table(held)] if options["with_wilds"] else [])], options["style"])
+        beside(report.verdict(found, _roots(root)), options["style"])
     else:
-        _show(found, "".join(f" --root {shlex.quote(text)}" for text in root))
+        _show(found, _roots(root))
         if options["with_wilds"]:
             _show_held(held)
     model_ref.check_prompts(model_ref.default(found.suite).name, found.suite)
     sys.exit(0 if found.ready and not any(one.difference for one in held) else 1)
 
 
+def _roots(root: tuple[str, ...]) -> str:
+    """The options again, for a command that is printed."""
+    return "".join(f" --root {shlex.quote(text)}" for text in root)
+
+
 @data.command(context_settings=WIDE)
 @click.argument("suite", shell_complete=completion.suites)
 @ROOT
-def where(suite: str, root: tuple[str, ...]) -> None:
+@FORMAT
+def where(suite: str, root: tuple[str, ...], style: str) -> None:
     """Where a suite's data come from, under which terms, how they must lie, and what is there already."""
     from rich.table import Table
     from rich.text import Text
@@ -95,6 +107,10 @@ def where(suite: str, root: tuple[str, ...]) -> None:
     from robustbench_ft.images import roots
 
     loaded = suite_ref.load(suite, roots.choose(root, os.environ))
+    if style != "terminal":
+        facts = tuple((part.title, word, text) for part in sources.parts(loaded) for word, text in part.facts)
+        show([tabular.Text(sources.heading(loaded), ("part", "fact", "text"), facts, words=(0, 1, 2))], style)
+        return
     shown: list[RenderableType] = [Text(sources.heading(loaded))]
     for part in sources.parts(loaded):
         table = Table.grid(padding=(0, 2))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robustbench_ft import atomic
+from robustbench_ft.tabular import MACHINE
 
-from .options import DEVICE, FOLDER, ROOT, THREADS, WIDE, WORKERS, set_threads
-from .show import show
+from .options import DEVICE, FOLDER, FORMAT, ROOT, THREADS, WIDE, WORKERS, set_threads
+from .show import show, under
 
 if TYPE_CHECKING:
     from robustbench_ft.diagnose.points import Diagnosis
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--suite", metavar="NAME|FILE", help="Only runs on this suite; the path of its suite.toml where one defines it."
 )
-@click.option(
-    "--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True
-)
+@FORMAT
 @click.option("--out", type=FOLDER, metavar="FILE", help="Write the tables into this file instead of printing them.")
 @click.option("--figure", "picture", type=FOLDER, metavar="PNG", help="Also draw both measures against mean OOD.")
 @ROOT
@@ -45,7 +44,7 @@ def diagnose(runs: tuple[Path, ...], **options: Any) -> None:
     `rbft run --save-candidates` kept. Models that cannot be measured are named.
     """
     from robustbench_ft import notebook
-    from robustbench_ft.compare.figure import save
+    from robustbench_ft.compare.canvas import save
     from robustbench_ft.diagnose import figure
 
     set_threads(options["threads"])
@@ -75,5 +74,5 @@ def _print(found: "Sequence[Diagnosis]", style: str) -> None:
     if style == "json":
         click.echo(report.as_json(found), nl=False)
         return
-    for one in found:
-        show(report.sections(one), style)
+    made = [(one.title, report.sections(one)) for one in found]
+    show([text for title, some in made for text in (under(title, some) if style in MACHINE else some)], style)

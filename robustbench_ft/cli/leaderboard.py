@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustbench_ft.tabular import Text
+
 from . import completion
-from .options import FOLDER, WIDE
+from .options import FOLDER, FORMAT, WIDE
+from .show import beside, show
 
 if TYPE_CHECKING:
     from robustbench_ft.claims.claim_store import StoredClaim
@@ -84,6 +87,7 @@ def add(
     "--verified-by", "--mark", "mark", metavar="NAME",
     help="Write into claims that pass how far and by whom they were verified.",
 )  # fmt: skip
+@FORMAT
 def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...], **options: Any) -> None:
     """Recompute every number of every claim from its predictions; name whatever differs and exit with 2."""
     from robustbench_ft.claims import audit, claim_store
@@ -96,16 +100,25 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
     lines: list[str] = []
     if options["rescore"]:
         lines, level = _rescore(claims, report, roots, options), "rescored"
+    remarks, style = audit.remarks(claims), options["style"]
+    if style != "terminal":
+        head = ("verdict", "claim", "checked", "problems", "remarks")
+        rows = (
+            ("FAILED" if problems else "ok", name, level, "; ".join(problems), "; ".join(remarks.get(name, ())))
+            for name, problems in report.items()
+        )
+        show([Text("", head, tuple(rows), words=tuple(range(5)))], style)
     for name, problems in report.items():
-        click.echo(f"{'FAILED' if problems else 'ok':<8} {name}")
+        if style == "terminal":
+            click.echo(f"{'FAILED' if problems else 'ok':<8} {name}")
         for problem in problems:
             click.echo(f"rbft: {name}: {problem}", err=True)
-    for name, remarks in audit.remarks(claims).items():
-        lines += [f"remark   {name}: {remark}" for remark in remarks]
+    if style == "terminal":
+        lines += [f"remark   {name}: {remark}" for name, some in remarks.items() for remark in some]
     for line in lines:
-        click.echo(line)
+        beside(line, style)
     failed = sum(bool(problems) for problems in report.values())
-    click.echo(f"{len(report) - failed} of {len(report)} claims hold ({level})")
+    beside(f"{len(report) - failed} of {len(report)} claims hold ({level})", style)
     if options["mark"]:
         for one in claims:
             if not report[one.place.file.as_posix()]:

@@ -20,6 +20,7 @@ from .diagnose import diagnose
 from .export import export_command, push
 from .leaderboard import leaderboard
 from .new import new
+from .predict import predict
 from .remove import remove
 from .report import report_command
 from .reproduce import reproduce
@@ -44,6 +45,7 @@ SECTIONS: dict[str, dict[click.Command, str]] = {
         diff: "Two runs, example by example.",
         power: "Which differences these runs could show.",
         diagnose: "What fine-tuning moved: features, energy gap, forgetting.",
+        predict: "What the model of a run says of your own images.",
     },
     "Publish": {
         export_command: "A run's model as a folder that plain open_clip loads.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustbench_ft import trackers
+from robustbench_ft import tabular, trackers
 from robustbench_ft.errors import RbftError
 
 from . import completion
@@ -29,7 +29,7 @@ PARTIAL = click.option(
 WORKERS = click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that decode images.  [default: as many as there are cores]"
 )
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 PRECISION = click.option(
     "--precision", default="auto", show_default=True, help="Of training: auto, fp32, tf32, bf16 or fp16 (image tower)."
 )
@@ -62,7 +62,10 @@ def DEVICES(command: Any) -> Any:  # noqa: N802
     return command
 
 
-FORMATS = click.Choice(["terminal", "markdown"])
+FORMAT = click.option(
+    "--format", "style", type=click.Choice(tabular.STYLES), default="terminal", show_default=True,
+    help="How tables are printed; csv, tsv and json hold all digits.",
+)  # fmt: skip
 METRIC = click.option(
     "--metric", type=click.Choice(["official", "accuracy", "macro_f1", "nll", "brier"]), default="official",
     show_default=True, help="official: the metric that each test set is known by.",

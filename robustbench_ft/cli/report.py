@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import HEADLINES, SUITE, WIDE, find
+from robustbench_ft.tabular import MACHINE
+
+from .options import FORMAT, HEADLINES, SUITE, WIDE, find
+from .show import show
 
 if TYPE_CHECKING:
     from robustbench_ft.compare.report import Table
@@ -57,9 +60,7 @@ def _rich(table: "Table", columns: Sequence[int], val: bool) -> Any:
 
 @click.command("report", context_settings=WIDE)
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True
-)
+@FORMAT
 @SUITE
 @HEADLINES
 @click.option("--val", is_flag=True, help="Also show ID validation, on which everything is chosen.")
@@ -80,13 +81,16 @@ def report_command(
     found = report.tables(find(runs, suite), headlines)
     if style == "json":
         click.echo(report.as_json(found), nl=False)
-    for table in found:
-        if style == "markdown":
-            click.echo(report.markdown(table, val))
-        elif style == "terminal":
-            print_table(table, val)
-        if baseline and style != "json":
-            click.echo(report.against(table, baseline))
+    elif style in MACHINE:
+        show([text for table in found for text in report.sections(table, val, baseline)], style)
+    else:
+        for table in found:
+            if style == "markdown":
+                click.echo(report.markdown(table, val))
+            else:
+                print_table(table, val)
+            if baseline:
+                show([report.against(table, baseline)], style)
     if picture:
         for k, table in enumerate(found):
             path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.run_set.suite}-{k}")

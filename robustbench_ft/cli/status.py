@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from robustbench_ft.errors import RbftError
+from robustbench_ft.tabular import MACHINE, Text
 
 from . import completion
 from .completion import RUNS
-from .options import FOLDER, WIDE
+from .options import FOLDER, FORMAT, WIDE
+from .show import beside, show
 
 if TYPE_CHECKING:
     from robustbench_ft.sweep.states import CellState
@@ -29,9 +31,7 @@ STATES = click.Choice(["running", "failed", "stale", "stopped", "not started", "
 @click.argument("runs", nargs=-1, type=FOLDER)
 @click.option("--all", "every", is_flag=True, help="Also list what is done, and everything that is not started.")
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until nothing is left to do.")
-@click.option(
-    "--format", "style", type=click.Choice(["terminal", "markdown", "json"]), default="terminal", show_default=True
-)
+@FORMAT
 def status(runs: tuple[Path, ...], every: bool, watch: bool, style: str) -> None:
     """Show where every cell stands, from files alone. RUNS are folders of records (default: runs).
 
@@ -68,28 +68,21 @@ def _show(found: "Sequence[CellState]", roots: Sequence[Path], every: bool, styl
     if not every:
         waiting = [one for one in listed if one.state == "not started"]
         listed = [one for one in listed if one not in waiting[SHOWN:]] if len(waiting) > SHOWN else listed
-    click.echo(head)
-    if style == "markdown":
-        _print_markdown(listed)
-    else:
+    beside(f"{head}\n" if style == "markdown" and listed else head, style)
+    if style == "terminal":
         for one in listed:
             click.echo("\n".join(_lines(one)))
+    elif listed or style in MACHINE:
+        rows = tuple((one.state, one.folder.as_posix(), _told(one)) for one in listed)
+        show([Text("", ("state", "cell", "what"), rows, words=(0, 1, 2))], style)
     if hidden := len(found) - len(listed) - (0 if every else counts["done"]):
-        click.echo(f"... and {hidden} more that are not started (--all lists them)")
+        beside(f"... and {hidden} more that are not started (--all lists them)", style)
 
 
 def _lines(one: "CellState") -> Iterator[str]:
     """What the terminal shows of a cell."""
     yield f"{one.state:<11} {one.folder}{'  ' if (told := _told(one)) else ''}{told}"
     yield from (f"{'':<11}   {line}" for line in one.lines if one.reason not in line)
-
-
-def _print_markdown(listed: "Sequence[CellState]") -> None:
-    from tabulate import tabulate
-
-    rows = [[one.state, one.folder.as_posix(), _told(one).replace("|", "\\|")] for one in listed]
-    if rows:
-        click.echo("\n" + tabulate(rows, ["state", "cell", "what"], tablefmt="pipe", disable_numparse=True))
 
 
 def _told(one: "CellState") -> str:

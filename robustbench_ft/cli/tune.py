@@ -1,5 +1,6 @@
 """`rbft tune`: random search with the same budget for every method; chosen on ID validation alone."""
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,12 +11,14 @@ import click
 
 from robustbench_ft import trackers
 from robustbench_ft.errors import PlanError, StoppedError
+from robustbench_ft.tabular import MACHINE, Text, number
 
 from . import completion, launchers
 from .launchers import LAUNCHER
 from .options import (
     DEVICE,
     FOLDER,
+    FORMAT,
     PARTIAL,
     PRECISION,
     ROOT,
@@ -29,7 +32,7 @@ from .options import (
 )  # fmt: skip
 from .report import print_table
 from .run import check_names
-from .show import show
+from .show import beside, show, under
 
 if TYPE_CHECKING:
     from robustbench_ft.plan import Request
@@ -73,7 +76,7 @@ FRESH = "1-5"  # seeds of the step after a search, which has seen its own
 )
 @click.option("--rerun", is_flag=True, help="Run finished trials again whose method's source has changed since.")
 @click.option("--keep", is_flag=True, help="Take the numbers of finished trials whose method's source has changed.")
-@click.option("--format", "style", type=click.Choice(["terminal", "markdown"]), default="terminal", show_default=True)
+@FORMAT
 @click.option("--dry-run", is_flag=True, help="Show the trials and what they cost, and run nothing.")
 def tune(**options: Any) -> None:
     """Search the settings of methods, with the same number of random trials for each.
@@ -102,7 +105,7 @@ def tune(**options: Any) -> None:
     trials = plan_trials(search, data, lambda line: click.echo(line, err=True))
     click.echo(_count(trials), err=True)
     if options["dry_run"]:
-        _show_trials(trials, options["out"])
+        _show_trials(trials, options["out"], options["style"])
         return
     how = runner.RunOptions(
         options["out"], device, choose(), save_model=options["save_model"], workers=options["workers"] or 0,
@@ -112,8 +115,7 @@ def tune(**options: Any) -> None:
         found = tuning.run(search, trials, how, launchers.sweeper(options, how))
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
-    for one in found:
-        _print(one, options["style"])
+    _print(found, options["style"])
 
 
 def _request(options: dict[str, Any], precision: str) -> "Request":
@@ -150,7 +152,7 @@ def _count(trials: "Sequence[Trial]") -> str:
     )
 
 
-def _show_trials(trials: "Sequence[Trial]", out: Path) -> None:
+def _show_trials(trials: "Sequence[Trial]", out: Path, style: str) -> None:
     """Each trial with where it stands, then the cost of what is left."""
     from robustbench_ft import earlier
     from robustbench_ft.compare.rows import text_of
@@ -158,21 +160,28 @@ def _show_trials(trials: "Sequence[Trial]", out: Path) -> None:
     from robustbench_ft.record import store
     from robustbench_ft.tuning.run import cells_of
 
-    for trial in trials:
-        said = text_of(trial.settings) or "not tuned"
-        for cell in trial.cells:
-            state = earlier.standing(cell, out / cell.folder).text
-            click.echo(f"{state:<7} trial {trial.index:<3} {out / cell.folder}  {said}")
+    rows = [
+        (earlier.standing(cell, out / cell.folder).text, number(trial.index), str(out / cell.folder),
+         text_of(trial.settings) or "not tuned")
+        for trial in trials
+        for cell in trial.cells
+    ]  # fmt: skip
+    if style == "terminal":
+        for state, trial, folder, said in rows:
+            click.echo(f"{state:<7} trial {trial:<3} {folder}  {said}")
+    else:
+        show([Text("", ("state", "trial", "cell", "settings"), tuple(rows), words=(0, 2, 3))], style)
     left = [cell for cell in cells_of(trials) if not store.is_done(out / cell.folder)]
     for suite, model in dict.fromkeys(trial.run_set for trial in trials):
         spaces = {t.method: t.spaces for t in trials if t.run_set == (suite, model)}
         for method, some in spaces.items():
             looked = ", ".join(f"{setting} {space.text}" for setting, space in some.items())
-            click.echo(f"{suite}, {model}: {method} in {looked}" if some else f"{suite}, {model}: {method} not tuned")
+            said = f"in {looked}" if some else "not tuned"
+            beside(f"{suite}, {model}: {method} {said}", style)
     steps = sum(Recipe(**cell.recipe).steps for cell in left if cell.recipe)
     epochs = sum(Recipe(**cell.recipe).epochs for cell in left if cell.recipe and not cell.recipe["steps"])
     length = " and ".join(filter(None, (f"{steps:,} steps" * bool(steps), f"{epochs:,} epochs" * bool(epochs))))
-    click.echo(f"{len(left)} cells to run{f', {length}' if length else ''}{_time(trials, out)}")
+    beside(f"{len(left)} cells to run{f', {length}' if length else ''}{_time(trials, out)}", style)
 
 
 def _time(trials: "Sequence[Trial]", out: Path) -> str:
@@ -195,17 +204,25 @@ def _time(trials: "Sequence[Trial]", out: Path) -> str:
     return f", about {total / 60:.0f} min by the cells that are done"
 
 
-def _print(found: "Tuned", style: str) -> None:
-    """The winners, the other tables, and where everything is."""
+def _print(found: "Sequence[Tuned]", style: str) -> None:
+    """The winners, the other tables, where everything is, and the next command."""
+    from robustbench_ft.compare.report import sections as winners
     from robustbench_ft.tuning import report, winner
 
-    if style == "markdown":
-        click.echo(report.markdown(found))
-    else:
-        print_table(found.winners, val=True)
-        show(report.sections(found), style)
-    click.echo(f"results  {found.folder}", err=style == "markdown")
-    name, path = next(iter(found.recipes().items()))
-    entrant = next(one for one in found.entrants if name == winner.file_name(one, "best"))
-    step = winner.command(entrant.chosen("best").trial, str(path), FRESH)
-    click.echo(f"next     {step}", err=style == "markdown")
+    if style == "json":
+        click.echo(json.dumps([json.loads(report.as_json(one)) for one in found], indent=2, sort_keys=True))
+    elif style in MACHINE:
+        tables = [(one.every.title, [*winners(one.winners, val=True), *report.sections(one)]) for one in found]
+        show([text for title, some in tables for text in under(title, some)], style)
+    for one in found:
+        if style == "markdown":
+            click.echo(report.markdown(one))
+        elif style == "terminal":
+            print_table(one.winners, val=True)
+            show(report.sections(one), style)
+        aside = style != "terminal"
+        click.echo(f"results  {one.folder}", err=aside)
+        name, path = next(iter(one.recipes().items()))
+        entrant = next(entrant for entrant in one.entrants if name == winner.file_name(entrant, "best"))
+        step = winner.command(entrant.chosen("best").trial, str(path), FRESH)
+        click.echo(f"next     {step}", err=aside)

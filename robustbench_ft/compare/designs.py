@@ -12,7 +12,7 @@ from robustbench_ft.stats.seeds import least_seeds, sd_interval
 
 from .load import RunSet
 from .rows import Row
-from .text import MISSING, Text
+from .text import MISSING, Text, number
 
 SEEDS = (3, 5, 10)
 DELTAS = (0.005, 0.01, 0.02)  # differences that a reader may care about
@@ -69,11 +69,12 @@ def power_table(run_set: RunSet, family: int) -> Text:
 def _line(found: RowDesign, alpha: float) -> tuple[str, ...]:
     row, design, sd = found.row, found.design, found.sd
     if design is None or sd is None:
-        return (row.name, "1", "1 seed: unknown", *[MISSING] * (2 + len(SEEDS) + len(DELTAS)))
+        return (row.name, number(1), "1 seed: unknown", *[MISSING] * (2 + len(SEEDS) + len(DELTAS)))
     low, high = sd_interval(sd, len(row.runs))
     needed = [seeds_needed(design, delta, alpha) for delta in DELTAS]
     return (
-        row.name, str(len(row.runs)), f"{100 * sd:.2f}", f"{100 * low:.2f}-{100 * high:.2f}",
-        *(f"{100 * detectable(design, s, alpha):.2f}" for s in SEEDS), f"{100 * example_floor(design, alpha):.2f}",
-        *("never" if n is None else str(n) for n in needed),
+        row.name, number(len(row.runs)), number(100 * sd, ".2f"), f"{100 * low:.2f}-{100 * high:.2f}",
+        *(number(100 * detectable(design, s, alpha), ".2f") for s in SEEDS),
+        number(100 * example_floor(design, alpha), ".2f"),
+        *("never" if n is None else number(n) for n in needed),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from robustbench_ft.stats import mean as interval
 from . import tables as compare_tables
 from .load import RunSet, given_of, run_set_of, sample_of
 from .rows import Row, curve_runs, run_sets
-from .text import MISSING, grid, p_text, points, recipes_line, sizes_line, span
+from .text import MISSING, Text, grid, number, p_text, points, recipes_line, sizes_line, span, starred
 from .verdicts import Line, difference_of, find_row, line_of
 
 FURTHER = (
@@ -64,13 +64,16 @@ class Table:
         """One line as text, under `header`."""
         found = (self.estimate(line, column) for column in self.columns(val))
         cells = [MISSING if estimate is None else points(estimate) for estimate in found]
-        return [shown_name(line), str(len(line.row.runs)), *cells, f"{fit_seconds(line.row):.1f}"]
+        return [shown_name(line), number(len(line.row.runs)), *cells, number(fit_seconds(line.row), ".1f")]
 
     def further_texts(self, line: Line) -> list[str]:
         """The numbers beside the official metrics: means over seeds, with the sd where there are several."""
         cells = [further_values(line.row, column) for column in self.further]
         sds = [f" (sd {100 * np.std(values, ddof=1):.1f})" if len(values) > 1 else "" for values in cells]
-        return [line.row.name, *(f"{100 * np.mean(v):.1f}{sd}" for v, sd in zip(cells, sds, strict=True))]
+        return [
+            line.row.name,
+            *(starred(number(100 * float(np.mean(v)), ".1f"), sd) for v, sd in zip(cells, sds, strict=True)),
+        ]
 
 
 def tables(records: Iterable[Record], headlines: bool = False) -> list[Table]:
@@ -198,20 +201,35 @@ def _plain(table: Table) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def against(table: Table, baseline: str) -> str:
-    """Differences to one row, paired on examples, as Markdown; exploratory: not corrected for their number."""
+def sections(table: Table, val: bool = False, baseline: str | None = None) -> list[Text]:
+    """All tables of a report; with `baseline`, that of differences to this row too."""
+    made = [Text(table.title, tuple(table.header(val)), _body(table.texts(line, val) for line in table.lines),
+                 footnote(table))]  # fmt: skip
+    if table.further:
+        head = ("method", *(column.title for column in table.further))
+        body = _body(table.further_texts(line) for line in table.lines)
+        made.append(Text(f"{table.title}: further numbers", head, body, FURTHER))
+    return made + ([against(table, baseline)] if baseline else [])
+
+
+def _body(lines: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(map(tuple, lines))
+
+
+def against(table: Table, baseline: str) -> Text:
+    """Differences to one row, paired on examples; exploratory: not corrected for their number."""
     run_set = table.run_set
     base = find_row(run_set, baseline)
     others = [line for line in table.lines if line.row is not base]
-    body = [[line.row.name, *(_difference(run_set, line.row, base, s) for s in ((run_set.test,), run_set.shifts))]
-            for line in others]  # fmt: skip
+    body = _body((line.row.name, *(_difference(run_set, line.row, base, s) for s in ((run_set.test,), run_set.shifts)))
+                 for line in others)  # fmt: skip
     paired = [line.row.name for line in others if run_set.paired(line.row, base)]
     seeds = f"seeds of {', '.join(paired)} paired (same training runs)" if paired else "seeds independent"
-    return (
-        f"**{table.title}: difference to {base.name}, points**\n\n{grid(['method', 'ID', OOD], body, 'pipe')}\n\n"
+    return Text(
+        f"{table.title}: difference to {base.name}, points", ("method", "ID", OOD), body,
         f"Paired on examples, {seeds}; 95 % intervals and p values not adjusted for the number of rows. One seed of a "
-        "trained method is no claim.\n"
-    )
+        "trained method is no claim.",
+    )  # fmt: skip
 
 
 def _difference(run_set: RunSet, row: Row, base: Row, splits: Sequence[str]) -> str:
@@ -220,5 +238,5 @@ def _difference(run_set: RunSet, row: Row, base: Row, splits: Sequence[str]) -> 
     found = difference_of(run_set, row, base, splits)
     text = points(found, signed=True)
     if any(len(r.runs) < 2 and not r.deterministic for r in (row, base)):
-        return f"{text} (1 seed)"
-    return f"{text} (p {p_text(found.p)})"
+        return starred(text, " (1 seed)")
+    return starred(text, f" (p {p_text(found.p)})")

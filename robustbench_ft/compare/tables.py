@@ -7,7 +7,7 @@ from typing import Any
 from robustbench_ft.metrics import METRICS
 
 from .load import OFFICIAL, RunSet
-from .text import MISSING, Text, estimate_json, p_text, points, recipes_line, sizes_line, span
+from .text import MISSING, Text, estimate_json, number, p_text, points, recipes_line, sizes_line, span, starred
 from .verdicts import MIN_SEEDS_FOR_LETTERS, Claim, Comparison, Line
 
 REPORTED = "Candidates and checkpoints are selected on images that the table reports, as the protocol says."
@@ -51,7 +51,7 @@ def _line(line: Line, claim: Claim | None, base: Line, unit: float, lettered: bo
     name += " (diverged)" if line.diverged else ""
     identity = line.cells.get("ID")
     head = (
-        name, "det." if row.deterministic else str(len(row.runs)),
+        name, "det." if row.deterministic else number(len(row.runs)),
         points(identity.estimate, unit=unit) if identity else MISSING,
         points(ood.estimate, unit=unit) if ood else MISSING,
     )  # fmt: skip
@@ -60,7 +60,7 @@ def _line(line: Line, claim: Claim | None, base: Line, unit: float, lettered: bo
     rank = line.rank
     place = MISSING if rank is None else str(rank.low) if rank.low == rank.high else f"{rank.low}-{rank.high}"
     head += (line.letters or MISSING,) if lettered else ()
-    head += (place, MISSING if rank is None else f"{rank.p_best:.2f}")
+    head += (place, MISSING if rank is None else number(rank.p_best, ".2f"))
     if line is base:
         return (*head, "baseline", "", "", line.status if line.status != "ranked" else "")
     if claim is None:
@@ -98,7 +98,7 @@ def cell_table(found: Comparison) -> Text:
         if claim is None:
             return MISSING
         star = "*" if claim.tested and claim.verdict != "unresolved" else ""
-        return points(claim.estimate, signed=True, unit=unit) + star
+        return starred(points(claim.estimate, signed=True, unit=unit), star)
 
     body = tuple((name, *(text(by_place.get((name, column))) for column in columns)) for name in names)
     size = sum(claim.tested for claim in found.exploratory)

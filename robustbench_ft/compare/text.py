@@ -1,47 +1,40 @@
 """Numbers and tables as text: one form of each, for reports, comparisons, boards and pages."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-from tabulate import tabulate
 
 from robustbench_ft.recipe import differing
 from robustbench_ft.stats.intervals import Estimate
+from robustbench_ft.tabular import MISSING, Text, grid, interval, markdown, number, starred
 
 from .rows import Row
 
-MISSING = "—"
+__all__ = (
+    "MISSING", "SMALL", "Text", "estimate_json", "grid", "interval", "markdown", "number", "p_text", "points",
+    "recipes_line", "sizes_line", "span", "starred",
+)  # fmt: skip
 SMALL = 100  # images: with fewer, a table says how many there are
-
-
-@dataclass(frozen=True)
-class Text:
-    """A table as it is printed."""
-
-    title: str
-    header: tuple[str, ...]
-    body: tuple[tuple[str, ...], ...]
-    caption: str
-    rule_after: int = 0  # rows above this line are ranked; 0: no line
 
 
 def points(value: Estimate, signed: bool = False, unit: float = 100.0) -> str:
     """'71.3 ± 0.4', or '100.0 [70.1, 100.0]' where the interval is not symmetric.
 
-    Two decimals where the standard error is below 0.1 points.
+    Two decimals where the standard error is below 0.1 points. The numbers behind it are kept, unrounded.
     """
     digits = 1 if unit * value.se >= 0.1 or value.se == 0 else 2
     sign = "+" if signed else ""
     shown = f"{unit * value.value:{sign}.{digits}f}"
-    if value.symmetric:
-        return f"{shown} ± {unit * value.half_width:.{digits}f}"
-    return f"{shown} [{unit * value.low:{sign}.{digits}f}, {unit * value.high:{sign}.{digits}f}]"
+    ends = f"± {unit * value.half_width:.{digits}f}"
+    if not value.symmetric:
+        ends = f"[{unit * value.low:{sign}.{digits}f}, {unit * value.high:{sign}.{digits}f}]"
+    return interval(f"{shown} {ends}", unit * value.value, unit * value.low, unit * value.high)
 
 
 def p_text(p: float | None) -> str:
     """'< .001', '.023', '1'; never 0."""
-    return MISSING if p is None else "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
+    if p is None:
+        return MISSING
+    return number(p, text="< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1")
 
 
 def recipes_line(rows: Sequence[Row]) -> str:
@@ -64,20 +57,6 @@ def span(values: Sequence[int]) -> str:
     if not values:
         return "no"
     return str(min(values)) if min(values) == max(values) else f"{min(values)}-{max(values)}"
-
-
-def grid(
-    header: Sequence[str], body: Sequence[Sequence[str]], style: str = "github", words: Sequence[int] = (0,)
-) -> str:
-    """Markdown of texts; columns in `words` are aligned to the left, all others to the right."""
-    align = tuple("left" if k in words else "right" for k in range(len(header)))
-    return tabulate([list(row) for row in body], list(header), tablefmt=style, disable_numparse=True, colalign=align)
-
-
-def markdown(text: Text) -> str:
-    """GitHub Markdown with bars escaped."""
-    body = [[cell.replace("|", "\\|") for cell in row] for row in text.body]
-    return f"**{text.title}**\n\n{grid(text.header, body)}\n\n{text.caption}\n"
 
 
 def estimate_json(found: Estimate) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from robustbench_ft.stats.robustness import (
 
 from .load import OFFICIAL, RunSet, examples_of
 from .rows import Row, Run, curve_runs
-from .text import MISSING, Text, points
+from .text import MISSING, Text, number, points, starred
 from .verdicts import Comparison
 
 LINE = "wise-ft"  # the family that every other is measured by: weights on the line from zero-shot to fine-tuned
@@ -211,7 +211,7 @@ def sections(found: Beyond) -> list[Text]:
         header = ("method", "points", "ID range", *(f"OOD at ID {100 * x:.1f} %" for x in found.places),
                   *(f"gap at {100 * x:.1f} %" for x in found.places))  # fmt: skip
         body = tuple(
-            (f.method, str(f.points), f"{100 * f.id_range[0]:.1f}-{100 * f.id_range[1]:.1f}", *map(points, f.at),
+            (f.method, number(f.points), f"{100 * f.id_range[0]:.1f}-{100 * f.id_range[1]:.1f}", *map(points, f.at),
              *((points(gap, signed=True) for gap in f.gap) if f.gap else [""] * len(found.places)))
             for f in found.frontiers
         )  # fmt: skip
@@ -245,7 +245,7 @@ def sections(found: Beyond) -> list[Text]:
 def _effective_text(found: EffectiveRobustness | None) -> str:
     if found is None or found.measured is None:
         return MISSING
-    return points(found.measured, signed=True) + ("!" if found.extrapolated else "")
+    return starred(points(found.measured, signed=True), "!" if found.extrapolated else "")
 
 
 def as_json(found: Beyond) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from robustbench_ft.errors import RbftError, unknown
 from robustbench_ft.record.store import Record, model_config
 from robustbench_ft.stats.pairs import Flips, flips
 
-from .text import MISSING, Text, p_text
+from .text import MISSING, Text, interval, number, p_text
 
 IGNORED = ("cost", "stages", "data", "schema")  # of env.json: measured, shown apart, or of the file
 MOST_CLASSES = 5
@@ -167,11 +167,16 @@ def sections(found: TwoRuns) -> list[Text]:
 
 def _row(found: SplitDiff) -> tuple[str, ...]:
     f = found.flips
+    gap, half = -100 * f.difference, 196 * f.se
     return (
-        found.split, str(f.n), *(f"{100 * a:.2f}" for a in found.accuracies),
-        f"{-100 * f.difference:+.2f} ± {196 * f.se:.2f}", f"{100 * f.churn:.2f} %",
-        f"{100 * found.changed:.2f} %", str(f.b), str(f.c), p_text(f.test.mid_p),
+        found.split, number(f.n), *(number(100 * a, ".2f") for a in found.accuracies),
+        interval(f"{gap:+.2f} ± {half:.2f}", gap, gap - half, gap + half), _share(f.churn), _share(found.changed),
+        number(f.b), number(f.c), p_text(f.test.mid_p),
     )  # fmt: skip
+
+
+def _share(value: float) -> str:
+    return number(100 * value, text=f"{100 * value:.2f} %")
 
 
 def _class_row(found: SplitDiff, names: Sequence[str]) -> tuple[str, str]:

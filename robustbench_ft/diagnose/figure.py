@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from robustbench_ft.compare.figure import MARKERS
+from robustbench_ft.compare import canvas
 
 from .correlate import Correlations, correlations, models_of_seeds
 from .points import TITLES, Diagnosis, Point
@@ -15,36 +15,45 @@ SHOWN = ("energy_gap", "distortion")
 
 
 def draw(found: Diagnosis) -> "Figure":
-    """A panel for each measure: every model of every seed, coloured by method; candidates of one run are joined."""
-    from matplotlib.figure import Figure  # without pyplot: a notebook keeps its own way of showing pictures
-
+    """A panel for each measure: every model of every seed in its method's look, candidates of one run joined."""
     shown = [name for name in SHOWN if name in found.measured]
-    figure = Figure(figsize=(5.6 * len(shown), 4.8), dpi=150, layout="constrained")
-    panels: Any = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    figure = canvas.blank(0.9 + 3.7 * len(shown))
+    panels: Any = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     points = [point for some in models_of_seeds(found).values() for point in some]
     methods = list(dict.fromkeys(point.method for point in points))
     every = correlations(found)
     for axes, name in zip(panels, shown, strict=True):
         if all(x > 0 for x in _places(found, name, points)[0]):
-            axes.set_xscale("log")
-        for k, method in enumerate(methods):
-            _draw(axes, found, name, [point for point in points if point.method == method], k)
+            _logarithmic(axes)
+        for method in methods:
+            _draw(axes, found, name, [point for point in points if point.method == method])
         _frame(axes, found, name, every)
-    panels[0].set_ylabel(f"mean OOD over {len(found.shifts)} shifts, official metric, %")
-    panels[-1].legend(fontsize=7)
-    figure.suptitle(f"{found.title}: distance from zero-shot and accuracy under shift", fontsize=9)
+    canvas.legend(figure, panels[-1])
     return figure
 
 
-def _draw(axes: Any, found: Diagnosis, name: str, points: Sequence[Point], k: int) -> None:
+def _logarithmic(axes: Any) -> None:
+    """A log axis with few, plain numbers: on a narrow picture those of matplotlib run into each other."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw(axes: Any, found: Diagnosis, name: str, points: Sequence[Point]) -> None:
     """One method: its models as points, the candidates of each run as a line."""
-    colour, marker = f"C{k % 10}", MARKERS[k % len(MARKERS)]
-    axes.plot(*_places(found, name, points), marker, color=colour, markersize=5, alpha=0.75, label=points[0].method)
+    look = canvas.style(points[0].method)
+    axes.plot(
+        *_places(found, name, points), linestyle="", markeredgecolor="white", markeredgewidth=0.4,
+        alpha=0.85, label=canvas.plain(points[0].method), **look,
+    )  # fmt: skip
     for line in _runs([point for point in found.points if point.method == points[0].method]).values():
         if axes.get_xscale() == "log":  # where alpha 0 has no place
             line = [point for point in line if point.mean(name, found.shifts)]
         if len(line) > 1:
-            axes.plot(*_places(found, name, line), "-", color=colour, linewidth=0.8, alpha=0.5)
+            axes.plot(*_places(found, name, line), "-", color=look["color"], linewidth=0.8, alpha=0.5)
 
 
 def _places(found: Diagnosis, name: str, points: Sequence[Point]) -> tuple[list[float], list[float]]:
@@ -70,6 +79,5 @@ def _frame(axes: Any, found: Diagnosis, name: str, every: Correlations) -> None:
     rho = every.measures[name].over_seeds
     said = "no rank correlation" if rho is None else f"rank correlation {rho.value:+.2f}"
     seeds = "" if rho is None else f", {rho.seeds} seed{'s' * (rho.seeds != 1)}"
-    axes.set_title(f"{said}{seeds}", fontsize=8.5)
-    axes.set_xlabel(f"{TITLES[name]}, mean over shifts")
-    axes.grid(alpha=0.25)
+    title = f"{found.title}: distance from zero-shot and accuracy under shift; {said}{seeds}"
+    canvas.dress(axes, f"{TITLES[name]}, mean over shifts", "mean OOD, official metric, %", title)

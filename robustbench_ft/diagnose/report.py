@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from robustbench_ft import tabular
 from robustbench_ft.compare.text import MISSING, Text
 from robustbench_ft.compare.text import markdown as text_markdown
 from robustbench_ft.metrics import title_of
@@ -60,7 +61,9 @@ def _overview(found: Diagnosis) -> Text:
         shifts = [point.score(found.shifts) for point in points]
         means = [number(_mean_of(points, name, found.shifts)) for name in found.measured]
         identity = percent(_mean(point.scores[found.test] for point in points))
-        body.append((row, str(len(points)), identity, percent(_mean(shifts)), _change(found, shifts), *means))
+        body.append(
+            (row, tabular.number(len(points)), identity, percent(_mean(shifts)), _change(found, shifts), *means)
+        )
     return Text(found.title, header, tuple(body), _caption(found))
 
 
@@ -124,8 +127,11 @@ def _over_seeds(line: Correlation) -> str:
     found = line.over_seeds
     if found is None:
         return MISSING
-    ends = MISSING if found.low is None or found.high is None else f"[{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{found.value:+.2f} {ends}"
+    if found.low is None or found.high is None:
+        return tabular.number(found.value, text=f"{found.value:+.2f} {MISSING}")
+    return tabular.interval(
+        f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]", found.value, found.low, found.high
+    )
 
 
 def _forgetting(found: Diagnosis) -> Text | None:
@@ -135,8 +141,8 @@ def _forgetting(found: Diagnosis) -> Text | None:
     body: list[tuple[str, ...]] = []
     for row, points in found.rows.items():
         after = [point.remembered for point in points if point.remembered is not None]
-        body.append((row, str(len(points)), percent(told.before), percent(_mean(after)),
-                     f"{100 * (_mean(after) - told.before):+.1f}"))  # fmt: skip
+        change = tabular.number(100 * (_mean(after) - told.before), "+.1f")
+        body.append((row, tabular.number(len(points)), percent(told.before), percent(_mean(after)), change))
     return Text(
         f"Forgetting: zero-shot on {told.suite}", ("model", "seeds", "before", "after", "change"), tuple(body),
         f"{title_of(told.metric)} in % on {told.images} fixed images of its split '{told.split}', with a head from the "
@@ -147,14 +153,14 @@ def _forgetting(found: Diagnosis) -> Text | None:
 def _missing(found: Diagnosis) -> Text | None:
     if not found.missing:
         return None
-    body = tuple((one.row, str(one.seed), ", ".join(one.candidates), one.reason) for one in found.missing)
+    body = tuple((one.row, tabular.number(one.seed), ", ".join(one.candidates), one.reason) for one in found.missing)
     return Text("Not diagnosed", ("record", "seed", "candidates", "why"), body, "They are in no number above.")
 
 
 def _change(found: Diagnosis, shifts: Sequence[float]) -> str:
     if found.zero_shot is None:
         return MISSING
-    return f"{100 * (_mean(shifts) - _mean(found.zero_shot[split] for split in found.shifts)):+.1f}"
+    return tabular.number(100 * (_mean(shifts) - _mean(found.zero_shot[split] for split in found.shifts)), "+.1f")
 
 
 def _mean_of(points: Sequence[Point], name: str, splits: Sequence[str]) -> float | None:
@@ -168,13 +174,13 @@ def _mean(values: Any) -> float:
 
 def percent(value: float) -> str:
     """A share as percent, '71.3'."""
-    return f"{100 * value:.1f}"
+    return tabular.number(100 * value, ".1f")
 
 
 def number(value: float | None) -> str:
     """Three significant digits, '0.0123'."""
-    return MISSING if value is None else f"{value:.3g}"
+    return tabular.number(value, ".3g")
 
 
 def _signed(value: float | None) -> str:
-    return MISSING if value is None else f"{value:+.2f}"
+    return tabular.number(value, "+.2f")

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from robustbench_ft.tabular import Text, number
+
 from .check import Examination, Finding, Line
 from .manifest import Difference
 
@@ -25,10 +27,26 @@ def row(found: Examination, line: Line) -> dict[str, str]:
     return texts | {
         "place": str(line.place) if line.place else "",
         "layout": line.found.layout,
-        "images": f"{n:,}" if line.expected in (None, n) else f"{n:,} of {line.expected:,}",
-        "classes": f"{present:,}" if present == line.of_classes else f"{present:,} of {line.of_classes:,}",
-        "looked at": "all" if line.looked == n else f"{line.looked:,}",
+        "images": number(n, text=f"{n:,}" if line.expected in (None, n) else f"{n:,} of {line.expected:,}"),
+        "classes": number(
+            present, text=f"{present:,}" if present == line.of_classes else f"{present:,} of {line.of_classes:,}"
+        ),
+        "looked at": number(line.looked, text="all" if line.looked == n else f"{line.looked:,}"),
     }
+
+
+def table(found: Examination) -> Text:
+    """A line for each split."""
+    rows = [row(found, line) for line in found.lines]
+    words = tuple(k for k, name in enumerate(HEADER) if name not in RIGHT)
+    body = tuple(tuple(texts[name] for name in HEADER) for texts in rows)
+    return Text(f"{found.suite.name}: splits", HEADER, body, words=words)
+
+
+def table_of_findings(found: Examination) -> Text:
+    """A line for each finding, and for each image that it names as an example."""
+    body = tuple((split, word, line.strip()) for split, word, lines in sections(found) for line in lines)
+    return Text(f"{found.suite.name}: findings", ("split", "verdict", "what"), body, words=(0, 1, 2))
 
 
 def sections(found: Examination, shown: int = SHOWN) -> Iterator[tuple[str, str, list[str]]]:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import types
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ from robustbench_ft.errors import RbftError
 from robustbench_ft.progress import Progress
 from robustbench_ft.stats.streams import generator
 from robustbench_ft.suite import Suite, WildsClass
+from robustbench_ft.tabular import Text, number
 
 CLOSE = 1e-6  # of two metrics, relative: the package sums in float32
 
@@ -45,6 +46,14 @@ class Agreement:
     @property
     def text(self) -> str:
         return self.difference or f"the same for {self.n:,} images"
+
+
+def table(held: Sequence[Agreement]) -> Text:
+    """A line for each split and quantity."""
+    body = tuple(("DIFFERS" if one.difference else "ok", one.split, one.what, number(one.n), one.text) for one in held)
+    return Text(
+        "held against the package wilds", ("verdict", "split", "quantity", "images", "what"), body, words=(0, 1, 2, 4)
+    )
 
 
 class UnreadableError(Exception):

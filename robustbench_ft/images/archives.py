@@ -5,7 +5,6 @@ mapped into memory as the `datasets` library does, since a row of a compressed c
 """
 
 import hashlib
-import os
 import re
 import shutil
 import tarfile
@@ -116,11 +115,9 @@ def tars(shards: Sequence[Path]) -> Packed:
     def load(k: int, start: int, n: int) -> bytes:
         shard = shards[owners[k]]
         try:
-            handle = os.open(shard, os.O_RDONLY)
-            try:
-                return os.pread(handle, max(0, min(n, int(sizes[k]) - start)), int(offsets[k]) + start)
-            finally:
-                os.close(handle)
+            with open(shard, "rb", buffering=0) as file:  # a handle for each call: many threads read
+                file.seek(int(offsets[k]) + start)
+                return file.read(max(0, min(n, int(sizes[k]) - start)))
         except OSError as error:
             raise RbftError(f"cannot read {shard}: {error.strerror}; put the file back") from error
 

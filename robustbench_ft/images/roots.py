@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from robustbench_ft import toml
 from robustbench_ft.errors import MissingDataError, RbftError, unknown
 
@@ -50,9 +52,16 @@ def choose(flags: Sequence[str], environment: Mapping[str, str]) -> Roots:
 
 
 def config_path(environment: Mapping[str, str]) -> Path:
-    """`RBFT_CONFIG`, else `rbft/config.toml` in the user's config folder; it need not exist."""
-    base = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(environment.get("RBFT_CONFIG") or Path(base) / "rbft" / "config.toml")
+    """`RBFT_CONFIG`, else `rbft/config.toml` in the user's config folder; it need not exist.
+
+    That folder is `$XDG_CONFIG_HOME`, else `~/.config` where it holds the file, else this system's own.
+    """
+    if chosen := environment.get("RBFT_CONFIG"):
+        return Path(chosen)
+    if base := environment.get("XDG_CONFIG_HOME"):
+        return Path(base) / "rbft" / "config.toml"
+    known = Path.home() / ".config" / "rbft" / "config.toml"
+    return known if known.exists() else platformdirs.user_config_path("rbft", appauthor=False) / "config.toml"
 
 
 def read_config(path: Path) -> Roots:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from robustbench_ft.tabular import Text, number
+
 from .causes import Finding, ordered
 from .verdict import Verdict
 
@@ -32,6 +34,17 @@ def lines(
     return found
 
 
+def table(title: str, verdicts: Sequence[Verdict], findings: Mapping[str, Sequence[Finding]]) -> list[Text]:
+    """A line for each split, and one for each cause that was looked for."""
+    made = [Text(title, tuple(HEAD), tuple(map(_row, verdicts)))]
+    causes = tuple((v.split, f.cause, f.state, f.text) for v in verdicts for f in ordered(findings.get(v.split, ())))
+    return (
+        [*made, Text(f"{title}: causes", ("split", "cause", "state", "what"), causes, words=(0, 1, 2, 3))]
+        if causes
+        else made
+    )
+
+
 def as_json(verdicts: Sequence[Verdict], findings: Mapping[str, Sequence[Finding]]) -> list[dict[str, Any]]:
     """One object for each split, with its findings in order."""
     return [
@@ -51,9 +64,10 @@ def as_json(verdicts: Sequence[Verdict], findings: Mapping[str, Sequence[Finding
 def _row(verdict: Verdict) -> tuple[str, ...]:
     name = verdict.split if verdict.reference.metric == "accuracy" else f"{verdict.split} ({verdict.reference.metric})"
     shown = "inside" if verdict.inside else "OUTSIDE"
-    measured, published = (f"{100 * value:.2f}" for value in (verdict.measured, verdict.reference.value))
-    gap, tolerance = f"{100 * verdict.gap:+.2f}", f"±{100 * verdict.tolerance:.2f}"
-    return name, f"{verdict.n:,}", measured, published, gap, tolerance, shown
+    measured, published = (number(100 * value, ".2f") for value in (verdict.measured, verdict.reference.value))
+    gap = number(100 * verdict.gap, "+.2f")
+    tolerance = number(100 * verdict.tolerance, text=f"±{100 * verdict.tolerance:.2f}")
+    return name, number(verdict.n, ","), measured, published, gap, tolerance, shown
 
 
 def _notes(verdict: Verdict) -> list[str]:

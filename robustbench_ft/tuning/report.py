@@ -12,7 +12,8 @@ from robustbench_ft.compare import report as engine
 from robustbench_ft.compare import tradeoffs
 from robustbench_ft.compare.load import RunSet, run_set_of
 from robustbench_ft.compare.rows import rows
-from robustbench_ft.compare.text import MISSING, Text
+from robustbench_ft.compare.text import MISSING, Text, number
+from robustbench_ft.compare.text import interval as shown_interval
 from robustbench_ft.compare.text import markdown as text_markdown
 from robustbench_ft.compare.verdicts import line_of
 from robustbench_ft.record.store import Record
@@ -110,8 +111,8 @@ def budget(found: Tuned) -> Text:
         looked = "; ".join(f"{setting} {space.text}" for setting, space in spaces.items())
         runs = {str(r.folder): r for outcome in entrant.outcomes for r, _ in outcome.runs}
         seconds = sum(record.environment.cost.fit_seconds for record in runs.values())
-        trials = str(len(entrant.outcomes)) if entrant.tuned else MISSING
-        body.append((entrant.method, trials, str(len(runs)), f"{seconds:.0f}", looked or "not tuned"))
+        trials = number(len(entrant.outcomes)) if entrant.tuned else MISSING
+        body.append((entrant.method, trials, number(len(runs)), number(seconds, ".0f"), looked or "not tuned"))
     seeds = len(found.trials[0].cells)
     return Text(
         "Budget", ("method", "trials", "runs", "fit s", "ranges"), tuple(body),
@@ -143,7 +144,8 @@ def _other(one: BestOf) -> str:
 
 
 def _interval(value: float, ends: tuple[float, float]) -> str:
-    return f"{100 * value:.1f} [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+    low, high = 100 * ends[0], 100 * ends[1]
+    return shown_interval(f"{100 * value:.1f} [{low:.1f}, {high:.1f}]", 100 * value, low, high)
 
 
 def markdown(found: Tuned) -> str:

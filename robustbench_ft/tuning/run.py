@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robustbench_ft import launch, runner
-from robustbench_ft.compare.figure import save
+from robustbench_ft.compare.canvas import save
 from robustbench_ft.plan import Cell, Plan
 from robustbench_ft.record import store
 
