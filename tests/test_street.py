@@ -44,7 +44,7 @@ COURTS = {
         "figure_many", "figure",
     ),
     "claims": (
-        "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",
+        "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "staging", "claim_store",
         "plausible", "suspicious", "audit", "rescore",
     ),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build", "formats", "submit"),
