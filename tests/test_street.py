@@ -11,17 +11,17 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "file_names", "atomic", "toml", "seal", "progress", "trackers", "sweep", "cache", "images", "data",
-    "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats", "metrics",
-    "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels", "memory",
-    "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice", "cell", "plan", "needs", "devices",
-    "environment", "distributed", "record", "reference", "compare", "notebook_tables", "claims", "board", "export",
-    "earlier", "failures", "runner", "canary", "reproduce", "launch", "diagnose", "tuning", "notebook", "plot", "watch",
-    "checks", "bench", "cli",
+    "errors", "file_names", "limits", "atomic", "toml", "seal", "progress", "trackers", "sweep", "checksums",
+    "cache", "images", "data", "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing",
+    "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref",
+    "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "train", "settings", "recipe_choice",
+    "cell", "plan", "needs", "devices", "environment", "distributed", "record", "reference", "compare",
+    "notebook_tables", "claims", "board", "export", "earlier", "failures", "runner", "canary", "reproduce",
+    "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
-    "images": ("files", "archives", "folders", "hub", "roots"),
+    "images": ("files", "copied", "archives", "folders", "hub", "roots"),
     "custom": ("form", "listing", "draft", "suite"),
     "drawing": (
         "random_draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring",
@@ -35,7 +35,7 @@ COURTS = {
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
-    "clip": ("autocast", "faster", "card", "copies", "clip", "config", "load"),
+    "clip": ("autocast", "faster", "card", "copies", "heads", "clip", "config", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "passes", "sums", "readback", "loop"),
     "record": ("summary", "digests", "store"),
