@@ -136,7 +136,7 @@ def _class_file(path: Path) -> tuple[str, ...] | dict[str, str]:
     if path.suffix.lower() == ".json":
         try:
             content = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RbftError(f"{path} is not valid JSON: {error}; {shape}") from error
     values = content.values() if isinstance(content, dict) else content
     if not isinstance(content, dict | list) or not content or not all(isinstance(value, str) for value in values):

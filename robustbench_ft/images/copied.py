@@ -101,6 +101,7 @@ def _opened(path: Path) -> Any:
     batches: list[Any] = []
     for k in range(reader.num_record_batches):
         batch, about = reader.get_batch_with_custom_metadata(k)
+        batch.validate(full=True)  # offsets that lead out of the file would end the process
         if about is None or about[SUM] != _sum_of(batch):
             raise ValueError(f"batch {k} is damaged")
         batches.append(batch)

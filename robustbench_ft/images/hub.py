@@ -103,7 +103,7 @@ def _json(file: Path) -> Mapping[str, Any]:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingDataError(f"{file.parent} has no {file.name}: save the data set again") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RbftError(f"{file} cannot be read as JSON: {error}; save the data set again") from error
     if not isinstance(content, dict):
         raise RbftError(f"{file} is no JSON object; save the data set again")
@@ -121,6 +121,7 @@ def _column(file: Path, image: str, label: str) -> Column:
     """Images {bytes, path} and labels of one Arrow stream, mapped."""
     try:
         table: Any = ipc.open_stream(pa.memory_map(str(file))).read_all()
+        table.validate(full=True)  # offsets that lead out of the file would end the process
         lacking = [name for name in (image, label) if name not in table.column_names]
         if lacking:
             raise RbftError(f"{file} has no column {some(lacking)}; its columns: {', '.join(table.column_names)}")
