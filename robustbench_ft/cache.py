@@ -186,6 +186,9 @@ def _is_left_over(path: Path) -> bool:
         return not _is_filled(path)
     if path.suffix == ABOUT:
         return not any(path.with_suffix(suffix).exists() for suffix in (".npy", ".lock"))
+    writer = path.name.split(".")[1] if path.name.startswith(".") else ""  # `atomic.write` names its process
+    if writer.isdecimal() and atomic.lives(int(writer)):
+        return False  # also where the clock jumped
     with suppress(OSError):
         return path.name.startswith(".") and time.time() - path.stat().st_mtime > LEFTOVER
     return False

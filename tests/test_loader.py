@@ -273,9 +273,12 @@ def test_what_a_killed_process_left_is_swept(own_cache: Path) -> None:
     (own_cache / "pixels" / ".abc-new.npy").write_bytes(b"1" * 10)
     os.utime(own_cache / "pixels" / ".abc-new.npy", (0, time.time() - 2 * cache.LEFTOVER))
     (own_cache / "pixels" / ".fresh.npy").write_bytes(b"1")
+    mine = own_cache / "pixels" / f".{os.getpid()}.0.abc.npy"  # being written, under a clock that jumped
+    mine.write_bytes(b"1")
+    os.utime(mine, (0, time.time() - 2 * cache.LEFTOVER))
     (own_cache / "pixels" / "alone.json").write_text("{}")
     assert cache.sweep() == 112
-    assert [path.name for path in own_cache.rglob("*.npy")] == [".fresh.npy"]
+    assert {path.name for path in own_cache.rglob("*.npy")} == {".fresh.npy", mine.name}
 
 
 def test_a_full_disk_stops_no_evaluation(
