@@ -152,12 +152,12 @@ def read_split(file: Path) -> Table:
     shape = f'{file} is not {{"train": [[path, label, name], ...], "val": ..., "test": ...}}'
     try:
         content: Any = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RbftError(f"{file} is not valid JSON: {error}; {AGAIN}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in PARTS):
         raise RbftError(f"{shape}; {AGAIN}")
     names: dict[int, str] = {}
-    parts: dict[str, Part] = {}
+    found: dict[str, list[tuple[str, int]]] = {}
     for part in PARTS:
         rows: list[tuple[str, int]] = []
         for k, entry in enumerate(content[part], start=1):
@@ -167,8 +167,9 @@ def read_split(file: Path) -> Table:
             if names.setdefault(label, name) != name:
                 raise RbftError(f"{file} calls label {label} '{names[label]}' and '{name}'; {AGAIN}")
             rows.append((path, label))
-        parts[part] = made(file, part, rows)
-    return Table(in_order(file, names), parts)
+        found[part] = rows
+    ordered = in_order(file, names)  # first: a label may be any number until then
+    return Table(ordered, {part: made(file, part, rows) for part, rows in found.items()})
 
 
 def made(file: Path, part: str, rows: Sequence[tuple[str, int]]) -> Part:

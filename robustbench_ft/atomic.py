@@ -60,12 +60,12 @@ def sweep(folder: Path) -> None:
     for path in folder.rglob(".*"):
         words = path.name.split(".")  # '.PID.N.NAME'; earlier versions wrote '.NAME.PID'
         pid = words[1] if len(words) > 3 and words[1].isdecimal() else words[-1]
-        if pid.isdecimal() and len(words) > 2 and not _lives(int(pid)):
+        if pid.isdecimal() and len(words) > 2 and not lives(int(pid)):
             with suppress(OSError):  # another process was faster
                 path.unlink()
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     """Whether there is such a process here. Where that cannot be asked, the system keeps open files from removal."""
     if os.name == "nt":
         return pid == os.getpid()

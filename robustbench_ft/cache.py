@@ -20,8 +20,9 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from . import atomic
+from . import atomic, checksums
 from .errors import RbftError
+from .progress import choose
 
 LIMIT = 64 * 2**30  # bytes of pixels: ImageNet's validation set and its four shifts at 224 pixels take 21 GiB
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -72,18 +73,31 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
 
 
 def array(kind: str, key: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The array for `key`: mapped from the cache, or made and stored. A damaged entry is made again."""
+    """The array for `key`: mapped from the cache, or made and stored. A damaged entry is made again, and it is said."""
     path = entry(kind, key, ".npy")
     if path.exists():
         try:
-            stored = np.load(path, mmap_mode="r", allow_pickle=False)
-            if stored.dtype == np.uint8:
-                return stored
+            sealed = checksums.opened(path)
+            if sealed is not None and sealed.is_whole():
+                return np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError):
-            path.unlink(missing_ok=True)
+            pass
+        discard(path)
+
+    def save(temporary: Path) -> None:
+        np.save(temporary, made, allow_pickle=False)
+        checksums.append(temporary)
+
     made = make()
-    write(path, lambda temporary: np.save(temporary, made, allow_pickle=False))
+    write(path, save)
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def discard(path: Path) -> None:
+    """Remove a damaged entry and say so."""
+    with suppress(OSError):  # another user's cache
+        path.unlink(missing_ok=True)
+    choose().say(f"  cache: {path} was damaged, or of an earlier version: it is made again")
 
 
 @dataclass(frozen=True)
@@ -180,6 +194,9 @@ def _is_left_over(path: Path) -> bool:
         return not _is_filled(path)
     if path.suffix == ABOUT:
         return not any(path.with_suffix(suffix).exists() for suffix in (".npy", ".lock"))
+    writer = path.name.split(".")[1] if path.name.startswith(".") else ""  # `atomic.write` names its process
+    if writer.isdecimal() and atomic.lives(int(writer)):
+        return False  # also where the clock jumped
     with suppress(OSError):
         return path.name.startswith(".") and time.time() - path.stat().st_mtime > LEFTOVER
     return False

@@ -249,6 +249,11 @@ class Suite(ABC):
             return few_shot.draw(split, self.shots, self.name, self.classes, name == self.train)
         return split
 
+    @property
+    def remarks(self) -> Mapping[str, str]:
+        """Split -> what a reader of its numbers must know of the data as they lie here, in one line."""
+        return {}
+
     def problems_of(self, split: Split) -> list[str]:
         """What `count_problems` says of a split that was loaded here; of one that was drawn, what it said of all."""
         return self._incomplete[split.name] if split.name in self._incomplete else self.count_problems(split)

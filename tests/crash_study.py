@@ -69,13 +69,20 @@ class Ended:
 def run(cell: Cell, out: Path, prelude: Prelude = lambda: None, watch: Callable[[int], object] | None = None) -> Ended:
     """The command in a child; `watch` is told its process and may disturb it."""
     log = cell.folder / "said"
-    pid = os.fork()
-    if pid == 0:
-        _child(cell.words(out), log, prelude)
+    pid = spawn(cell.words(out), log, prelude)
     if watch is not None:
         threading.Thread(target=watch, args=(pid,), daemon=True).start()
     _, status = os.waitpid(pid, 0)
     return Ended(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"))
+
+
+def spawn(words: Sequence[str], log: Path, prelude: Prelude = lambda: None) -> int:
+    """A child that runs these words of the command line; what it says goes into `log`."""
+    log.unlink(missing_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        _child(words, log, prelude)
+    return pid
 
 
 def _child(words: Sequence[str], log: Path, prelude: Prelude) -> None:
@@ -195,8 +202,8 @@ class Study:
         self.counts.setdefault(kind, Counter()).update([told, "same result" if same else "OTHER RESULT"])
 
 
-def study(cell: Cell, every: int, moments: int, seed: int = 0) -> Study:
-    """All faults on one cell: each `every`-th event, and so many random moments."""
+def study(cell: Cell, every: int, moments: int, only: Sequence[str] = (), seed: int = 0) -> Study:
+    """All faults on one cell, or those of some kinds: each `every`-th event, and so many random moments."""
     warm = Path(tempfile.mkdtemp(dir=cell.folder, prefix="out-"))
     run(cell, warm)  # fills the caches
     out, count = Path(tempfile.mkdtemp(dir=cell.folder, prefix="out-")), cell.folder / "count"
@@ -207,12 +214,16 @@ def study(cell: Cell, every: int, moments: int, seed: int = 0) -> Study:
         raise SystemExit(f"the undisturbed cell fails: {first.text}")
     draw = random.Random(seed)
     for kind, act in _faults(found, every, moments, draw):
+        if only and kind not in only:
+            continue
         print(f"{cell.method}: {kind}", file=sys.stderr, flush=True)
         act()
     return found
 
 
 def _faults(study: Study, every: int, moments: int, draw: random.Random) -> Iterator[tuple[str, Callable[[], None]]]:
+    import crash_several  # it imports this module
+
     cell, events = study.cell, range(1, study.events + 1, every)
 
     def at_events(kind: str, make: Callable[[Path, int], Prelude], may_fail: bool = False) -> Callable[[], None]:
@@ -257,6 +268,7 @@ def _faults(study: Study, every: int, moments: int, draw: random.Random) -> Iter
     yield "files limited in size", sized("files limited in size")
     yield "a flipped bit in a checkpoint", lambda: _flipped(study, events, draw)
     yield "a loss that is not finite", lambda: _diverged(study)
+    yield from crash_several.kinds(study, events, moments, draw)
 
 
 def _flipped(study: Study, events: Sequence[int], draw: random.Random) -> None:
@@ -283,9 +295,7 @@ def _diverged(study: Study) -> None:
         cell = Cell(study.cell.method, study.cell.folder, study.cell.steps)
         words = [*cell.words(out), "--set", "lr=1e30"]
         log = cell.folder / "said"
-        pid = os.fork()
-        if pid == 0:
-            _child(words, log, lambda: None)
+        pid = spawn(words, log)
         _, status = os.waitpid(pid, 0)
         found.append((os.waitstatus_to_exitcode(status), result(out), "diverged" in log.read_text()))
     same = found[0] == found[1] and found[0][0] == 0 and found[0][2]
@@ -331,6 +341,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="disturb each N-th event")
     parser.add_argument("--moments", type=int, default=50, help="random moments for each signal and cell")
     parser.add_argument("--method", action="append", help="cells of these methods")
+    parser.add_argument("--kind", action="append", help="only faults that are called so in the table")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -341,7 +352,10 @@ def main() -> None:
         for name in ("cli", "compare.figure", "compare.report", "plan", "runner"):
             importlib.import_module(f"robustbench_ft.{name}")  # what every child needs, as it is now
 
-        studies = [study(Cell(method, folder), asked.every, asked.moments) for method in asked.method or METHODS]
+        studies = [
+            study(Cell(method, folder), asked.every, asked.moments, asked.kind or ())
+            for method in asked.method or METHODS
+        ]
     text = page(studies, asked.every)
     print(text)
     if asked.write:

@@ -6,6 +6,7 @@ finding and is printed with the input. The past findings stand in test_fuzz.py a
 
 import argparse
 import copy
+import faulthandler
 import json
 import os
 import shutil
@@ -184,6 +185,7 @@ def write_suite(folder: Path) -> Path:
 
 def targets(folder: Path) -> dict[str, Target]:
     """Every kind of input, with what reads it; written below `folder`."""
+    import fuzz_data
     import torch
 
     from robustbench_ft.claims import claim_store
@@ -213,6 +215,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "model configuration": Target(model / "open_clip_config.json", partial(read_model, model), json=True),
         "vocabulary": Target(model / "vocab.txt", partial(read_model, model)),
         "checkpoint": Target(folder / "resume-fit.pt", partial(read_checkpoint, folder / "resume-fit.pt")),
+        **fuzz_data.targets(folder / "data"),
     }
 
 
@@ -269,9 +272,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--kind", action="append", help="only inputs of these kinds")
+    parser.add_argument("--inputs", type=int, default=10**9, help="stop after so many")
+    parser.add_argument("--seed", type=int, default=0, help="other inputs")
     asked = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    faulthandler.enable()  # a reader that crashes leaves the damaged file where it is
     folder = Path(tempfile.mkdtemp())
+    print(folder, flush=True)
     os.environ["RBFT_CACHE"] = str(folder / "cache")
     counts, lost, ends = Counter[str](), Counter[str](), time.monotonic() + asked.seconds
     seen: set[tuple[str, str]] = set()
@@ -284,10 +291,10 @@ def main() -> None:
             seen.add(key)
             print(f"--- {name}: {told[-1200:]}\n{content[-200:]!r}", flush=True)
 
-    turn = 0
-    while time.monotonic() < ends:
+    turn = asked.seed
+    while time.monotonic() < ends and sum(counts.values()) < asked.inputs:
         for name, one in kinds.items():
-            if time.monotonic() < ends:
+            if time.monotonic() < ends and sum(counts.values()) < asked.inputs:
                 counts[name] += fuzz(one, 10, turn, partial(tell, name))
         turn += 1
     shutil.rmtree(folder)

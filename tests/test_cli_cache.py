@@ -39,7 +39,7 @@ def left() -> set[str]:
 def test_ls_sums_by_kind(own_cache: Path) -> None:
     lines = rbft("ls").splitlines()
     assert [line.split()[:2] for line in lines[2:4]] == [["drawn", "1"], ["pixels", "3"]]
-    assert lines[-1].startswith(f"{own_cache}: 90.6 KiB in 4 entries; pixels 90.4 KiB of at most 64.0 GiB")
+    assert lines[-1].startswith(f"{own_cache}: 90.7 KiB in 4 entries; pixels 90.4 KiB of at most 64.0 GiB")
 
 
 def test_ls_shows_what_each_entry_is(own_cache: Path) -> None:
@@ -81,7 +81,7 @@ def test_prune_keeps_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_prune_leaves_no_file_behind(own_cache: Path) -> None:
     (own_cache / "pixels" / "x.partial").write_bytes(b"1" * 2048)
-    assert "removed 4 entries, 92.6 KiB" in rbft("prune --all")
+    assert "removed 4 entries, 92.7 KiB" in rbft("prune --all")
     assert not [path for path in own_cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 

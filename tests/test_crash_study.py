@@ -11,5 +11,5 @@ def test_a_cell_that_is_disturbed_ends_as_if_nothing_had_happened() -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ") and " of " in line]
-    assert len(rows) == 12
+    assert len(rows) == 15
     assert all(int(row[1]) > 0 for row in rows)

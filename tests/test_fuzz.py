@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import fuzz
+import fuzz_data
 import made
 import pytest
 from click.testing import CliRunner
@@ -54,6 +55,26 @@ CORPUS: dict[str, list[bytes]] = {
     ],
     "vocabulary": [b"", b"\xff\xfe", b"a\n", b"<pad>\n<bos>\nred\nred\n<eos>\n", b"x\n" * 100_000],
     "checkpoint": [b"", b"\x80\x02}q\x00.", b"PK\x03\x04"],
+    **{
+        f"{suite}: {name}": [b"", b"\n", b"\xff\xfe", b"split,y\n" + b"x" * 100_000, b"a" * 70_000 + b"\n1\n", b'"']
+        for suite, tables in fuzz_data.TABLES.items()
+        for name in tables
+    },
+    "split file of CoOp": [
+        b"[]", b"[" * 100_000, f"[{DIGITS}]".encode(),
+        f'{{"train": [["a.jpg", {2**70}, "x"]], "val": [], "test": []}}'.encode(),
+        b'{"train": [["a\\ud800.jpg", 0, "x"]], "val": [["b.jpg", 0, "x"]], "test": [["c.jpg", 0, "x"]]}',
+    ],
+    "bytes of a split file": [b"", b"\xff", b"{"],
+    "state.json": [b"[]", b"[" * 100_000, b'{"_data_files": [{"filename": "\\u0000"}]}', b'{"_data_files": [{}]}'],
+    "dataset_info.json": [b"3", b'{"features": []}', b'{"features": {"label": {"names": ["a", 3]}}}'],
+    "Arrow of save_to_disk": [b"", b"\xff\xff\xff\xff", b"ARROW1\0\0"],
+    "Parquet of a hub snapshot": [b"", b"PAR1", b"PAR1PAR1"],
+    "tar shard": [b"", b"x" * 512, bytes(10_240)],
+    "index of a tar (.npz)": [b"", b"PK\x03\x04", b"\x80\x02}q\x00."],
+    "copy of a Parquet shard": [b"", b"ARROW1\0\0", b"ARROW1\0\0" + bytes(100) + b"ARROW1"],
+    "drawn array": [b"", b"\x93NUMPY", b"\x80\x02}q\x00."],
+    "cached head": [b"", bytes(8), b"\xff" * 8],
 }  # fmt: skip
 
 

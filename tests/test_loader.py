@@ -18,7 +18,7 @@ from crops import resized_crop
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from robustbench_ft import cache, model_ref
+from robustbench_ft import cache, checksums, model_ref
 from robustbench_ft import clip as clips
 from robustbench_ft.clip import Clip
 from robustbench_ft.data import FileImages, Split
@@ -203,6 +203,26 @@ def test_a_damaged_entry_is_made_again(clip: Clip, split: Split, damage: Callabl
     assert entries()[0].size == entry.size
 
 
+def test_a_flipped_bit_is_seen_when_it_is_read(
+    clip: Clip, split: Split, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anywhere in the file: the header, pixels, check sums. What the model sees is right all the same."""
+    monkeypatch.setattr(checksums, "BLOCK", 1 << 13)
+    first = whole(Loader(clip, split))
+    [entry] = entries()
+    sound = entry.path.read_bytes()
+    for place in (8, 30, 200, len(sound) // 2, len(sound) - 100, len(sound) - 30, len(sound) - 3):
+        content = bytearray(sound)
+        content[place] ^= 4
+        entry.path.write_bytes(content)
+        capsys.readouterr()
+        assert torch.equal(whole(Loader(clip, split)), first), place
+        said = capsys.readouterr().err.splitlines()
+        assert said == [f"  cache: {entry.path} was damaged, or of an earlier version: it is made again"], place
+        assert torch.equal(whole(Loader(clip, split)), first)
+        assert entry.path.read_bytes() == sound, place  # made again by now
+
+
 def test_an_evaluation_that_stops_keeps_nothing(clip: Clip, split: Split, own_cache: Path) -> None:
     reading = Loader(clip, split).chunks(16)
     next(reading)
@@ -243,7 +263,7 @@ with kept.filling("key", (4, 3, 8, 8), {{"what": "x"}}) as add:
         add(np.ones((4, 3, 8, 8), np.uint8))
     found = kept.stored("key", (4, 3, 8, 8))
     assert found is not None
-    assert (found == 1).all()
+    assert (found.pixels == 1).all()
     assert not left_over(own_cache)
 
 
@@ -253,9 +273,12 @@ def test_what_a_killed_process_left_is_swept(own_cache: Path) -> None:
     (own_cache / "pixels" / ".abc-new.npy").write_bytes(b"1" * 10)
     os.utime(own_cache / "pixels" / ".abc-new.npy", (0, time.time() - 2 * cache.LEFTOVER))
     (own_cache / "pixels" / ".fresh.npy").write_bytes(b"1")
+    mine = own_cache / "pixels" / f".{os.getpid()}.0.abc.npy"  # being written, under a clock that jumped
+    mine.write_bytes(b"1")
+    os.utime(mine, (0, time.time() - 2 * cache.LEFTOVER))
     (own_cache / "pixels" / "alone.json").write_text("{}")
     assert cache.sweep() == 112
-    assert [path.name for path in own_cache.rglob("*.npy")] == [".fresh.npy"]
+    assert {path.name for path in own_cache.rglob("*.npy")} == {".fresh.npy", mine.name}
 
 
 def test_a_full_disk_stops_no_evaluation(

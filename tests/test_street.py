@@ -11,7 +11,7 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "file_names", "atomic", "toml", "tabular", "seal", "progress", "trackers", "sweep", "cache", "images",
+    "errors", "file_names", "limits", "atomic", "toml", "tabular", "seal", "progress", "trackers", "sweep", "checksums", "cache", "images",
     "data", "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats",
     "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels",
     "memory", "ranks", "method", "saved", "predict", "answers", "train", "settings", "recipe_choice", "cell", "plan",
@@ -21,7 +21,7 @@ STREET = (
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
-    "images": ("files", "archives", "folders", "hub", "roots"),
+    "images": ("files", "copied", "archives", "folders", "hub", "roots"),
     "custom": ("form", "listing", "draft", "suite"),
     "drawing": (
         "random_draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring",
@@ -35,7 +35,7 @@ COURTS = {
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
-    "clip": ("autocast", "faster", "card", "copies", "clip", "config", "load"),
+    "clip": ("autocast", "faster", "card", "copies", "heads", "clip", "config", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "passes", "sums", "readback", "loop"),
     "record": ("summary", "digests", "store"),
@@ -44,7 +44,7 @@ COURTS = {
         "canvas", "figure_many", "figure",
     ),
     "claims": (
-        "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",
+        "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "staging", "claim_store",
         "plausible", "suspicious", "audit", "rescore",
     ),
     "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build", "formats", "submit"),

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from robustbench_ft import limits
 from robustbench_ft.compare.rows import by_oracle, by_validation, selection_metric
 from robustbench_ft.data import Floats, Ints, Predictions
 from robustbench_ft.errors import RbftError
@@ -156,6 +157,8 @@ def read(folder: Path, like: Bundle | None = None) -> Bundle:
     typed = read_run(content, folder / RECORD)
     try:
         with pq.ParquetFile(path) as file:
+            limits.check_parquet(file, path.stat().st_size)
+            limits.check_texts(file, path)
             table = file.read(use_threads=False)
         bundle = _bundle(content, typed, table, like)
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:

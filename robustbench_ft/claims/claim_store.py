@@ -1,7 +1,5 @@
 """Store claims in a leaderboards folder and find them again. A claim is written whole or not at all."""
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -14,7 +12,7 @@ from robustbench_ft import toml
 from robustbench_ft.errors import RbftError
 from robustbench_ft.record.store import Json, Record, find_records, is_done, read_json, write_json
 
-from . import bundle, claim, differences, digests
+from . import bundle, claim, differences, digests, staging
 from .bundle import Bundle, PublishedRun
 from .claim import ClaimPath
 from .schema import Claim, Level, SplitData, Trust, read_claim, read_origin
@@ -140,7 +138,9 @@ def find_runs(paths: Sequence[Path]) -> list[Record]:
     for path in paths:
         if path.suffix == ".json" and path.is_file():
             path = path.parent.parent / "predictions" / path.parent.name / path.stem
-        folders = sorted(record.parent for record in path.rglob(bundle.RECORD))
+        staging.recover(path)
+        every = (record for record in path.rglob(bundle.RECORD) if not staging.is_on_its_way(record.relative_to(path)))
+        folders = sorted(record.parent for record in every)
         found += [PublishedRun(folder, bundle=bundle.read(folder)) for folder in folders]
         if not folders or any(path.rglob("done")):
             found += find_records([path])
@@ -162,7 +162,8 @@ def find(root: Path, suite: str | None = None) -> list[StoredClaim]:
     """Every claim under a leaderboards folder, in path order."""
     if not root.is_dir():
         raise RbftError(f"no leaderboards folder {root}; name one with --root")
-    paths = sorted(path for path in root.glob("*/*/*.json") if path.parent.parent.name != "predictions")
+    staging.recover(root)
+    paths = sorted(path for path in root.glob("[!.]*/*/*.json") if path.parent.parent.name != "predictions")
     found = [StoredClaim(root, ClaimPath(path.parent.parent.name, path.parent.name, path.stem)) for path in paths]
     if suite is not None:
         found = [one for one in found if one.place.suite.rpartition("-v")[0] == suite or one.place.suite == suite]
@@ -174,15 +175,15 @@ def add(records: Sequence[Path], root: Path, trust: Trust, overwrite: bool = Fal
     groups: dict[str, list[Record]] = {}
     for record in find_records(records):
         groups.setdefault(record.config.digest, []).append(record)
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(dir=root, prefix=".adding-") as staging:
-            made = [_stage(group, Path(staging), trust) for group in groups.values()]
-            check_boards([*find(root), *made])
-            return [_move(one, root, overwrite) for one in _wanted(made, root, overwrite)]
-    finally:
-        if not any(root.iterdir()):
-            root.rmdir()
+    with staging.stage(root) as new:
+        made = [_stage(group, new.folder, trust) for group in groups.values()]
+        check_boards([*find(root), *made])
+        wanted = _wanted(made, root, overwrite)
+        for one in made:
+            if one not in wanted:  # the same claim was added before
+                one.path.unlink()
+        new.move()
+    return [StoredClaim(root, one.place) for one in made]
 
 
 def _stage(records: Sequence[Record], root: Path, trust: Trust) -> StoredClaim:
@@ -201,7 +202,7 @@ def _stage(records: Sequence[Record], root: Path, trust: Trust) -> StoredClaim:
 
 
 def _wanted(made: Sequence[StoredClaim], root: Path, overwrite: bool) -> list[StoredClaim]:
-    """All checks come before the first move."""
+    """The claims that are to be moved. All checks come before the first move."""
     for one in made:
         there = StoredClaim(root, one.place)
         if there.path.exists() and not overwrite and _apart_from_trust(there) != _apart_from_trust(one):
@@ -209,24 +210,11 @@ def _wanted(made: Sequence[StoredClaim], root: Path, overwrite: bool) -> list[St
                 f"{there.path} exists with seeds {there.seeds} and says something else than these records "
                 f"(seeds {one.seeds}); pass --replace to put them in its place"
             )
-    return list(made)
+    return [one for one in made if overwrite or not (root / one.place.file).exists()]
 
 
 def _apart_from_trust(one: StoredClaim) -> Json:
     return {key: value for key, value in one.raw.items() if key != "trust"}
-
-
-def _move(one: StoredClaim, root: Path, overwrite: bool) -> StoredClaim:
-    target = StoredClaim(root, one.place)
-    if target.path.exists() and not overwrite:
-        return target  # the same claim was added before
-    for relative in (one.place.predictions, one.place.file):
-        new, old = one.root / relative, root / relative
-        old.parent.mkdir(parents=True, exist_ok=True)
-        if old.is_dir():
-            shutil.rmtree(old)
-        new.replace(old)
-    return target
 
 
 def refresh(root: Path, suite: str | None = None) -> dict[str, list[str]]:

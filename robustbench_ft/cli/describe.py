@@ -93,6 +93,7 @@ def _suite(name: str) -> str:
     ]  # fmt: skip
     if card.note:
         lines.append(f"note      {card.note}")
+    lines += [f"note      split '{split}' {told}" for split, told in suite.remarks.items()]
     for split, where in suite.places.items():
         lines.append(f"{split:<9} under --root: {' or '.join(where)}")
     for option, does in {**suite.options, **few_shot.OPTIONS}.items():

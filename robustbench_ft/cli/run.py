@@ -152,6 +152,9 @@ def _run(options: Mapping[str, Any], device: "torch.device", ranks: "Ranks") -> 
     request = _request(options, device)
     cells = plan.make(request, roots.choose(options["root"], os.environ), lambda line: click.echo(line, err=True))
     click.echo(_count(cells, request.seeds), err=True)
+    for suite in cells.suites.values():
+        for split, told in suite.remarks.items():
+            click.echo(f"note: {suite.name}, split '{split}' {told}", err=True)
     if request.precision == "auto":
         click.echo(plan.precision_text(cells), err=True)
     if options["dry_run"]:

@@ -29,7 +29,7 @@ from robustbench_ft.progress import Progress, choose
 from robustbench_ft.prompts import Task
 from robustbench_ft.recipe import Head
 
-from . import card, faster
+from . import card, faster, heads
 from .autocast import allow_tf32, blocks_in
 from .copies import to_device
 
@@ -230,12 +230,11 @@ class Clip(nn.Module):
         key = self._text_digest(tokens) + ("" if over else f"/contexts of {len(task.classes)} classes")
         path = cache.entry("heads", key, ".safetensors")
         if path.exists():
-            try:
-                return safetensors.torch.load_file(path)["head"].to(self.device)
-            except SafetensorError:
-                path.unlink(missing_ok=True)
+            if (found := heads.load(path)) is not None:
+                return found.to(self.device)
+            cache.discard(path)
         head = self._mean(tokens, task, over, choose() if len(tokens) >= MANY_TEXTS else Progress())
-        cache.write(path, lambda temporary: safetensors.torch.save_file({"head": head.cpu().contiguous()}, temporary))
+        cache.write(path, lambda temporary: heads.save(temporary, head))
         return head
 
     def _mean(self, tokens: Tensor, task: Task, over: Literal[0, 1], progress: Progress) -> Tensor:

@@ -15,7 +15,7 @@ from robustbench_ft.stats import mean as interval
 from . import tables as compare_tables
 from .load import RunSet, given_of, run_set_of, sample_of
 from .rows import Row, curve_runs, run_sets
-from .text import MISSING, Text, grid, number, p_text, points, recipes_line, sizes_line, span, starred
+from .text import MISSING, Text, grid, number, p_text, points, recipes_line, sizes_line, span, starred, states_line
 from .verdicts import Line, difference_of, find_row, line_of
 
 FURTHER = (
@@ -153,6 +153,7 @@ def footnote(table: Table) -> str:
     title = compare_tables.metric_title(run_set)
     notes = [
         recipes_line([line.row for line in table.lines]),
+        states_line([line.row for line in table.lines]),
         compare_tables.REPORTED if run_set.selects_on_reported else "",
         sizes_line({("ID" if split == run_set.test else split): n for split, n in run_set.n.items()}),
     ]

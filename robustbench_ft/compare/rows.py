@@ -87,6 +87,7 @@ def run_sets(records: Iterable[Record], apart: bool = False) -> list[list[Record
                     "name folders of one of them"
                 )
         _check_unique(group)
+        _check_alike(group)
         _check_code(group)
     return [found[key] for key in sorted(found)]
 
@@ -227,7 +228,8 @@ def _grids(cells: Iterable[Sequence[Record]]) -> list[list[Sequence[Record]]]:
         cell = group[0].config
         if cell.recipe:
             rest = {k: v for k, v in cell.recipe.items() if k != "lr"}
-            apart = cell.method, cell.method_version, cell.precision
+            code = cell.code.sha256 if cell.code else ""
+            apart = cell.method, cell.method_version, cell.precision, code
             key = repr((apart, sorted(rest.items()), sorted(cell.settings.items()), cell.shared))
             found.setdefault(key, []).append(group)
     return [groups for groups in found.values() if len(groups) > 1]
@@ -295,6 +297,22 @@ def _check_unique(group: Sequence[Record]) -> None:
                 f"{record.seed}): a run counts once; name one of the two folders"
             )
         seen[key] = record
+
+
+def _check_alike(group: Sequence[Record]) -> None:
+    """Seeds of one row have one configuration: a digest is what a record says of itself, and is not believed."""
+    seen: dict[str, tuple[Record, Mapping[str, Any]]] = {}
+    for record in group:
+        cell = record.config
+        own = {**_values(cell), "deterministic": cell.deterministic, "schema": cell.schema, "method": cell.method}
+        first, known = seen.setdefault(cell.digest, (record, own))
+        names = [name for name in {**known, **own} if known.get(name) != own.get(name)]
+        if names:
+            shown = ", ".join(f"{name} {known.get(name)} and {own.get(name)}" for name in names[:3])
+            raise RbftError(
+                f"{first.folder} and {record.folder} call themselves seeds of one configuration, and differ: {shown}; "
+                "report them apart, or run one of them again"
+            )
 
 
 def _check_code(group: Sequence[Record]) -> None:

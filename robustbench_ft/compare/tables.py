@@ -7,7 +7,19 @@ from typing import Any
 from robustbench_ft.metrics import METRICS
 
 from .load import OFFICIAL, RunSet
-from .text import MISSING, Text, estimate_json, number, p_text, points, recipes_line, sizes_line, span, starred
+from .text import (
+    MISSING,
+    Text,
+    estimate_json,
+    number,
+    p_text,
+    points,
+    recipes_line,
+    sizes_line,
+    span,
+    starred,
+    states_line,
+)
 from .verdicts import MIN_SEEDS_FOR_LETTERS, Claim, Comparison, Line
 
 REPORTED = "Candidates and checkpoints are selected on images that the table reports, as the protocol says."
@@ -148,6 +160,7 @@ def notes(found: Comparison) -> list[str]:
     run_set = found.run_set
     return [
         recipes_line([line.row for line in found.lines]),
+        states_line([line.row for line in found.lines]),
         REPORTED if run_set.selects_on_reported else "",
         sizes_line({("ID" if split == run_set.test else split): n for split, n in run_set.n.items()}),
     ]

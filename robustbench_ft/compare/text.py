@@ -46,6 +46,27 @@ def recipes_line(rows: Sequence[Row]) -> str:
     return f"Recipes differ: {', '.join(words)}." if words else "All trained rows share one recipe."
 
 
+def states_line(rows: Sequence[Row]) -> str:
+    """A warning where runs beside each other are of several states of a method, of the metrics, or of the records.
+
+    Settings and recipes are in the names of rows and in `recipes_line`; a state of the code is in neither.
+    """
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for record, _ in row.runs:
+            cell, told = record.config, record.summary
+            code = cell.code.sha256[:8] if cell.code else "not noted"
+            schemas = (cell.schema, record.environment.schema, told.schema)
+            found.setdefault(f"version of {row.method}", set()).add(str(cell.method_version))
+            found.setdefault(f"code of {row.method}", set()).add(code)
+            found.setdefault("list of metrics", set()).add(str(told.version))
+            found.setdefault("schema of records", set()).add("/".join(map(str, sorted(set(schemas)))))
+            for name, version in cell.shared.items():
+                found.setdefault(name, set()).add(str(version))
+    differ = [f"{name} ({', '.join(sorted(values))})" for name, values in found.items() if len(values) > 1]
+    return f"Runs are not of one state: {', '.join(differ)}; run the older ones again." if differ else ""
+
+
 def sizes_line(n: Mapping[str, int]) -> str:
     """A warning that names the test sets with few images; empty where there are none."""
     few = ", ".join(f"{name} {size}" for name, size in n.items() if size < SMALL)

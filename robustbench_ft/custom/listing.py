@@ -128,10 +128,10 @@ def json_rows(path: Path, columns: Columns) -> list[Row]:
     """A list of objects, or one object {path: label}; numbers become text."""
     try:
         content: Any = json.loads(text_of(path), object_pairs_hook=_pairs)
-    except json.JSONDecodeError as error:
-        raise RbftError(f"{path} is not valid JSON: {error}; correct it") from error
     except _Twice as error:
         raise RbftError(f"{path} names '{error}' twice in one object; each image counts once") from error
+    except (ValueError, RecursionError) as error:
+        raise RbftError(f"{path} is not valid JSON: {error}; correct it") from error
     if isinstance(content, dict):
         content = [{columns.path: key, columns.label: value} for key, value in content.items()]
     shape = f'write a list such as [{{"{columns.path}": "a.jpg", "{columns.label}": "cat"}}], or {{"a.jpg": "cat"}}'

@@ -53,6 +53,22 @@ class CustomSuite(Suite):
         self.definition = _digest(self, self._made)
 
     @property
+    def remarks(self) -> Mapping[str, str]:
+        """Split -> which classes it has no image of, for splits that are tested on and do not declare it."""
+        told: dict[str, str] = {}
+        for split in self.form.tested:
+            present = set(self._made[split].labels.tolist())
+            absent = [name for k, name in enumerate(self.names) if k not in present]
+            is_shift = split in self.form.shifts
+            if absent and not (is_shift and self.form.shifts[split].own_classes):
+                also = "; own_classes = true also scores it among these" if is_shift else ""
+                told[split] = (
+                    f"has no image of {some(absent)} ({len(absent)} of {len(self.names)} classes): its numbers are "
+                    f"over the others{also}"
+                )
+        return told
+
+    @property
     def reference(self) -> str:
         return "+".join((str(self.file), *self.chosen))
 
@@ -136,7 +152,7 @@ def _class_file(path: Path) -> tuple[str, ...] | dict[str, str]:
     if path.suffix.lower() == ".json":
         try:
             content = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RbftError(f"{path} is not valid JSON: {error}; {shape}") from error
     values = content.values() if isinstance(content, dict) else content
     if not isinstance(content, dict | list) or not content or not all(isinstance(value, str) for value in values):

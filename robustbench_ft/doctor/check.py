@@ -98,6 +98,7 @@ def examine(text: str, roots: Roots, extent: Extent, progress: Progress, against
     for name, split in splits.items():
         findings += [*_counts(suite, split), *_files(split, seen[name])]
     findings += _copies(suite, splits, copies)
+    findings += [Finding(name, "absent classes", False, told) for name, told in suite.remarks.items()]
     lines = tuple(_line(suite, name, splits.get(name), seen.get(name), findings) for name in suite.known)
     digest = _remember(suite, seen, lines)
     found = Examination(

@@ -8,29 +8,26 @@ import hashlib
 import re
 import shutil
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from robustbench_ft import cache
+from robustbench_ft import cache, limits
 from robustbench_ft.errors import MissingDataError, RbftError
 from robustbench_ft.progress import Advance, Progress, choose
 
+from . import copied
+from .copied import Mapped, stamp
 from .files import Bytes, Ints, decode
 
-ipc: Any = import_module("pyarrow.ipc")
-BATCH = 256  # rows copied at a time
 PACKED = ("jpg", "jpeg", "png")
 SEPARATORS, COUNTED = re.compile(r"[-_.]"), re.compile(r"-(\d+)-of-(\d+)\.")
 SHOWN = 3
@@ -163,15 +160,6 @@ def _check_once(keys: Sequence[str], place: Path) -> None:
         raise RbftError(f"{place} holds '{twice}' twice; move the shards away that are there in two versions")
 
 
-def stamp(path: Path) -> str:
-    """Path, size and time of a file: names its content as it lies here and now."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise MissingDataError(f"cannot read {path}: {error.strerror}; put the file back") from error
-    return f"{path.resolve()}\0{found.st_size}\0{found.st_mtime_ns}"
-
-
 def _index(shard: Path, path: Path) -> Mapping[str, Any]:
     """Key, label, offset and size of each image of one tar; from the cache when it was indexed before."""
     if path.exists():
@@ -179,14 +167,16 @@ def _index(shard: Path, path: Path) -> Mapping[str, Any]:
             with path.open("rb") as file:
                 stored = np.load(file, allow_pickle=False)
                 return {name: stored[name] for name in ("key", "label", "offset", "size")}
-        except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile):
-            path.unlink(missing_ok=True)
+        except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile, zlib.error, NotImplementedError):
+            cache.discard(path)
     found = _members(shard)
     cache.write(path, lambda temporary: np.savez(temporary, **found))
     return found
 
 
 def _members(shard: Path) -> dict[str, Any]:
+    """Where the images of a tar lie. Raises `RbftError` where a member is no plain file that lies in it whole."""
+    whole = shard.stat().st_size
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, str] = {}
     try:
@@ -195,6 +185,8 @@ def _members(shard: Path) -> dict[str, Any]:
                 key, _, suffix = member.name.rpartition(".")
                 if member.isdir():
                     continue
+                if suffix.lower() in PACKED or suffix == "cls":
+                    _check_member(shard, member, whole)
                 if suffix.lower() in PACKED:
                     if key in images or not member.isfile():
                         raise RbftError(f"{shard}: '{key}' is there twice or is a link; get WebDataset shards again")
@@ -215,6 +207,17 @@ def _members(shard: Path) -> dict[str, Any]:
         "offset": np.array([place[0] for place in images.values()], np.int64),
         "size": np.array([place[1] for place in images.values()], np.int64),
     }  # fmt: skip
+
+
+def _check_member(shard: Path, member: tarfile.TarInfo, whole: int) -> None:
+    """A sparse member unfolds to any size; a label is a number."""
+    most = limits.LABEL if member.name.endswith(".cls") else limits.MOST_BYTES
+    reason = (
+        "is stored sparse" if member.issparse() else f"says it has {member.size:,} bytes" if member.size > most
+        else "ends after the tar" if member.offset_data + member.size > whole else ""
+    )  # fmt: skip
+    if reason:
+        raise RbftError(f"{shard}: '{member.name}' {reason}; get WebDataset shards again")
 
 
 def parquet(shards: Sequence[Path]) -> Packed:
@@ -238,18 +241,17 @@ def parquet(shards: Sequence[Path]) -> Packed:
     return Packed(PackedImages(names, sizes, load, tuple(stamp(shard) for shard in shards)), keys, labels)
 
 
-def mapped(shards: Sequence[Path], image: str = "image", label: str = "label") -> list["Mapped"]:
+def mapped(shards: Sequence[Path], image: str = "image", label: str = "label") -> list[Mapped]:
     """Copies of Parquet shards in the cache, mapped; made where they are not there yet."""
-    columns = "" if (image, label) == ("image", "label") else f"\0{image}\0{label}"
-    made = [cache.entry("arrow", stamp(shard) + columns, ".arrow") for shard in shards]
+    made = [copied.entry(shard, image, label) for shard in shards]
     _check_room(shards, made)
     tables: list[Mapped] = []
     with _bar("copy Parquet into the cache", made) as advance:
         for shard, path in zip(shards, made, strict=True):
-            if not path.exists():
-                _copy(shard, path, image, label)
+            known = path.exists()
+            tables.append(Mapped(shard, image, label))
+            if not known:
                 advance(1, shard.name)
-            tables.append(Mapped(path))
     return tables
 
 
@@ -262,65 +264,3 @@ def _check_room(shards: Sequence[Path], made: Sequence[Path]) -> None:
             f"{shards[0].parent}: {needed / 1e9:.1f} GB are to be copied into {made[0].parent}, which has "
             f"{free / 1e9:.1f} GB left; set RBFT_CACHE to a larger disk, or use tars or folders: they are read in place"
         )
-
-
-class Mapped:
-    """One Arrow file, mapped: nothing is read until it is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self.table: Any = ipc.open_file(pa.memory_map(str(path))).read_all()
-        except (pa.ArrowException, OSError) as error:
-            path.unlink(missing_ok=True)
-            raise RbftError(f"{path} in the cache is damaged and was removed; run the command again") from error
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        return tuple(name or "" for name in self.table.column("path").to_pylist())
-
-    @cached_property
-    def labels(self) -> Ints:
-        return self.table.column("label").to_numpy().astype(np.int64)
-
-    @cached_property
-    def sizes(self) -> Ints:
-        lengths: Any = import_module("pyarrow.compute").binary_length(self.table.column("bytes"))
-        return lengths.to_numpy().astype(np.int64)
-
-    @cached_property
-    def images(self) -> Any:
-        """[N] of {bytes, path}"""
-        parts = [
-            pa.StructArray.from_arrays([batch.column("bytes"), batch.column("path")], ["bytes", "path"])
-            for batch in self.table.to_batches()
-        ]
-        return pa.chunked_array(parts)
-
-    def bytes(self, row: int, start: int, n: int) -> bytes:
-        return memoryview(self.table.column("bytes")[row].as_buffer())[start : start + n].tobytes()
-
-
-def _copy(shard: Path, path: Path, image: str, label: str) -> None:
-    try:
-        source = pq.ParquetFile(shard)
-        names = source.schema_arrow.names
-        lacking = [name for name in (image, label) if name not in names]
-        if lacking:
-            raise RbftError(f"{shard} has no column {', '.join(lacking)}; its columns: {', '.join(names)}")
-        schema = pa.schema([("bytes", pa.large_binary()), ("path", pa.string()), ("label", pa.int64())])
-
-        def save(temporary: Path) -> None:
-            with ipc.new_file(str(temporary), schema) as writer:
-                for batch in source.iter_batches(BATCH, columns=[image, label]):
-                    pair = batch.column(image), batch.column(label)
-                    columns = (pair[0].field("bytes"), pair[0].field("path"), pair[1])
-                    arrays = [column.cast(kind) for column, kind in zip(columns, schema.types, strict=True)]
-                    empty = [n for n, a in zip(("image.bytes", "label"), arrays[::2], strict=True) if a.null_count]
-                    if empty:
-                        raise RbftError(f"{shard}: some rows have no {' and no '.join(empty)}; get it again")
-                    writer.write_batch(pa.record_batch(arrays, schema=schema))
-
-        cache.write(path, save)
-    except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RbftError(f"{shard} cannot be read as Parquet images: {reason}; get it again") from error

@@ -20,6 +20,8 @@ from robustbench_ft.errors import MissingDataError, RbftError
 from .files import Ints
 
 csv: Any = import_module("pyarrow.csv")  # made at import, unseen by type checkers
+compute: Any = import_module("pyarrow.compute")
+LONGEST = 1 << 16  # bytes in a cell of a table
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # what file managers leave behind, with hidden files
 SHOWN = 3
@@ -229,10 +231,14 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         )
         table = csv.read_csv(path, convert_options=options, parse_options=csv.ParseOptions(newlines_in_values=True))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RbftError(f"{path} cannot be read as a table: {reason}; get the official file again") from error
     if not len(table):
         raise RbftError(f"{path} has a header and no rows; get the official file again")
+    for name in chosen:  # an array of texts is as wide as its longest
+        longest = compute.max(compute.binary_length(table.column(name))).as_py() or 0
+        if longest > LONGEST:
+            raise RbftError(f"{path}, column {name}: a cell has {longest:,} bytes; get the official file again")
     # not through `to_numpy`, which imports pandas where that is installed
     return {name: np.array(table.column(name).to_pylist(), np.str_) for name in chosen}
 

@@ -6,7 +6,7 @@ Arrow's stream format, mapped into memory), and Parquet shards, as in a snapshot
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -38,6 +38,16 @@ class Rows:
     names: tuple[str, ...]  # [N], 'ROW/FILE': names of files repeat, and many rows have none
     labels: tuple[str, ...]  # [N], class names where the data set has them, else whole numbers
     layout: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """The rows of one file."""
+
+    sizes: Ints  # [n], bytes of each image
+    paths: Sequence[str | None]  # [n], where they came from
+    labels: Ints  # [n]
+    bytes: Callable[[int, int, int], bytes]  # (row, start, n)
 
 
 def is_one(place: Path) -> bool:
@@ -82,7 +92,7 @@ def _saved(place: Path, image: str, label: str) -> Rows:
     if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
         raise RbftError(f"{place / SAVED} lists no data files; save the data set again")
     files = [place / Path(str(one.get("filename"))).name for one in listed]
-    columns = [_column_pair(file, image, label) for file in files]
+    columns = [_column(file, image, label) for file in files]
     features: Any = info.get("features") or {}
     layout = f"Hugging Face save_to_disk, fingerprint {state.get('_fingerprint', 'not stated')}"
     return _rows(place, files, columns, _names(features, label), layout)
@@ -93,7 +103,7 @@ def _json(file: Path) -> Mapping[str, Any]:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingDataError(f"{file.parent} has no {file.name}: save the data set again") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RbftError(f"{file} cannot be read as JSON: {error}; save the data set again") from error
     if not isinstance(content, dict):
         raise RbftError(f"{file} is no JSON object; save the data set again")
@@ -107,10 +117,11 @@ def _names(features: Any, label: str) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def _column_pair(file: Path, image: str, label: str) -> tuple[Any, Ints]:
-    """Struct array {bytes, path} and labels of one Arrow stream, mapped."""
+def _column(file: Path, image: str, label: str) -> Column:
+    """Images {bytes, path} and labels of one Arrow stream, mapped."""
     try:
         table: Any = ipc.open_stream(pa.memory_map(str(file))).read_all()
+        table.validate(full=True)  # offsets that lead out of the file would end the process
         lacking = [name for name in (image, label) if name not in table.column_names]
         if lacking:
             raise RbftError(f"{file} has no column {some(lacking)}; its columns: {', '.join(table.column_names)}")
@@ -121,7 +132,20 @@ def _column_pair(file: Path, image: str, label: str) -> tuple[Any, Ints]:
         raise RbftError(f"{file} cannot be read as Arrow images: {reason}; save the data set again") from error
     if labels.null_count:
         raise RbftError(f"{file}: some rows have no {label} (rows: {labels.null_count:,}); save the data set again")
-    return table.column(image), labels.to_numpy().astype(np.int64)
+    images = table.column(image)
+    lengths = compute.binary_length(compute.struct_field(images, "bytes"))
+    if lengths.null_count:
+        raise RbftError(
+            f"{file} names images and does not hold them (rows: {lengths.null_count:,}); save it again with its images"
+        )
+    paths = compute.struct_field(images, "path").to_pylist()
+    return Column(
+        lengths.to_numpy().astype(np.int64), paths, labels.to_numpy().astype(np.int64), partial(_part, images)
+    )
+
+
+def _part(images: Any, row: int, start: int, n: int) -> bytes:
+    return memoryview(images[row]["bytes"].as_buffer())[start : start + n].tobytes()
 
 
 def _parquet(place: Path, split: str, image: str, label: str) -> Rows:
@@ -136,31 +160,19 @@ def _parquet(place: Path, split: str, image: str, label: str) -> Rows:
     try:
         metadata: Any = pq.ParquetFile(files[0]).schema_arrow.metadata or {}
         features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise RbftError(f"{files[0]} cannot be read as Parquet: {error}; get it again") from error
-    columns = [(table.images, table.labels) for table in tables]
+    except (OSError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RbftError(f"{files[0]} cannot be read as Parquet: {reason}; get it again") from error
+    columns = [Column(table.sizes, table.keys, table.labels, table.bytes) for table in tables]
     parts = place.absolute().parts
     pinned = parts[parts.index(SNAPSHOTS) + 1] if SNAPSHOTS in parts[:-1] else "not stated"
     layout = f"Hugging Face Parquet, revision {pinned}, {split}"
     return _rows(place, files, columns, _names(features, label), layout)
 
 
-def _rows(
-    place: Path, files: Sequence[Path], columns: Sequence[tuple[Any, Ints]], names: tuple[str, ...], layout: str
-) -> Rows:
-    sizes: list[Ints] = []
-    stems: list[str] = []
-    for file, (images, _) in zip(files, columns, strict=True):
-        lengths = compute.binary_length(compute.struct_field(images, "bytes"))
-        if lengths.null_count:
-            raise RbftError(
-                f"{file} names images and does not hold them (rows: {lengths.null_count:,}); save it again "
-                "with its images"
-            )
-        sizes.append(lengths.to_numpy().astype(np.int64))
-        stems += [(path or "").replace("\\", "/").rpartition("/")[2] for path in
-                  compute.struct_field(images, "path").to_pylist()]  # fmt: skip
-    labels = np.concatenate([own for _, own in columns])
+def _rows(place: Path, files: Sequence[Path], columns: Sequence[Column], names: tuple[str, ...], layout: str) -> Rows:
+    stems = [(path or "").replace("\\", "/").rpartition("/")[2] for column in columns for path in column.paths]
+    labels = np.concatenate([column.labels for column in columns])
     if not len(labels):
         raise MissingDataError(f"{place} holds no row; get the data set again")
     last = len(names) - 1
@@ -170,18 +182,18 @@ def _rows(
             + ("the split is not labelled; name another" if labels.min() < 0 else f"its classes are 0 to {last}")
         )
     ids = tuple(f"{k:07d}/{stem}" if stem else f"{k:07d}" for k, stem in enumerate(stems))
-    owners = [str(file) for file, (_, own) in zip(files, columns, strict=True) for _ in range(len(own))]
-    starts = np.cumsum([0, *(len(own) for _, own in columns)])
+    owners = [str(file) for file, column in zip(files, columns, strict=True) for _ in column.labels]
+    starts = np.cumsum([0, *(len(column.labels) for column in columns)])
     images = PackedImages(
-        tuple(f"{owner}:{name}" for owner, name in zip(owners, ids, strict=True)), np.concatenate(sizes),
-        partial(_bytes, [images for images, _ in columns], starts), tuple(archives.stamp(file) for file in files),
+        tuple(f"{owner}:{name}" for owner, name in zip(owners, ids, strict=True)),
+        np.concatenate([column.sizes for column in columns]), partial(_bytes, columns, starts),
+        tuple(archives.stamp(file) for file in files),
     )  # fmt: skip
     texts = tuple(names[k] if names else str(k) for k in labels.tolist())
     return Rows(images, ids, texts, layout)
 
 
-def _bytes(columns: Sequence[Any], starts: Ints, row: int, start: int, n: int) -> bytes:
+def _bytes(columns: Sequence[Column], starts: Ints, row: int, start: int, n: int) -> bytes:
     """`n` bytes of the image in a row of all columns together."""
     number = int(np.searchsorted(starts, row, side="right")) - 1
-    value: Any = columns[number][row - int(starts[number])]["bytes"]
-    return memoryview(value.as_buffer())[start : start + n].tobytes()
+    return columns[number].bytes(row - int(starts[number]), start, n)

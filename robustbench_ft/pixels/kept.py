@@ -6,16 +6,19 @@ moves it into place when it is whole: readers see all of it or nothing. Where it
 one line says why. Torch-free.
 """
 
+import io
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
 
-from robustbench_ft import cache
+from robustbench_ft import cache, checksums
 from robustbench_ft.data import Bytes
 from robustbench_ft.errors import RbftError
 from robustbench_ft.progress import choose
@@ -31,21 +34,45 @@ def path(key: str) -> Path:
     return cache.entry(KIND, key, ".npy")
 
 
-def stored(key: str, shape: tuple[int, ...]) -> Bytes | None:
-    """Pixels [N, 3, S, S] of an entry, mapped, or None. A damaged entry is removed."""
+@dataclass
+class Held:
+    """Pixels of an entry, mapped. What is read of them is checked; the first damage is said and ends the entry."""
+
+    place: Path
+    pixels: Bytes  # [N, 3, S, S]
+    sealed: checksums.Sealed
+    lock: Lock = field(default_factory=Lock)
+    damaged: bool = False
+
+    def rows(self, start: int, stop: int) -> Bytes | None:
+        """Pixels [stop - start, 3, S, S]; None where they are damaged, in the file or on the way from the disk."""
+        row = self.pixels.nbytes // len(self.pixels)
+        before = len(self.sealed.content) - self.pixels.nbytes  # NumPy's header
+        if not self.sealed.is_whole(before + start * row, before + stop * row):
+            with self.lock:  # threads read parts of it
+                if not self.damaged:
+                    self.damaged = True
+                    cache.discard(self.place)
+            return None
+        return self.pixels[start:stop]
+
+
+def stored(key: str, shape: tuple[int, ...]) -> Held | None:
+    """The entry for pixels [N, 3, S, S], or None. A damaged entry is removed, and it is said."""
     place = path(key)
     try:
         pixels = np.load(place, mmap_mode="r", allow_pickle=False)
+        sealed = checksums.opened(place)
     except FileNotFoundError:
         return None
     except (ValueError, EOFError, OSError):
-        place.unlink(missing_ok=True)
+        cache.discard(place)
         return None
-    if pixels.shape != shape or pixels.dtype != np.uint8:
-        place.unlink(missing_ok=True)
+    if sealed is None or pixels.shape != shape or pixels.dtype != np.uint8 or not sealed.is_whole(0, 1):
+        cache.discard(place)
         return None
     cache.touch(place)
-    return pixels
+    return Held(place, pixels, sealed)
 
 
 @contextmanager
@@ -82,21 +109,30 @@ class _Filler:
         self.path, self.about, self.left = path, about, int(np.prod(shape))
         self.partial = path.with_suffix(".partial")  # only the lock's holder writes it, so one left behind is stale
         self.file: BinaryIO | None = None
+        self.sums = checksums.Sums()
         with self._careful():
             self.file = self.partial.open("wb")
-            header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(self.file, header)
+            content: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, content)
+            self._write(header.getvalue())
 
     def add(self, rows: Bytes) -> None:
         if self.file is not None:
             with self._careful():
-                self.file.write(np.ascontiguousarray(rows).data)
+                self._write(np.ascontiguousarray(rows).data)
                 self.left -= rows.size
+
+    def _write(self, content: Any) -> None:
+        if self.file is not None:
+            self.file.write(content)
+            self.sums.add(content)
 
     def finish(self) -> None:
         """Move the entry into place if no row is lacking."""
         if self.file is not None and not self.left:
             with self._careful():
+                self.file.write(self.sums.tail())
                 self.file.close()
                 cache.write_about(self.path, self.about)
                 self.partial.replace(self.path)

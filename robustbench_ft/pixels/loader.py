@@ -16,13 +16,14 @@ from torch import Tensor
 
 from robustbench_ft.clip import Clip
 from robustbench_ft.clip.copies import Sender, to_device
-from robustbench_ft.data import Bytes, Split
+from robustbench_ft.data import Split
 from robustbench_ft.recipe import Augment
 
 from . import augment as augmentation
 from . import kept
 
 MOST_WORKERS = 16
+COPIED = 64  # kept images that one thread checks and copies at a time
 
 
 def available_workers() -> int:
@@ -182,13 +183,20 @@ class Loader:
 
         return Pending(pixels, [self.pool.submit(place, k, task) for k, task in enumerate(tasks)], ready=images)
 
-    def _copied(self, held: Bytes, rows: Sequence[int]) -> "Pending":
+    def _copied(self, held: kept.Held, rows: Sequence[int]) -> "Pending":
         pixels = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8, pin_memory=self.device.type == "cuda")
 
-        def copy() -> None:
-            pixels.numpy()[:] = held[rows[0] : rows[-1] + 1]
+        def copy(part: range) -> None:
+            found = held.rows(rows[part.start], rows[part.stop - 1] + 1)
+            if found is not None:
+                pixels.numpy()[part.start : part.stop] = found
+                return
+            for k in part:
+                pixels[k] = self._evaluated(rows[k])
 
-        return Pending(pixels, [self.pool.submit(copy)])
+        n = len(rows)
+        parts = [range(start, min(start + COPIED, n)) for start in range(0, n, COPIED)]
+        return Pending(pixels, [self.pool.submit(copy, part) for part in parts])
 
     def _evaluations(self, indices: Sequence[int]) -> "Pending":
         return self._gather([lambda i=i: self._evaluated(i) for i in indices])

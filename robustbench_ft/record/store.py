@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robustbench_ft import atomic, file_names
+from robustbench_ft import atomic, file_names, limits
 from robustbench_ft.data import Floats, Ints, Predictions
 from robustbench_ft.errors import RbftError
 
@@ -159,9 +159,12 @@ def read_columns(
     """
     try:
         stored = {name: f"{space}|{name}" if space and not _shared(name) else name for name in names or ()}
-        source = pa.BufferReader(path.read_bytes() if content is None else content)
+        content = path.read_bytes() if content is None else content
+        source = pa.BufferReader(content)
         columns = list(stored.values()) or None
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            limits.check_parquet(file, len(content))
+            limits.check_texts(file, pa.BufferReader(content), columns or ())
             table = file.read(columns, use_threads=False)
         stored = stored or {name: name for name in table.column_names}
         found = {name: table.column(own).combine_chunks() for name, own in stored.items()}

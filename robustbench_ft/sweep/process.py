@@ -37,13 +37,13 @@ class Process:
         except (ProcessLookupError, OverflowError):
             return False
         except OSError:  # of another user, and maybe hidden
-            return _started(self.pid) in ("", self.started)
-        return _started(self.pid) == self.started
+            return started(self.pid) in ("", self.started)
+        return started(self.pid) == self.started
 
 
 def this() -> Process:
     """The process that asks."""
-    return Process(socket.gethostname(), _machine(), os.getpid(), _started(os.getpid()))
+    return Process(socket.gethostname(), _machine(), os.getpid(), started(os.getpid()))
 
 
 @lru_cache
@@ -55,8 +55,8 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _started(pid: int) -> str:
-    """'' for a process that is no more, and where the system does not tell."""
+def started(pid: int) -> str:
+    """When a process of this machine was started; '' for one that is no more, and where the system does not tell."""
     if sys.platform.startswith("linux"):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
