@@ -222,7 +222,7 @@ def _corrupted(place: Path, name: str, corruptions: tuple[str, ...]) -> Split:
     return Split(
         name, arrays.stacked(pixels, files), np.tile(every.astype(np.int64), len(files)), ids,
         {"corruption": code.astype(np.int64), "severity": severity, "image": image}, place=place,
-        layout=f"{len(files)} .npy files",
+        layout=f"{len(files)} .npy files", keep=False,
     )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from robustbench_ft.prompts import imagenet_classes, openai_templates
 from robustbench_ft.recipe import R_WISE
 from robustbench_ft.suite import Card, Source, Suite
 
+from . import _imagenet_c as corrupted
+
 HELD_OUT = 26  # images per class, 26,000 in all: as many as model soups hold out of train (Wortsman et al., 2022)
 TRAIN = 1_281_167
 BORDER, RED = 2, 40  # pixels of ObjectNet's frame; levels by which its red exceeds the other channels on average
@@ -47,7 +49,10 @@ class ImageNet(Suite):
     shifts = ("v2", "r", "a", "sketch")
     published_train = "train-all"
     published_selector = "test"  # Lipsum-FT selects its checkpoint on the official validation images it then reports
-    options = {"objectnet": "adds ObjectNet (113 classes, test use only) to the shifts"}  # noqa: RUF012
+    options = {  # noqa: RUF012
+        "objectnet": "adds ObjectNet (113 classes, test use only) to the shifts",
+        "c": "predicts ImageNet-C too (3.75 million images), which is in no mean: tables show its mCE",
+    }
     places = {  # noqa: RUF012
         "train": (
             "imagenet/train", "imagenet/images/train", "ILSVRC2012/train", "imagenet/ILSVRC2012/train",
@@ -119,6 +124,18 @@ class ImageNet(Suite):
         self._trained: Rows | None = None
         if "objectnet" in self.chosen:
             self.shifts = (*self.shifts, "objectnet")
+        if "c" in self.chosen:
+            self._add_corruptions()
+
+    def _add_corruptions(self) -> None:
+        self.extra = (*self.extra, *corrupted.SPLITS)
+        self.places = {**self.places, **corrupted.PLACES}
+        self.clusters = {**self.clusters, **dict.fromkeys(corrupted.SPLITS, "image")}
+        self.relative_errors = {"mCE": corrupted.MCE}
+        self.card = replace(
+            self.card, counts={**self.card.counts, **corrupted.COUNTS},
+            per_class={**self.card.per_class, **corrupted.PER_CLASS}, sources=(*self.card.sources, corrupted.SOURCE),
+        )  # fmt: skip
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -136,6 +153,8 @@ class ImageNet(Suite):
             return self._test(place)
         if name == "objectnet":
             return self._objectnet(place)
+        if name in corrupted.SPLITS:
+            return corrupted.load(place, name, indices("wnids"), self.partial)
         subset, every = indices(f"imagenet_{name}" if name in ("r", "a") else "wnids"), indices("wnids")
         if name == "v2":
             subset = _numbered(place)

@@ -273,6 +273,8 @@ def _summary(model: Candidates, suite: Suite, roles: Roles, results: dict[str, J
         "selection_metric": roles.metric,
         "candidates": results,
     }
+    if suite.relative_errors:
+        summary["relative_errors"] = {name: dict(errors) for name, errors in suite.relative_errors.items()}
     return {**summary, "id_val": by_validation(read_summary(summary, Path("metrics.json")))}
 
 

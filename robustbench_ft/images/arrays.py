@@ -68,7 +68,7 @@ class StackedImages:
         return None
 
     def digest(self) -> str:
-        """Of all pixels in order, whatever file they lie in."""
+        """Digest of all pixels in order, whatever file they lie in."""
         digest = hashlib.sha256(self._head)
         for start in range(0, len(self), CHUNK):
             digest.update(self.pixels(np.arange(start, min(start + CHUNK, len(self)))).tobytes())

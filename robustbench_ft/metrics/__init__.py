@@ -125,6 +125,32 @@ class Column:
     def title(self) -> str:
         return f"{self.split}: {'accuracy' if self.metric == 'accuracy' else title_of(self.metric)}"
 
+    def of(self, scores: Mapping[str, Mapping[str, float]]) -> float:
+        """The number, from the metrics of each split or view."""
+        return scores[self.split][self.metric]
+
+
+@dataclass(frozen=True)
+class RelativeError:
+    """A mean over splits of error divided by a reference model's, e.g. ImageNet-C's mCE: 1 is the reference."""
+
+    name: str
+    references: Mapping[str, float]  # split -> the reference's error
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} (lower is better)"
+
+    def of(self, scores: Mapping[str, Mapping[str, float]]) -> float:
+        """The number, from the metrics of each split."""
+        ratios = [(1 - scores[split][ACCURACY]) / error for split, error in self.references.items()]
+        return sum(ratios) / len(ratios)
+
+
+def relative_columns(summary: Mapping[str, Any]) -> tuple[RelativeError, ...]:
+    """Means of relative errors that a suite has."""
+    return tuple(RelativeError(name, errors) for name, errors in summary.get("relative_errors", {}).items())
+
 
 def further_columns(summary: Mapping[str, Any]) -> tuple[Column, ...]:
     """Accuracy where it is not the official metric, official metrics of splits in no mean, and other label spaces."""

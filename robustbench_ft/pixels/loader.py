@@ -117,7 +117,7 @@ class Loader:
         the chunks; pixels are kept where all are asked for.
         """
         whole = range(0, len(self.split), size)
-        starts, keep = whole[only], keep and whole[only] == whole
+        starts, keep = whole[only], keep and self.split.keep and whole[only] == whole
         if self.native is not None:
             yield from self._in_turn(starts, lambda rows: Pending(self.read(rows), []), size)
             return
