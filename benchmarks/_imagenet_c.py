@@ -6,6 +6,7 @@ Hendrycks and Dietterich, ICLR 2019 (arXiv:1903.12261). A corruption is one spli
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from robustbench_ft.data import FileImages, Split
 from robustbench_ft.errors import MissingDataError, RbftError
 from robustbench_ft.images import folders
-from robustbench_ft.suite import Source
+from robustbench_ft.suite import Source, Suite
 
 PREFIX, SEVERITIES, IMAGES = "c-", 5, 50_000
 ALEXNET = {  # corruption -> AlexNet's error, mean over severities (google-research/augmix@202cf4c, imagenet.py)
@@ -43,6 +44,19 @@ SOURCE = Source(
     SPLITS, "ImageNet-C", "zenodo.org/records/2235448 (blur, digital, noise, weather .tar)", "see Zenodo",
     "as Zenodo states", unpack="ImageNet-C/<corruption>/<1 to 5>/<wnid>/*.JPEG, with or without the tar's own folder",
 )  # fmt: skip
+
+
+def add_to(suite: Suite) -> None:
+    """Let a suite predict all corruptions too, in no mean."""
+    suite.extra = (*suite.extra, *SPLITS)
+    suite.places = {**suite.places, **PLACES}
+    suite.clusters = {**suite.clusters, **dict.fromkeys(SPLITS, "image")}
+    suite.relative_errors = {"mCE": MCE}
+    card = suite.card
+    suite.card = replace(
+        card, counts={**card.counts, **COUNTS}, per_class={**card.per_class, **PER_CLASS},
+        sources=(*card.sources, SOURCE),
+    )  # fmt: skip
 
 
 def load(place: Path, name: str, wnids: Mapping[str, int], partial: bool) -> Split:

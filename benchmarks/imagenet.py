@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from robustbench_ft.data import FileImages, Ints, LabelSpace, Split
-from robustbench_ft.errors import MissingDataError, RbftError
+from robustbench_ft.errors import MissingDataError, RbftError, SubsetError
 from robustbench_ft.images import archives, folders
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.prompts import imagenet_classes, openai_templates
@@ -34,6 +34,7 @@ DEVKITS = tuple(
     f"{folder}ILSVRC2012_validation_ground_truth.txt"
     for folder in ("", "data/", "ILSVRC2012_devkit_t12/data/", "devkit/data/")
 )
+FIVE = ("v2", "r", "sketch", "objectnet", "a")  # mlfoundations/wise-ft@09aa691, README.md
 OTHER_V2 = ("threshold", "top-images", "topimages")  # of the same size and class counts as matched-frequency
 Files: TypeAlias = Sequence[str] | archives.PackedImages
 Found: TypeAlias = tuple[Sequence[str], Ints, Files, str]  # ids, labels, files, layout
@@ -124,18 +125,9 @@ class ImageNet(Suite):
         self._trained: Rows | None = None
         if "objectnet" in self.chosen:
             self.shifts = (*self.shifts, "objectnet")
+            self.shift_groups = {"of WiSE-FT's five shifts": FIVE}
         if "c" in self.chosen:
-            self._add_corruptions()
-
-    def _add_corruptions(self) -> None:
-        self.extra = (*self.extra, *corrupted.SPLITS)
-        self.places = {**self.places, **corrupted.PLACES}
-        self.clusters = {**self.clusters, **dict.fromkeys(corrupted.SPLITS, "image")}
-        self.relative_errors = {"mCE": corrupted.MCE}
-        self.card = replace(
-            self.card, counts={**self.card.counts, **corrupted.COUNTS},
-            per_class={**self.card.per_class, **corrupted.PER_CLASS}, sources=(*self.card.sources, corrupted.SOURCE),
-        )  # fmt: skip
+            corrupted.add_to(self)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -199,7 +191,7 @@ class ImageNet(Suite):
     def _sorted(self, place: Path, part: str) -> Found:
         present = {name for name in folders.names_in(place) if name in indices("wnids")} if place.is_dir() else set()
         if 1 < len(present) <= SUBSET and not self.partial:
-            raise MissingDataError(
+            raise SubsetError(
                 f"{place} holds {len(present)} of the 1,000 wnid folders: a subset such as ImageNet-100 is a suite of "
                 "its own, with a name for each wnid under [classes] and own_classes for its shifts (rbft new suite "
                 "FOLDER); or get the others too"
