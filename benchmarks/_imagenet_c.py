@@ -46,7 +46,7 @@ SOURCE = Source(
 )  # fmt: skip
 
 
-def add_to(suite: Suite) -> None:
+def add_corruptions(suite: Suite) -> None:
     """Let a suite predict all corruptions too, in no mean."""
     suite.extra = (*suite.extra, *SPLITS)
     suite.places = {**suite.places, **PLACES}
@@ -59,7 +59,12 @@ def add_to(suite: Suite) -> None:
     )  # fmt: skip
 
 
-def load(place: Path, name: str, wnids: Mapping[str, int], partial: bool) -> Split:
+def is_corrupted(split: str) -> bool:
+    """Whether a split is one of ImageNet-C."""
+    return split in SPLITS
+
+
+def corrupted(place: Path, name: str, wnids: Mapping[str, int], partial: bool) -> Split:
     """One corruption at all severities: `place/<1 to 5>/<wnid>/<official name>.JPEG`. The label is the wnid's."""
     present = set(folders.names_in(place)) if place.is_dir() else set[str]()
     lacking = [str(s) for s in range(1, SEVERITIES + 1) if str(s) not in present]

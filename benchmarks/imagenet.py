@@ -18,7 +18,7 @@ from robustbench_ft.prompts import imagenet_classes, openai_templates
 from robustbench_ft.recipe import R_WISE
 from robustbench_ft.suite import Card, Source, Suite
 
-from . import _imagenet_c as corrupted
+from ._imagenet_c import add_corruptions, corrupted, is_corrupted
 
 HELD_OUT = 26  # images per class, 26,000 in all: as many as model soups hold out of train (Wortsman et al., 2022)
 TRAIN = 1_281_167
@@ -127,7 +127,7 @@ class ImageNet(Suite):
             self.shifts = (*self.shifts, "objectnet")
             self.shift_groups = {"of WiSE-FT's five shifts": FIVE}
         if "c" in self.chosen:
-            corrupted.add_to(self)
+            add_corruptions(self)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -145,8 +145,8 @@ class ImageNet(Suite):
             return self._test(place)
         if name == "objectnet":
             return self._objectnet(place)
-        if name in corrupted.SPLITS:
-            return corrupted.load(place, name, indices("wnids"), self.partial)
+        if is_corrupted(name):
+            return corrupted(place, name, indices("wnids"), self.partial)
         subset, every = indices(f"imagenet_{name}" if name in ("r", "a") else "wnids"), indices("wnids")
         if name == "v2":
             subset = _numbered(place)

@@ -41,7 +41,7 @@ COURTS = {
     "record": ("summary", "digests", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "two_runs", "report",
-        "figure_many", "figure",
+        "factors", "figure_many", "figure",
     ),
     "claims": (
         "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",
