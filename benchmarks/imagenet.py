@@ -19,6 +19,7 @@ from robustbench_ft.recipe import R_WISE
 from robustbench_ft.suite import Card, Source, Suite
 
 from ._imagenet_c import add_corruptions, corrupted, is_corrupted
+from ._imagenet_w import add_watermark, watermarked, with_carton
 
 HELD_OUT = 26  # images per class, 26,000 in all: as many as model soups hold out of train (Wortsman et al., 2022)
 TRAIN = 1_281_167
@@ -53,6 +54,7 @@ class ImageNet(Suite):
     options = {  # noqa: RUF012
         "objectnet": "adds ObjectNet (113 classes, test use only) to the shifts",
         "c": "predicts ImageNet-C too (3.75 million images), which is in no mean: tables show its mCE",
+        "w": "predicts ImageNet-W too, in no mean: the validation images with a watermark; tables show its gaps",
     }
     places = {  # noqa: RUF012
         "train": (
@@ -128,6 +130,8 @@ class ImageNet(Suite):
             self.shift_groups = {"of WiSE-FT's five shifts": FIVE}
         if "c" in self.chosen:
             add_corruptions(self)
+        if "w" in self.chosen:
+            add_watermark(self)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,7 +146,9 @@ class ImageNet(Suite):
             return self._train(name)
         place = self.place(name)
         if name == "test":
-            return self._test(place)
+            return with_carton(self._test(place)) if "w" in self.chosen else self._test(place)
+        if name == "w":
+            return watermarked(self._test(self.place("test")), place)
         if name == "objectnet":
             return self._objectnet(place)
         if is_corrupted(name):

@@ -82,7 +82,7 @@ def test_alexnet_is_at_one_hundred() -> None:
     assert list(references) == [f"c-{name}" for name in CORRUPTIONS]
     for name, errors in ALEXNET.items():
         assert references[f"c-{name}"] == pytest.approx(np.mean(errors), abs=1e-9)
-    [column] = metrics.relative_columns({"relative_errors": {"mCE": references}})
+    [column] = metrics.derived_columns({"relative_errors": {"mCE": references}})
     assert column.of({name: {"accuracy": 1 - error} for name, error in references.items()}) == pytest.approx(1)
 
 
@@ -96,7 +96,7 @@ def test_mce_is_that_of_public_code(seed: int) -> None:
     mce = 0.0
     for k in range(15):
         mce += 100 * (1 - np.mean(accuracies[k])) / alexnet[k] / 15
-    [column] = metrics.relative_columns({"relative_errors": suite_ref.load("imagenet+c").relative_errors})
+    [column] = metrics.derived_columns({"relative_errors": suite_ref.load("imagenet+c").relative_errors})
     scores = {f"c-{name}": {"accuracy": float(own.mean())} for name, own in zip(CORRUPTIONS, accuracies, strict=True)}
     assert 100 * column.of(scores) == pytest.approx(mce, abs=1e-9)
 

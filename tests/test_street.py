@@ -21,7 +21,7 @@ STREET = (
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
-    "images": ("files", "archives", "arrays", "folders", "hub", "roots"),
+    "images": ("files", "overlaid", "archives", "arrays", "folders", "hub", "roots"),
     "custom": ("form", "listing", "draft", "suite"),
     "drawing": (
         "random_draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_ft.metrics import Column, RelativeError, further_columns, relative_columns
+from robustbench_ft.metrics import Column, Gap, RelativeError, derived_columns, further_columns
 from robustbench_ft.record.store import Record
 from robustbench_ft.stats import Estimate
 from robustbench_ft.stats import mean as interval
@@ -37,10 +37,10 @@ class Table:
         return self.run_set.title
 
     @property
-    def further(self) -> tuple[Column | RelativeError, ...]:
+    def further(self) -> tuple[Column | RelativeError | Gap, ...]:
         """Numbers beside the official metrics."""
         told = self.run_set.records[0].metrics
-        return (*further_columns(told), *relative_columns(told))
+        return (*further_columns(told), *derived_columns(told))
 
     def columns(self, val: bool = False) -> tuple[str, ...]:
         """ID validation if wanted, ID, each shift, the mean of each group of shifts, the mean of all."""
@@ -139,7 +139,7 @@ def passes(row: Row) -> float | None:
     return found if found == 1 or row.selection == "fixed" else None
 
 
-def further_values(row: Row, column: Column | RelativeError) -> list[float]:
+def further_values(row: Row, column: Column | RelativeError | Gap) -> list[float]:
     """A number beside the official metrics, by seed."""
     return [column.of(record.summary.candidates[candidate]) for record, candidate in row.runs]
 

@@ -94,6 +94,7 @@ def examine(text: str, roots: Roots, extent: Extent, progress: Progress, against
     splits = _load(suite, lenient, findings, progress)
     seen = _look(suite, splits, extent, progress)
     own = {name: split for name, split in splits.items() if name != suite.published_train or suite.train == name}
+    own = {name: split for name, split in own.items() if not hasattr(split.images, "finish")}  # drawn over another's
     copies = scan.same(own, seen, extent.workers, progress) if extent.copies and own else []
     subsets = {finding.split for finding in findings if finding.kind == "subset"}
     for name, split in splits.items():

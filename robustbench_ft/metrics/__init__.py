@@ -147,9 +147,23 @@ class RelativeError:
         return sum(ratios) / len(ratios)
 
 
-def relative_columns(summary: Mapping[str, Any]) -> tuple[RelativeError, ...]:
-    """Means of relative errors that a suite has."""
-    return tuple(RelativeError(name, errors) for name, errors in summary.get("relative_errors", {}).items())
+@dataclass(frozen=True)
+class Gap:
+    """Accuracy on one split or view minus accuracy on another, e.g. with and without a watermark."""
+
+    title: str
+    minuend: str
+    subtrahend: str
+
+    def of(self, scores: Mapping[str, Mapping[str, float]]) -> float:
+        """The number, from the metrics of each split or view."""
+        return scores[self.minuend][ACCURACY] - scores[self.subtrahend][ACCURACY]
+
+
+def derived_columns(summary: Mapping[str, Any]) -> tuple[RelativeError | Gap, ...]:
+    """Numbers that a suite makes of the metrics of several splits."""
+    relative = (RelativeError(name, errors) for name, errors in summary.get("relative_errors", {}).items())
+    return (*relative, *(Gap(name, *views) for name, views in summary.get("gaps", {}).items()))
 
 
 def further_columns(summary: Mapping[str, Any]) -> tuple[Column, ...]:

@@ -48,6 +48,7 @@ class Loader:
         self.native = pixels if pixels is not None and pixels.shape[1:3] == (self.size, self.size) else None
         self.encoded = pixels is None  # files, which `raw` gives as they lie
         self.border = getattr(split.images, "border", 0)
+        self.finish = getattr(split.images, "finish", None)  # drawn over what the transform returns
         self.workers, self.gpu_decode = workers or available_workers(), gpu_decode
 
     @cached_property
@@ -182,7 +183,8 @@ class Loader:
         return self._gather([lambda i=i: self._evaluated(i) for i in indices])
 
     def _evaluated(self, index: int) -> Tensor:
-        return augmentation.tensor(self.transform(self.split.images.read([index])[0]))
+        image = self.transform(self.split.images.read([index])[0])
+        return augmentation.tensor(image if self.finish is None else self.finish(image))
 
     def _crop(self, index: int, augment: Augment, draws: Sequence[float]) -> Tensor:
         images = self.split.images

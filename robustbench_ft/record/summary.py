@@ -176,6 +176,7 @@ class Summary:
     relative_errors: dict[str, dict[Name, Annotated[float, Field(gt=0)]]] = field(
         default_factory=dict[str, dict[str, float]]
     )  # a mean of errors -> split -> error that counts as 1
+    gaps: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])  # accuracy on one minus other
     selection_metric: str | None = None
     transductive: bool = False
     id_val: str | None = None
@@ -201,6 +202,9 @@ class Summary:
             lost = sorted(set(errors) - {*self.splits.columns, *self.splits.extra})
             found += [f"relative_errors.{name}: '{split}' is no split" for split in lost]
             found += [] if errors else [f"relative_errors.{name}: is empty"]
+        known = {*self.splits.columns, *self.splits.extra, *self.views}
+        for name, views in self.gaps.items():
+            found += [f"gaps.{name}: '{view}' is no split or view" for view in sorted(set(views) - known)]
         chosen = self.selection_metric or self.official_of(self.splits.val)
         needed = [(split, self.official_of(split)) for split in self.splits.columns]
         for name, scores in self.candidates.items():
