@@ -2,9 +2,11 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import coded
 import forest
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from robustbench_ft import clip as clips
 from robustbench_ft import model_ref, registry, suite_ref
+from robustbench_ft.claims import claim_store
+from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli import main
 from robustbench_ft.compare import report
 from robustbench_ft.errors import MissingDataError, RbftError
@@ -102,10 +106,14 @@ def test_nothing_changes_without_the_option(base: Path) -> None:
 
 
 def test_a_run_shows_the_gaps(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry.load("suite", "imagenet", Suite), "templates", forest.TEMPLATES)
+    kind = registry.load("suite", "imagenet", Suite)
+    monkeypatch.setattr(kind, "templates", forest.TEMPLATES)
+    monkeypatch.setattr(kind, "card", replace(kind.card, counts={**forest.COUNTS, "test": 1001}, per_class={}))
+    tree = forest.copy(forest.imagenet(base), tmp_path / "tree")
+    coded.write(tree / "imagenet/val/n02971356/ILSVRC2012_val_00049999.JPEG", CARTON)  # of one there is no interval
     model = forest.write_model(base / "model", "imagenet")
-    words = f"run --method zero-shot --suite imagenet+w --model {model} --allow-partial --out {tmp_path / 'out'}"
-    done = CliRunner().invoke(main, [*words.split(), *roots(base)])
+    words = f"run --method zero-shot --suite imagenet+w --model {model} --out {tmp_path / 'out'}"
+    done = CliRunner().invoke(main, [*words.split(), "--root", str(tree), *roots(base)[2:]])
     assert done.exit_code == 0, done.output
     [record] = store.find_records([tmp_path / "out"])
     right = {name: record.predictions("final", name).correct.mean() for name in ("test", "w")}
@@ -114,9 +122,12 @@ def test_a_run_shows_the_gaps(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     gaps = {column.title: report.further_values(table.lines[0].row, column)[0] for column in table.further[-2:]}
     assert gaps["IN-W gap"] == pytest.approx(right["w"] - right["test"])
     assert gaps["carton gap"] == pytest.approx(carton["w"].correct.mean() - carton["test"].correct.mean())
-    assert len(carton["w"]) == 1
+    assert len(carton["w"]) == 2
     assert "IN-W gap" in report.markdown(table)
     assert "w" not in record.summary.splits.shifts
+    claim_store.add([tmp_path / "out"], tmp_path / "boards", Trust("rerun"))
+    done = CliRunner().invoke(main, ["leaderboard", "verify", "--root", str(tmp_path / "boards")])
+    assert done.exit_code == 0, done.output
 
 
 def test_the_doctor_does_not_take_them_for_copies(base: Path) -> None:
