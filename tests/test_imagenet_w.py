@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from robustbench_ft import clip as clips
 from robustbench_ft import model_ref, registry, suite_ref
+from robustbench_ft.board import ranking, text
 from robustbench_ft.claims import claim_store
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli import main
@@ -128,6 +129,9 @@ def test_a_run_shows_the_gaps(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     claim_store.add([tmp_path / "out"], tmp_path / "boards", Trust("rerun"))
     done = CliRunner().invoke(main, ["leaderboard", "verify", "--root", str(tmp_path / "boards")])
     assert done.exit_code == 0, done.output
+    [board] = ranking.boards(claim_store.find(tmp_path / "boards"))
+    assert [board.rows[0].further(column)[0] for column in board.further[-2:]] == pytest.approx(list(gaps.values()))
+    assert "carton gap" in text.markdown(board)
 
 
 def test_the_doctor_does_not_take_them_for_copies(base: Path) -> None:

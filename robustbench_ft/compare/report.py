@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_ft.metrics import Column, Gap, RelativeError, derived_columns, further_columns
+from robustbench_ft.metrics import Column, Derived, derived_columns, further_columns
 from robustbench_ft.record.store import Record
 from robustbench_ft.stats import Estimate
 from robustbench_ft.stats import mean as interval
@@ -37,7 +37,7 @@ class Table:
         return self.run_set.title
 
     @property
-    def further(self) -> tuple[Column | RelativeError | Gap, ...]:
+    def further(self) -> tuple[Column | Derived, ...]:
         """Numbers beside the official metrics."""
         told = self.run_set.records[0].metrics
         return (*further_columns(told), *derived_columns(told))
@@ -139,7 +139,7 @@ def passes(row: Row) -> float | None:
     return found if found == 1 or row.selection == "fixed" else None
 
 
-def further_values(row: Row, column: Column | RelativeError | Gap) -> list[float]:
+def further_values(row: Row, column: Column | Derived) -> list[float]:
     """A number beside the official metrics, by seed."""
     return [column.of(record.summary.candidates[candidate]) for record, candidate in row.runs]
 

@@ -6,7 +6,7 @@ list of metrics.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,8 +160,11 @@ class Gap:
         return scores[self.minuend][ACCURACY] - scores[self.subtrahend][ACCURACY]
 
 
-def derived_columns(summary: Mapping[str, Any]) -> tuple[RelativeError | Gap, ...]:
-    """Numbers that a suite makes of the metrics of several splits."""
+Derived: TypeAlias = RelativeError | Gap  # linear in the accuracies, so a mean over seeds is that of the means
+
+
+def derived_columns(summary: Mapping[str, Any]) -> tuple[Derived, ...]:
+    """Numbers that a suite makes of the accuracies of several splits."""
     relative = (RelativeError(name, errors) for name, errors in summary.get("relative_errors", {}).items())
     return (*relative, *(Gap(name, *views) for name, views in summary.get("gaps", {}).items()))
 
