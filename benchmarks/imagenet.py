@@ -11,12 +11,15 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from robustbench_ft.data import FileImages, Ints, LabelSpace, Split
-from robustbench_ft.errors import MissingDataError, RbftError
+from robustbench_ft.errors import MissingDataError, RbftError, SubsetError
 from robustbench_ft.images import archives, folders
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.prompts import imagenet_classes, openai_templates
 from robustbench_ft.recipe import R_WISE
 from robustbench_ft.suite import Card, Source, Suite
+
+from ._imagenet_c import add_corruptions, corrupted, is_corrupted
+from ._imagenet_w import add_watermark, watermarked, with_carton
 
 HELD_OUT = 26  # images per class, 26,000 in all: as many as model soups hold out of train (Wortsman et al., 2022)
 TRAIN = 1_281_167
@@ -32,6 +35,7 @@ DEVKITS = tuple(
     f"{folder}ILSVRC2012_validation_ground_truth.txt"
     for folder in ("", "data/", "ILSVRC2012_devkit_t12/data/", "devkit/data/")
 )
+FIVE = ("v2", "r", "sketch", "objectnet", "a")  # mlfoundations/wise-ft@09aa691, README.md
 OTHER_V2 = ("threshold", "top-images", "topimages")  # of the same size and class counts as matched-frequency
 Files: TypeAlias = Sequence[str] | archives.PackedImages
 Found: TypeAlias = tuple[Sequence[str], Ints, Files, str]  # ids, labels, files, layout
@@ -47,7 +51,11 @@ class ImageNet(Suite):
     shifts = ("v2", "r", "a", "sketch")
     published_train = "train-all"
     published_selector = "test"  # Lipsum-FT selects its checkpoint on the official validation images it then reports
-    options = {"objectnet": "adds ObjectNet (113 classes, test use only) to the shifts"}  # noqa: RUF012
+    options = {  # noqa: RUF012
+        "objectnet": "adds ObjectNet (113 classes, test use only) to the shifts",
+        "c": "predicts ImageNet-C too (3.75 million images), which is in no mean: tables show its mCE",
+        "w": "predicts ImageNet-W too, in no mean: the validation images with a watermark; tables show its gaps",
+    }
     places = {  # noqa: RUF012
         "train": (
             "imagenet/train", "imagenet/images/train", "ILSVRC2012/train", "imagenet/ILSVRC2012/train",
@@ -119,6 +127,11 @@ class ImageNet(Suite):
         self._trained: Rows | None = None
         if "objectnet" in self.chosen:
             self.shifts = (*self.shifts, "objectnet")
+            self.shift_groups = {"of WiSE-FT's five shifts": FIVE}
+        if "c" in self.chosen:
+            add_corruptions(self)
+        if "w" in self.chosen:
+            add_watermark(self)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -133,9 +146,13 @@ class ImageNet(Suite):
             return self._train(name)
         place = self.place(name)
         if name == "test":
-            return self._test(place)
+            return with_carton(self._test(place)) if "w" in self.chosen else self._test(place)
+        if name == "w":
+            return watermarked(self._test(self.place("test")), place)
         if name == "objectnet":
             return self._objectnet(place)
+        if is_corrupted(name):
+            return corrupted(place, name, indices("wnids"), self.partial)
         subset, every = indices(f"imagenet_{name}" if name in ("r", "a") else "wnids"), indices("wnids")
         if name == "v2":
             subset = _numbered(place)
@@ -180,7 +197,7 @@ class ImageNet(Suite):
     def _sorted(self, place: Path, part: str) -> Found:
         present = {name for name in folders.names_in(place) if name in indices("wnids")} if place.is_dir() else set()
         if 1 < len(present) <= SUBSET and not self.partial:
-            raise MissingDataError(
+            raise SubsetError(
                 f"{place} holds {len(present)} of the 1,000 wnid folders: a subset such as ImageNet-100 is a suite of "
                 "its own, with a name for each wnid under [classes] and own_classes for its shifts (rbft new suite "
                 "FOLDER); or get the others too"

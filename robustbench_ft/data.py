@@ -52,6 +52,7 @@ class Split:
     also: Mapping[str, LabelSpace] = field(default_factory=dict[str, LabelSpace])  # scored side by side, by name
     place: Path | None = None  # where it was found
     layout: str = ""  # how it was recognised, e.g. 'wnid folders'
+    keep: bool = True  # False: decoded pixels are not kept in the cache, where they would drive out all others
 
     def __post_init__(self) -> None:
         lengths = {"images": len(self.images), "labels": len(self.labels), "ids": len(self.ids)}

@@ -52,6 +52,10 @@ class MissingDataError(RbftError):
     """A suite's files are not where they should be."""
 
 
+class SubsetError(MissingDataError):
+    """The files are those of a known subset, which is a suite of its own; the line says which and how."""
+
+
 class SealedError(RbftError):
     """A method asked for data that `fit` must not see."""
 

@@ -273,6 +273,10 @@ def _summary(model: Candidates, suite: Suite, roles: Roles, results: dict[str, J
         "selection_metric": roles.metric,
         "candidates": results,
     }
+    if suite.relative_errors:
+        summary["relative_errors"] = {name: dict(errors) for name, errors in suite.relative_errors.items()}
+    if suite.gaps:
+        summary["gaps"] = {name: list(views) for name, views in suite.gaps.items()}
     return {**summary, "id_val": by_validation(read_summary(summary, Path("metrics.json")))}
 
 

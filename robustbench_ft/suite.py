@@ -89,6 +89,8 @@ class Suite(ABC):
     shifts: tuple[str, ...]  # OOD, in table order
     extra: tuple[str, ...] = ()  # evaluated and stored, and in no mean: e.g. WILDS' OOD validation
     shift_groups: Mapping[str, tuple[str, ...]] = {}  # kinds of shift whose means are shown apart
+    relative_errors: Mapping[str, Mapping[str, float]] = {}  # a mean of errors, e.g. 'mCE' -> split -> error that is 1
+    gaps: Mapping[str, tuple[str, str]] = {}  # name -> two splits or views: accuracy on the one minus on the other
     clusters: Mapping[str, str] = {}  # split -> group column whose examples come together, e.g. a camera
     metrics: Mapping[str, str] = {}  # split -> its official metric, where that is not accuracy
     published_train: str = ""  # what papers trained on, where that is more than `train`

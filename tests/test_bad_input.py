@@ -29,6 +29,7 @@ HOMES = {
     "pacs": "sketchx.eecs.qmul.ac.uk", "vlcs": "facebookresearch/DomainBed", "officehome": "hemanthdv.github.io",
     "terra": "lila.science", "domainnet-lodo": "ai.bu.edu/M3SDA", "living17": "image-net.org",
     "entity30": "image-net.org", "waterbirds": "nlp.stanford.edu/data/dro",
+    "cifar10": "www.cs.toronto.edu/~kriz",
 }  # fmt: skip
 
 

@@ -304,6 +304,19 @@ def test_the_whole_path(runs: Path) -> None:
         assert ("train-all" in record.env["data"]) is published, method
 
 
+def test_the_mean_of_the_papers_five_shifts_is_named_so(runs: Path) -> None:
+    """mlfoundations/wise-ft@09aa691, README.md: ImageNetV2, ImageNet-R, ImageNet Sketch, ObjectNet and ImageNet-A."""
+    column = "mean of WiSE-FT's five shifts"
+    tables = {table.run_set.suite: table for table in report.tables(store.find_records([runs]))}
+    whole = tables["imagenet+objectnet"]
+    [line] = whole.lines
+    found = [whole.estimate(line, name) for name in ("v2", "r", "sketch", "objectnet", "a", column)]
+    *shifts, mean = [estimate.value for estimate in found if estimate]
+    assert mean == pytest.approx(np.mean(shifts))
+    assert column in report.markdown(whole)
+    assert column not in report.markdown(tables["imagenet"])  # four shifts: 'mean OOD' is what it was
+
+
 def test_reports_show_the_other_label_spaces(runs: Path) -> None:
     tables = report.tables(store.find_records([runs]))
     assert {table.run_set.suite for table in tables} == {"imagenet", "imagenet+objectnet"}

@@ -59,7 +59,7 @@ def test_built_in_names() -> None:
     assert set(registry.entries("method")) >= {"zero-shot", "ft", "lp-ft", "wise-ft", "flyp", "lipsum"}
     assert set(registry.entries("suite")) >= {
         "shapes", "digits", "imagenet", "domainnet", "wilds-iwildcam", "wilds-fmow", "wilds-camelyon17", "pacs",
-        "vlcs", "officehome", "terra", "domainnet-lodo", "living17", "entity30", "waterbirds",
+        "vlcs", "officehome", "terra", "domainnet-lodo", "living17", "entity30", "waterbirds", "cifar10",
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ STREET = (
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
-    "images": ("files", "copied", "archives", "folders", "hub", "roots"),
+    "images": ("files", "overlaid", "copied", "archives", "arrays", "folders", "hub", "roots"),
     "custom": ("form", "listing", "draft", "suite"),
     "drawing": (
         "random_draws", "shapes", "raster", "things", "objects", "classes", "scenery", "scene", "colouring",
@@ -41,7 +41,7 @@ COURTS = {
     "record": ("summary", "digests", "store"),
     "compare": (
         "rows", "scores", "load", "text", "verdicts", "tradeoffs", "tables", "designs", "advice", "two_runs", "report",
-        "canvas", "figure_many", "figure",
+        "factors", "canvas", "figure_many", "figure",
     ),
     "claims": (
         "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "staging", "claim_store",

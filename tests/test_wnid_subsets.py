@@ -34,6 +34,18 @@ def test_imagenet_says_what_a_subset_is(root: Path, tmp_path: Path) -> None:
         suite_ref.load("imagenet", root).split("train")
 
 
+def test_the_doctor_says_so_too(root: Path, tmp_path: Path) -> None:
+    """Once of all splits that are cut from the tree, and nothing of counts: the tree is whole."""
+    done = invoke("data check imagenet --root TMP", tmp_path)
+    assert done.exit_code == 1
+    [line] = [line for line in done.output.splitlines() if "a suite of its own" in line]
+    assert line.startswith("train, val, train-all")
+    assert "holds 10 of the 1,000 wnid folders: a subset such as ImageNet-100 is a suite of its own" in line
+    assert "own_classes for its shifts (rbft new suite FOLDER)" in line
+    assert "1,255,167" not in line
+    assert "its card says 1,281,167" not in done.output
+
+
 def test_wnids_are_no_names(root: Path) -> None:
     (root / "suite.toml").write_text(f'{SUITE}r = "imagenet-r"\n')
     with pytest.raises(RbftError, match=f"'{WNIDS[0]}' is a WordNet id, which no prompt can use: add .classes."):

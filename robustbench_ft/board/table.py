@@ -12,7 +12,7 @@ from robustbench_ft.claims.schema import FIXED, ORACLE, Claim, CurvePoint, RowRe
 from robustbench_ft.compare.load import OFFICIAL, RunSet
 from robustbench_ft.compare.tables import REPORTED, metric_title
 from robustbench_ft.compare.text import recipes_line, sizes_line, span
-from robustbench_ft.metrics import ACCURACY, Column, further_columns
+from robustbench_ft.metrics import ACCURACY, Column, Derived, derived_columns, further_columns
 from robustbench_ft.metrics.calibration import Bins, equal_width
 from robustbench_ft.stats import Estimate, Examples
 from robustbench_ft.stats.multiplicity import ALPHA
@@ -113,11 +113,14 @@ class Row:
         """Splits that the row was evaluated on, with views in other label spaces."""
         return set(self.claim.data.splits)
 
-    def further(self, column: Column) -> tuple[float, float | None]:
-        """Mean over seeds and sd of a number beside accuracy."""
+    def further(self, column: Column | Derived) -> tuple[float, float | None]:
+        """Mean over seeds and sd of a number beside accuracy; of one that is made of several splits, the mean alone."""
         columns = self.claim.results.columns  # ID splits go by other names there
-        name = next(name for name, splits in columns.items() if splits == [column.split])
-        return self.result.mean[column.metric][name], self.result.sd[column.metric][name]
+        names = {splits[0]: name for name, splits in columns.items() if len(splits) == 1}
+        if isinstance(column, Column):
+            name = names[column.split]
+            return self.result.mean[column.metric][name], self.result.sd[column.metric][name]
+        return column.of({split: {ACCURACY: self.result.mean[ACCURACY][name]} for split, name in names.items()}), None
 
     @property
     def cost(self) -> Cost:
@@ -203,9 +206,12 @@ class Board:
         return dict(sorted(found.items()))
 
     @property
-    def further(self) -> tuple[Column, ...]:
+    def further(self) -> tuple[Column | Derived, ...]:
         """Numbers beside the official metrics."""
-        return further_columns(self.rows[0].source.runs[0].record["summary"]) if self.rows else ()
+        if not self.rows:
+            return ()
+        told = self.rows[0].source.runs[0].record["summary"]
+        return (*further_columns(told), *derived_columns(told))
 
     @property
     def ranked(self) -> tuple[Row, ...]:

@@ -106,6 +106,7 @@ def from_record(record: Record) -> Bundle:
         summary |= {"selection_metric": selection_metric(told)}
     summary |= {"transductive": True} if told.transductive else {}
     summary |= {"clusters": told.clusters, "resolution": _resolution(record.folder)}
+    summary |= {name: metrics[name] for name in ("relative_errors", "gaps") if name in metrics}
     if further_columns(metrics):
         summary |= {"official": told.official, "views": told.views}
     names = sorted(told.candidates)

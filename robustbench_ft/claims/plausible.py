@@ -99,6 +99,10 @@ def against_suite(claim: Claim, runs: Sequence[Bundle], suite: Suite) -> list[st
     groups = {name: tuple(members) for name, members in summary.shift_groups.items()}
     if groups != {name: tuple(members) for name, members in suite.shift_groups.items()}:
         found.append(f"its shift_groups are not those of suite {suite.name} v{suite.version}")
+    if (summary.relative_errors, summary.gaps) != (
+        {name: dict(errors) for name, errors in suite.relative_errors.items()}, dict(suite.gaps)
+    ):  # fmt: skip
+        found.append(f"its relative errors or gaps are not those of suite {suite.name} v{suite.version}")
     official = {split: summary.official_of(split) for split in roles.evaluate}
     if official != {split: suite.metric_of(split) for split in roles.evaluate}:
         found.append(f"its official metrics are not those of suite {suite.name} v{suite.version}")

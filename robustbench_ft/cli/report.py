@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustbench_ft.errors import RbftError
 from robustbench_ft.tabular import MACHINE
 
 from .options import FORMAT, HEADLINES, SUITE, WIDE, find
@@ -71,18 +72,31 @@ def _rich(table: "Table", columns: Sequence[int], val: bool) -> Any:
 @click.option(
     "--figure", "picture", type=click.Path(path_type=Path), help="Also draw ID against OOD accuracy into this PNG."
 )
+@click.option(
+    "--factors", "factors", type=click.Path(path_type=Path), metavar="FILE",
+    help="Also show ID error by factor, e.g. imagenet_x_val_multi_factor.jsonl of ImageNet-X.",
+)  # fmt: skip
+@click.option(
+    "--without", type=click.Path(path_type=Path), metavar="CSV",
+    help="With --factors: images to leave out, e.g. prototypical_paths.csv of ImageNet-X.",
+)  # fmt: skip
 def report_command(
     runs: tuple[Path, ...], suite: str | None, style: str, headlines: bool, val: bool, baseline: str | None,
-    picture: Path | None,
+    picture: Path | None, factors: Path | None, without: Path | None,
 ) -> None:  # fmt: skip
     """Tables from records, without torch. RUNS are folders of records or of published claims (default: runs)."""
+    from robustbench_ft.compare import factors as by_factor
     from robustbench_ft.compare import figure, report
 
+    if (without and not factors) or (factors and style == "json"):
+        raise RbftError("--factors FILE prints text (not json), and --without needs it; write both")
+    described = by_factor.read(factors, without) if factors else None
     found = report.tables(find(runs, suite), headlines)
     if style == "json":
         click.echo(report.as_json(found), nl=False)
     elif style in MACHINE:
-        show([text for table in found for text in report.sections(table, val, baseline)], style)
+        texts = [text for table in found for text in report.sections(table, val, baseline)]
+        show([*texts, *(by_factor.text(table, described) for table in found if described)], style)
     else:
         for table in found:
             if style == "markdown":
@@ -91,6 +105,8 @@ def report_command(
                 print_table(table, val)
             if baseline:
                 show([report.against(table, baseline)], style)
+            if described:
+                show([by_factor.text(table, described)], style)
     if picture:
         for k, table in enumerate(found):
             path = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{table.run_set.suite}-{k}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_ft.metrics import Column, further_columns
+from robustbench_ft.metrics import Column, Derived, derived_columns, further_columns
 from robustbench_ft.record.store import Record
 from robustbench_ft.stats import Estimate
 from robustbench_ft.stats import mean as interval
@@ -37,9 +37,10 @@ class Table:
         return self.run_set.title
 
     @property
-    def further(self) -> tuple[Column, ...]:
+    def further(self) -> tuple[Column | Derived, ...]:
         """Numbers beside the official metrics."""
-        return further_columns(self.run_set.records[0].metrics)
+        told = self.run_set.records[0].metrics
+        return (*further_columns(told), *derived_columns(told))
 
     def columns(self, val: bool = False) -> tuple[str, ...]:
         """ID validation if wanted, ID, each shift, the mean of each group of shifts, the mean of all."""
@@ -141,9 +142,9 @@ def passes(row: Row) -> float | None:
     return found if found == 1 or row.selection == "fixed" else None
 
 
-def further_values(row: Row, column: Column) -> list[float]:
+def further_values(row: Row, column: Column | Derived) -> list[float]:
     """A number beside the official metrics, by seed."""
-    return [record.summary.candidates[c][column.split][column.metric] for record, c in row.runs]
+    return [column.of(record.summary.candidates[candidate]) for record, candidate in row.runs]
 
 
 def footnote(table: Table) -> str:

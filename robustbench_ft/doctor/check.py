@@ -8,7 +8,7 @@ import numpy as np
 
 from robustbench_ft import cache, suite_ref
 from robustbench_ft.data import Ints, Split
-from robustbench_ft.errors import MissingDataError, RbftError
+from robustbench_ft.errors import MissingDataError, RbftError, SubsetError
 from robustbench_ft.images.roots import Roots
 from robustbench_ft.progress import Progress
 from robustbench_ft.suite import Suite
@@ -94,9 +94,11 @@ def examine(text: str, roots: Roots, extent: Extent, progress: Progress, against
     splits = _load(suite, lenient, findings, progress)
     seen = _look(suite, splits, extent, progress)
     own = {name: split for name, split in splits.items() if name != suite.published_train or suite.train == name}
+    own = {name: split for name, split in own.items() if not hasattr(split.images, "finish")}  # drawn over another's
     copies = scan.same(own, seen, extent.workers, progress) if extent.copies and own else []
+    subsets = {finding.split for finding in findings if finding.kind == "subset"}
     for name, split in splits.items():
-        findings += [*_counts(suite, split), *_files(split, seen[name])]
+        findings += [*(() if name in subsets else _counts(suite, split)), *_files(split, seen[name])]
     findings += _copies(suite, splits, copies)
     findings += [Finding(name, "absent classes", False, told) for name, told in suite.remarks.items()]
     lines = tuple(_line(suite, name, splits.get(name), seen.get(name), findings) for name in suite.known)
@@ -135,7 +137,9 @@ def _load(suite: Suite, lenient: Suite, findings: list[Finding], progress: Progr
             except RbftError as error:
                 try:
                     splits[name] = lenient.split(name)
-                    if not lenient.problems_of(splits[name]):
+                    if isinstance(error, SubsetError):  # counts would call it broken, which it is not
+                        findings.append(Finding(name, "subset", True, str(error), "see below"))
+                    elif not lenient.problems_of(splits[name]):
                         findings.append(Finding(name, "incomplete", True, str(error), AGAIN))
                 except RbftError as worse:
                     failures.append(worse)

@@ -80,6 +80,19 @@ def read(place: Path, split: str, image: str = "image", label: str = "label") ->
     return _parquet(place, split, image, label)
 
 
+def read_part(place: Path, split: str, image: str, label: str) -> Rows:
+    """The rows of one split for a suite that knows its name: `read`, where several splits may be saved in one folder.
+
+    Raises as `read` does.
+    """
+    if (place / SEVERAL).is_file() and not (place / SAVED).is_file():
+        if not (place / split / SAVED).is_file():
+            inner = [name for name in names_in(place) if (place / name / SAVED).is_file()]
+            raise MissingDataError(f"{place} holds {some(inner, 'split')} and no '{split}'; save that too")
+        place = place / split
+    return read(place, "" if (place / SAVED).is_file() else split, image, label)
+
+
 def _shard_folder(place: Path) -> Path | None:
     return next((folder for folder in (place, place / "data") if any(folder.glob("*.parquet"))), None)
 

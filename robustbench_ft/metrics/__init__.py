@@ -6,7 +6,7 @@ list of metrics.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,49 @@ class Column:
     @property
     def title(self) -> str:
         return f"{self.split}: {'accuracy' if self.metric == 'accuracy' else title_of(self.metric)}"
+
+    def of(self, scores: Mapping[str, Mapping[str, float]]) -> float:
+        """The number, from the metrics of each split or view."""
+        return scores[self.split][self.metric]
+
+
+@dataclass(frozen=True)
+class RelativeError:
+    """A mean over splits of error divided by a reference model's, e.g. ImageNet-C's mCE: 1 is the reference."""
+
+    name: str
+    references: Mapping[str, float]  # split -> the reference's error
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} (lower is better)"
+
+    def of(self, scores: Mapping[str, Mapping[str, float]]) -> float:
+        """The number, from the metrics of each split."""
+        ratios = [(1 - scores[split][ACCURACY]) / error for split, error in self.references.items()]
+        return sum(ratios) / len(ratios)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Accuracy on one split or view minus accuracy on another, e.g. with and without a watermark."""
+
+    title: str
+    minuend: str
+    subtrahend: str
+
+    def of(self, scores: Mapping[str, Mapping[str, float]]) -> float:
+        """The number, from the metrics of each split or view."""
+        return scores[self.minuend][ACCURACY] - scores[self.subtrahend][ACCURACY]
+
+
+Derived: TypeAlias = RelativeError | Gap  # linear in the accuracies, so a mean over seeds is that of the means
+
+
+def derived_columns(summary: Mapping[str, Any]) -> tuple[Derived, ...]:
+    """Numbers that a suite makes of the accuracies of several splits."""
+    relative = (RelativeError(name, errors) for name, errors in summary.get("relative_errors", {}).items())
+    return (*relative, *(Gap(name, *views) for name, views in summary.get("gaps", {}).items()))
 
 
 def further_columns(summary: Mapping[str, Any]) -> tuple[Column, ...]:

@@ -49,6 +49,7 @@ class Loader:
         self.native = pixels if pixels is not None and pixels.shape[1:3] == (self.size, self.size) else None
         self.encoded = pixels is None  # files, which `raw` gives as they lie
         self.border = getattr(split.images, "border", 0)
+        self.finish = getattr(split.images, "finish", None)  # drawn over what the transform returns
         self.workers, self.gpu_decode = workers or available_workers(), gpu_decode
 
     @cached_property
@@ -130,7 +131,7 @@ class Loader:
         the chunks; pixels are kept where all are asked for.
         """
         whole = range(0, len(self.split), size)
-        starts, keep = whole[only], keep and whole[only] == whole
+        starts, keep = whole[only], keep and self.split.keep and whole[only] == whole
         if self.native is not None:
             yield from self._in_turn(starts, lambda rows: Pending(self.read(rows), []), size)
             return
@@ -202,7 +203,8 @@ class Loader:
         return self._gather([lambda i=i: self._evaluated(i) for i in indices])
 
     def _evaluated(self, index: int) -> Tensor:
-        return augmentation.tensor(self.transform(self.split.images.read([index])[0]))
+        image = self.transform(self.split.images.read([index])[0])
+        return augmentation.tensor(image if self.finish is None else self.finish(image))
 
     def _crop(self, index: int, augment: Augment, draws: Sequence[float]) -> Tensor:
         images = self.split.images

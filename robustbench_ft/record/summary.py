@@ -173,6 +173,10 @@ class Summary:
     official: dict[str, str] = field(default_factory=dict[str, str])
     views: list[str] = field(default_factory=list[str])
     clusters: dict[str, str] = field(default_factory=dict[str, str])  # split -> group column
+    relative_errors: dict[str, dict[Name, Annotated[float, Field(gt=0)]]] = field(
+        default_factory=dict[str, dict[str, float]]
+    )  # a mean of errors -> split -> error that counts as 1
+    gaps: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])  # accuracy on one minus other
     selection_metric: str | None = None
     transductive: bool = False
     id_val: str | None = None
@@ -194,6 +198,13 @@ class Summary:
         grouped = {name for members in self.shift_groups.values() for name in members}
         found += [f"shift_groups: '{name}' is no shift" for name in sorted(grouped - {*self.splits.shifts})]
         found += [f"shift_groups.{name}: is empty" for name, members in self.shift_groups.items() if not members]
+        for name, errors in self.relative_errors.items():
+            lost = sorted(set(errors) - {*self.splits.columns, *self.splits.extra})
+            found += [f"relative_errors.{name}: '{split}' is no split" for split in lost]
+            found += [] if errors else [f"relative_errors.{name}: is empty"]
+        known = {*self.splits.columns, *self.splits.extra, *self.views}
+        for name, views in self.gaps.items():
+            found += [f"gaps.{name}: '{view}' is no split or view" for view in sorted(set(views) - known)]
         chosen = self.selection_metric or self.official_of(self.splits.val)
         needed = [(split, self.official_of(split)) for split in self.splits.columns]
         for name, scores in self.candidates.items():
