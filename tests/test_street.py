@@ -30,8 +30,8 @@ COURTS = {
     "embedded": ("vocabulary", "corpus", "network", "tokenizer", "zero_shot", "pretrain"),
     "stats": (
         "streams", "proportions", "tails", "limits", "intervals", "best_of", "bootstrap", "multiplicity", "letters",
-        "pairs", "power", "ranks", "seeds", "description", "robustness", "lines", "macro_f1", "worst_group",
-        "study_worlds", "study",
+        "pairs", "power", "ranks", "stability", "seeds", "description", "robustness", "lines", "macro_f1",
+        "worst_group", "study_worlds", "study",
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
@@ -47,7 +47,10 @@ COURTS = {
         "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "claim_store",
         "plausible", "suspicious", "audit", "rescore",
     ),
-    "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build", "formats", "submit"),
+    "board": (
+        "paper", "table", "text", "cite", "ranking", "pairs", "by_class", "svg", "figures", "parts", "page", "detail",
+        "listing", "build", "formats", "submit",
+    ),
     "export": ("table", "hub", "card", "folder", "push"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),
