@@ -120,7 +120,10 @@ def _index(pages: Sequence[Page], footer: Sequence[str]) -> str:
     for one in pages:
         rows = sum(len(board.rows) for board in one.boards)
         shown = f"[table]({one.name}.md), [site](site/{one.name}.html)"
+        if one.boards:
+            shown += f", [pairs](site/{one.name}-pairs.html), [classes](site/{one.name}-classes.html)"
         lines.append(f"| {one.suite} v{one.version} | {rows or text.NONE} | {len(one.paper) or text.NONE} | {shown} |")
+    lines += ["", "All rows in one list: [site](site/index.html), [CSV](rows.csv), [JSON](rows.json)."]
     how = "How to submit a row, and how rows are checked: [README.md](README.md)."
     return "\n".join([*lines, "", how, "", "---", "", *footer]) + "\n"
 
