@@ -73,7 +73,8 @@ def _rows(board: Board) -> tuple[Row, ...]:
 
 def _right(row: Row, split: str, label: NDArray[np.int64], size: int) -> NDArray[np.float64]:
     """[size], right answers to each class, mean over seeds."""
-    return np.bincount(label, weights=row.correct(split).scores.mean(axis=0, dtype=np.float64), minlength=size)
+    shares = row.correct(split).scores.mean(axis=0, dtype=np.float64)
+    return np.bincount(label, weights=shares, minlength=size).astype(np.float64)
 
 
 def _table(
@@ -94,6 +95,6 @@ def _names(board: Board) -> tuple[str, ...]:
     if told:
         return told
     try:
-        return suite_ref.load(board.suite, version=board.version).classes
+        return suite_ref.load(board.suite, None, version=board.version).classes
     except RbftError:
         return ()

@@ -32,7 +32,7 @@ def render_pairs(page: Page, footer: Sequence[str]) -> str:
 
 def _pairs(board: Board, key: str) -> dict[str, Any]:
     found, links = pairs.pairs(board), cite.links(board)
-    shown = [_shown(pair, f"{key}-p{k}", _id(links, pair)) for k, pair in enumerate(found)]
+    told = [pair_shown(pair, f"{key}-p{k}", _id(links, pair)) for k, pair in enumerate(found)]
     every = len(board.rows) * (len(board.rows) - 1) // 2
     cut = "" if len(found) == every else (
         f" {len(found)} of {every} pairs: each row beside the reference, the baseline and the best mean OOD."
@@ -42,7 +42,7 @@ def _pairs(board: Board, key: str) -> dict[str, Any]:
         f"pairs of ranked rows. A number leads to its pair.{cut}"
     )
     matrix = _matrix(board, key, found, links)
-    return {"key": key, "board": board, "matrix": matrix, "caption": caption, "pairs": shown}
+    return {"key": key, "board": board, "matrix": matrix, "caption": caption, "pairs": told}
 
 
 def _id(links: dict[str, str], pair: Pair) -> str:
@@ -68,7 +68,8 @@ def _matrix(board: Board, key: str, found: Sequence[Pair], links: dict[str, str]
     return Table(f"{key}-matrix", f"All pairs: {board.title}", ("method", *(row.name for row in beside)), tuple(lines))
 
 
-def _shown(pair: Pair, key: str, place: str) -> dict[str, Any]:
+def pair_shown(pair: Pair, key: str, place: str) -> dict[str, Any]:
+    """Words, table and images of one pair; `key` names the table, `place` is where links lead."""
     mean = points(pair.lines[0].difference, signed=True)
     apart = "told apart" if pair.told_apart else "not told apart" if pair.p_adjusted is not None else "not tested"
     p = "" if pair.p_adjusted is None else f", adjusted p {text.p_value(pair.p_adjusted)}"

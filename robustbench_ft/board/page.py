@@ -137,7 +137,7 @@ def _stability(board: Board, key: str) -> list[Table]:
         lines.append(line_of(row, cells))
     head = ("method", "tied rank", "rank, 95 %", "first in resamples of seeds and images",
             f"first in resamples of the {len(board.shifts)} shifts")  # fmt: skip
-    note = "Places by mean OOD, among rows in which something was trained; docs/statistics.md says what each tells"
+    note = "Places by mean OOD, among rows in which something was trained; docs/statistics.md, 'Ranks', says more"
     return [Table(f"{key}-places", note, head, tuple(lines))]
 
 

@@ -107,5 +107,7 @@ def _flipped(a: NDArray[np.float64], b: NDArray[np.float64], ids: Sequence[str])
 
 def _some(places: NDArray[np.intp], ids: Sequence[str]) -> tuple[str, ...]:
     """A few of them, evenly spread: the first ones are often of one class."""
-    kept = places[np.linspace(0, len(places) - 1, min(MOST_IMAGES, len(places))).astype(int)] if len(places) else places
-    return tuple(ids[k] for k in kept)
+    if not len(places):
+        return ()
+    steps = np.linspace(0, len(places) - 1, min(MOST_IMAGES, len(places))).astype(int).tolist()
+    return tuple(ids[int(places[k])] for k in steps)

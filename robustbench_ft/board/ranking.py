@@ -94,7 +94,7 @@ def _baseline(
 
 @dataclass(frozen=True)
 class _Places:
-    """Of the ranked rows without the reference: what is trained is ranked against what is trained."""
+    """Places among ranked rows without the reference: what is trained is ranked against what is trained."""
 
     tied: Mapping[str, int]
     ranks: Mapping[str, ranks.RankInterval]

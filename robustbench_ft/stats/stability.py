@@ -25,7 +25,7 @@ class Resolution:
 
     @property
     def share(self) -> float:
-        """Of the pairs that are told apart; 0 where there is none."""
+        """The share of pairs that are told apart; 0 where there is no pair."""
         return self.told_apart / self.pairs if self.pairs else 0.0
 
 
