@@ -169,11 +169,11 @@ def test_a_long_board_shows_the_pairs_that_matter_and_says_so(
     every = len(pairs.chosen(board))
     monkeypatch.setattr(pairs, "MOST_ROWS", 3)
     kept = pairs.chosen(board)
-    fixed = {"zero-shot", "ft", board.placed[0].name}
+    fixed = {"ft", board.placed[0].name}
     assert 0 < len(kept) < every
     assert all({a.name, b.name} & fixed for a, b in kept)
     page = build.files(root)["site/shapes-v2-pairs.html"]
-    assert f"{len(kept)} of {every} pairs: each row beside" in page
+    assert f"{len(kept)} of {every} pairs: each row beside ft and beside the best mean OOD." in page
     assert page.count('<details class="pair"') == len(kept)
 
 

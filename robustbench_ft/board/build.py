@@ -43,8 +43,9 @@ def files(root: Path, suite: str | None = None, baseline: str | None = None) -> 
     if suite is None:
         whole = [_maker()]
         made["index.md"] = _index(pages, whole)
-        made["site/index.html"] = listing.index(pages, whole)
-        rows = [row for row, _ in listing.listed(pages)]
+        listed = listing.listed(pages)
+        made["site/index.html"] = listing.index(pages, [line for _, line in listed], whole)
+        rows = [row for row, _ in listed]
         made["rows.csv"], made["rows.json"] = listing.as_csv(rows), listing.as_json(rows)
     return made
 

@@ -35,7 +35,7 @@ def _pairs(board: Board, key: str) -> dict[str, Any]:
     told = [pair_shown(pair, f"{key}-p{k}", _id(links, pair)) for k, pair in enumerate(found)]
     every = len(board.rows) * (len(board.rows) - 1) // 2
     cut = "" if len(found) == every else (
-        f" {len(found)} of {every} pairs: each row beside the reference, the baseline and the best mean OOD."
+        f" {len(found)} of {every} pairs: each row beside {board.baseline or 'zero-shot'} and beside the best mean OOD."
     )  # fmt: skip
     caption = (
         "Mean OOD of the row minus that of the column, points; bold: told apart at Holm-adjusted p < .05 over all "

@@ -46,7 +46,7 @@ class Listed:
     trained_parameters: float | None
     fit_seconds: float | None
     passes_per_prediction: float | None
-    date: str
+    date: str  # of the claim, or the year of the paper
     source: str  # of a claim its file, of a paper's row the table
     link: str  # below site/
 
@@ -77,7 +77,7 @@ def _run(page: Page, board: Board, row: Row, link: str) -> tuple[Listed, Line]:
         *_names(one), _estimate(mean), _estimate(identity),
         Cell(text.gain(row), row.gain.value if row.gain else None), Cell(text.tied(row), row.tied),
         *(Cell(text.number(value, digits), value) for value, digits in ((cost.parameters, 0), (cost.fit, 1))),
-        Cell(one.date or text.NONE, one.date or None),
+        _day(one),
     ]  # fmt: skip
     note = "reference" if row.reference else "" if row.ranked else row.note
     data = {"suite": page.name, **filtered_by(board, row), "kind": "run here"}
@@ -86,6 +86,10 @@ def _run(page: Page, board: Board, row: Row, link: str) -> tuple[Listed, Line]:
 
 def _estimate(found: Estimate) -> Cell:
     return Cell(points(found), found.value)
+
+
+def _day(one: Listed) -> Cell:
+    return Cell(one.date or text.NONE, one.date or None)
 
 
 def _names(one: Listed) -> list[Cell]:
@@ -101,20 +105,25 @@ def _printed(page: Page, row: paper.Row) -> tuple[Listed, Line]:
         kind=PAPER_PART, seeds=row.seeds, mean_ood=means[0] / 100 if means else None, mean_ood_low=None,
         mean_ood_high=None,
         id=row.cells["ID"].value / 100, id_low=None, id_high=None, gain_at_equal_id=None, letters="", tied_rank=None,
-        trained_parameters=None, fit_seconds=None, passes_per_prediction=None, date="",
+        trained_parameters=None, fit_seconds=None, passes_per_prediction=None, date=str(row.year or ""),
         source=text.paper_source(row), link=f"{page.name}.html#papers",
     )  # fmt: skip
     shown = " / ".join(dict.fromkeys(f"{mean:.2f}" for mean in means)) or text.NONE
     none = Cell(text.NONE)
-    cells = [*_names(one), Cell(shown, one.mean_ood), Cell(row.cells["ID"].text, one.id), *[none] * 5]
+    cells = [
+        *_names(one),
+        Cell(shown, one.mean_ood),
+        Cell(row.cells["ID"].text, one.id),
+        *[none] * 4,
+        Cell(one.date or text.NONE, one.date or None),
+    ]
     data = {"suite": page.name, "backbone": backbone, "protocol": PRINTED}
     data |= {"parameters": "", "cost": "", "kind": "from papers"}
     return one, Line("", tuple(cells), PAPER_PART, data=data, note=text.paper_source(row), group=page.name)
 
 
-def index(pages: Sequence[Page], footer: Sequence[str]) -> str:
-    """The page across suites and backbones as HTML."""
-    lines = [line for _, line in listed(pages)]
+def index(pages: Sequence[Page], lines: Sequence[Line], footer: Sequence[str]) -> str:
+    """The page across suites and backbones as HTML, with the lines of `listed`."""
     head = ("row", "suite", "backbone", "protocol", "mean OOD, %", "ID, %", "gain at equal ID, points", "tied rank",
             "trained parameters", "fit, s", "date")  # fmt: skip
     table = Table("rows", "Rows of every suite and backbone", head, tuple(lines), words=head[1:4])

@@ -83,6 +83,7 @@ class Row:
     seeds: str
     note: str
     cells: Mapping[str, Cell]  # by our column names
+    year: int | None = None
     further: tuple["Row", ...] = ()  # the same method in other tables of the same paper
 
     def mean_ood(self, shifts: Sequence[str]) -> float | None:
@@ -135,7 +136,7 @@ def _row(group: Sequence[Printed]) -> Row:
         suite=suite, model=first.model, pretrained=first.pretrained, method=first.method, paper=first.paper,
         source=first.source, secondary=first.source_kind != "primary",
         seeds="not said" if seeds is None else f"seed {seeds[0]}" if isinstance(seeds, list) else str(seeds),
-        note=first.note or "",
+        note=first.note or "", year=first.year,
         cells={names[entry.dataset]: Cell(entry.value, entry.std, digits) for entry in group},
     )  # fmt: skip
 
