@@ -19,6 +19,7 @@ from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import compare, load
 from robustbench_ft.record import store
+from robustbench_ft.stats import ranks
 from robustbench_ft.stats.multiplicity import holm
 
 TRUST = Trust("rerun")
@@ -172,16 +173,20 @@ def test_what_was_chosen_on_the_shifts_is_shown_last_and_unranked(built: Path) -
 
 def test_boards_and_compare_tell_the_same(built: Path) -> None:
     run_set = load(store.find_records([built.parent / "runs"]))[0]
-    told = {line.row.name: line for line in compare(run_set, "ft (lr=0.0003)").lines}
+    found = compare(run_set, "ft (lr=0.0003)")
+    told = {line.row.name: line for line in found.lines}
+    trained = ranks.rank_intervals({name: drawn for name, drawn in found.resampled.items() if name != "zero-shot"})
     board = board_of(built)
     for row in board.rows:
         line = told[row.name]
         assert row.estimate("mean OOD").half_width == pytest.approx(line.cells["mean OOD"].estimate.half_width)
         assert row.letters == line.letters, row.name
-        assert (row.rank is None) == (line.rank is None)
-        if row.rank and line.rank:  # their streams have other names
-            assert (row.rank.low, row.rank.high) == (line.rank.low, line.rank.high)
-            assert row.rank.p_best == pytest.approx(line.rank.p_best, abs=0.02)
+        assert (row.rank is None) == (row.name not in trained)
+        assert (row.name not in trained) == (line.rank is None or row.reference)
+        if row.rank:  # their streams have other names
+            rank = trained[row.name]
+            assert (row.rank.low, row.rank.high) == (rank.low, rank.high)
+            assert row.rank.p_best == pytest.approx(rank.p_best, abs=0.02)
     differences = {claim.row: claim for claim in compare(run_set, "ft (lr=0.0003)").claims}
     for row in board.ranked:
         if row.against is not None:
@@ -189,10 +194,11 @@ def test_boards_and_compare_tell_the_same(built: Path) -> None:
             assert row.p_adjusted == pytest.approx(differences[row.name].p_adjusted)
 
 
-def test_bold_is_every_row_that_shares_the_best_ones_letter(built: Path) -> None:
+def test_bold_is_every_row_that_shares_the_best_ones_letter_and_zero_shot_never_is(built: Path) -> None:
     board = board_of(built)
-    assert board.bold == {row.key for row in board.ranked if set(row.letters) & {"a"}}
-    best = max(board.ranked, key=lambda row: row.estimate("mean OOD").value)
+    trained = [row for row in board.ranked if row.method != "zero-shot"]
+    best = max(trained, key=lambda row: row.estimate("mean OOD").value)
+    assert board.bold == {row.key for row in trained if set(row.letters) & set(best.letters)}
     assert best.key in board.bold
     shown = text.markdown(board)
     assert shown.count("**") == 2 * len(board.bold)
@@ -274,7 +280,8 @@ def test_pages_stand_alone_and_tables_are_accessible(built: Path) -> None:
     page = (built / "site" / "shapes-v2.html").read_text()
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     assert page.count('<th scope="col"') > 20
-    assert page.count('<th scope="row"') == 4 * len(board_of(built).rows)
+    board = board_of(built)
+    assert page.count('<th scope="row"') == 4 * len(board.rows) + len(board.placed)
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert page.count('role="img" aria-labelledby=') == 4

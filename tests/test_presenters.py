@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from robustbench_ft.compare.text import markdown, points
 from robustbench_ft.errors import RbftError
 from robustbench_ft.record import store
 from robustbench_ft.record.summary import read_cell
+from robustbench_ft.stats import ranks
 
 TRUST = Trust("rerun")
 loading: Any = import_module("robustbench_ft.compare.load")  # the package has a function of this name
@@ -104,11 +105,18 @@ def test_published_runs_are_compared_as_own_ones(told: dict[str, Any]) -> None:
 def test_boards_and_comparisons_have_the_same_letters_ranks_and_tests(told: dict[str, Any]) -> None:
     lines = {row["name"]: row for row in told["compare"]["rows"]}
     claims = {entry["row"]: entry for entry in told["compare"]["comparisons"]}
+    (run_set,) = load(store.find_records([told["runs"]]))
+    drawn = compare(run_set, "ft").resampled
+    assert {name: asdict(rank) for name, rank in ranks.rank_intervals(drawn).items()} == {
+        name: pytest.approx(line["rank"], rel=1e-8) for name, line in lines.items() if line["rank"]
+    }
+    trained = ranks.rank_intervals({name: draws for name, draws in drawn.items() if name != "zero-shot"})
     tested = 0
     for row in told["board"]["rows"]:
         line = lines[row["name"]]
         assert (row["letters"], row["ranked"]) == (line["letters"], line["status"] == "ranked")
-        assert row["rank"] == (line["rank"] and pytest.approx(line["rank"], rel=1e-8))
+        own = trained.get(row["name"])  # zero-shot has a rank in `compare` only
+        assert row["rank"] == (own and pytest.approx(asdict(own), rel=1e-8))
         if row["against_baseline"]:
             tested += 1
             entry = claims[row["name"]]

@@ -11,13 +11,13 @@ import pytest
 REPO = Path(__file__).parent.parent
 CORE = REPO / "robustbench_ft"
 STREET = (
-    "errors", "file_names", "limits", "atomic", "toml", "tabular", "seal", "progress", "trackers", "sweep", "checksums", "cache", "images",
-    "data", "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing", "embedded", "stats",
-    "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref", "clip", "pixels",
-    "memory", "ranks", "method", "saved", "predict", "answers", "train", "settings", "recipe_choice", "cell", "plan",
-    "needs", "devices", "environment", "distributed", "record", "reference", "palette", "compare",
-    "notebook_tables", "claims", "board", "export", "earlier", "failures", "runner", "canary", "reproduce",
-    "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
+    "errors", "file_names", "limits", "atomic", "toml", "tabular", "seal", "progress", "trackers", "sweep",
+    "checksums", "cache", "images", "data", "few_shot", "ranges", "recipe", "prompts", "suite", "custom", "drawing",
+    "embedded", "stats", "metrics", "module_file", "registry", "provenance", "suite_ref", "doctor", "model_ref",
+    "clip", "pixels", "memory", "ranks", "method", "saved", "predict", "answers", "train", "settings",
+    "recipe_choice", "cell", "plan", "needs", "devices", "environment", "distributed", "record", "reference",
+    "palette", "compare", "notebook_tables", "claims", "board", "export", "earlier", "failures", "runner", "canary",
+    "reproduce", "launch", "diagnose", "tuning", "notebook", "plot", "watch", "checks", "bench", "cli",
 )  # fmt: skip
 # the same rule inside: modules of a package in the order in which they may import each other
 COURTS = {
@@ -30,8 +30,8 @@ COURTS = {
     "embedded": ("vocabulary", "corpus", "network", "tokenizer", "zero_shot", "pretrain"),
     "stats": (
         "streams", "proportions", "tails", "limits", "intervals", "best_of", "bootstrap", "multiplicity", "letters",
-        "pairs", "power", "ranks", "seeds", "description", "robustness", "lines", "macro_f1", "worst_group",
-        "study_worlds", "study",
+        "pairs", "power", "ranks", "stability", "seeds", "description", "robustness", "lines", "macro_f1",
+        "worst_group", "study_worlds", "study",
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
@@ -47,7 +47,10 @@ COURTS = {
         "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "staging", "claim_store",
         "plausible", "suspicious", "audit", "rescore",
     ),
-    "board": ("paper", "table", "text", "ranking", "svg", "figures", "page", "build", "formats", "submit"),
+    "board": (
+        "paper", "table", "text", "cite", "ranking", "pairs", "by_class", "svg", "figures", "parts", "page", "detail",
+        "listing", "build", "formats", "submit",
+    ),
     "export": ("table", "hub", "card", "folder", "push"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
     "tuning": ("search", "choose", "winner", "report", "figure", "run"),

@@ -15,7 +15,7 @@ from robustbench_ft.record.store import Json, write_bytes
 from robustbench_ft.stats import Estimate
 from robustbench_ft.suite import Suite
 
-from . import page, paper, ranking, text
+from . import detail, listing, page, paper, ranking, text
 from .page import Page
 from .table import Board, Row
 
@@ -26,7 +26,7 @@ def files(root: Path, suite: str | None = None, baseline: str | None = None) -> 
     """Path under `root` -> content of everything made from the claims. A claim that fails its audit stops it."""
     claims = claim_store.find(root, suite)
     check_sound(claims)
-    pages = _pages(claims, paper.load(root / paper.FILE), baseline, suite)
+    pages = _pages(claims, paper.one_per_paper(paper.load(root / paper.FILE)), baseline, suite)
     if not pages:
         raise RbftError(f"no claim{f' on {suite}' if suite else ''} under {root}; make one with `rbft leaderboard add`")
     made: dict[str, str] = {}
@@ -35,13 +35,18 @@ def files(root: Path, suite: str | None = None, baseline: str | None = None) -> 
         made[f"{one.name}.md"] = _markdown(one, footer)
         made[f"site/{one.name}.html"] = page.render(one, footer)
         if one.boards:
+            made[f"site/{one.name}-pairs.html"] = detail.render_pairs(one, footer)
+            made[f"site/{one.name}-classes.html"] = detail.render_classes(one, footer)
             made[f"{one.name}.csv"] = text.as_csv(one.boards)
             made[f"{one.name}.tex"] = "\n".join(text.latex(board) for board in one.boards)
             made[f"{one.name}.json"] = json.dumps([_plain(b) for b in one.boards], indent=1, sort_keys=True) + "\n"
     if suite is None:
         whole = [_maker()]
         made["index.md"] = _index(pages, whole)
-        made["site/index.html"] = page.index(pages, whole)
+        listed = listing.listed(pages)
+        made["site/index.html"] = listing.index(pages, [line for _, line in listed], whole)
+        rows = [row for row, _ in listed]
+        made["rows.csv"], made["rows.json"] = listing.as_csv(rows), listing.as_json(rows)
     return made
 
 
@@ -116,7 +121,10 @@ def _index(pages: Sequence[Page], footer: Sequence[str]) -> str:
     for one in pages:
         rows = sum(len(board.rows) for board in one.boards)
         shown = f"[table]({one.name}.md), [site](site/{one.name}.html)"
+        if one.boards:
+            shown += f", [pairs](site/{one.name}-pairs.html), [classes](site/{one.name}-classes.html)"
         lines.append(f"| {one.suite} v{one.version} | {rows or text.NONE} | {len(one.paper) or text.NONE} | {shown} |")
+    lines += ["", "All rows in one list: [site](site/index.html), [CSV](rows.csv), [JSON](rows.json)."]
     how = "How to submit a row, and how rows are checked: [README.md](README.md)."
     return "\n".join([*lines, "", how, "", "---", "", *footer]) + "\n"
 
@@ -140,6 +148,7 @@ def _plain(board: Board) -> Json:
     shared = {name: getattr(board, name) for name in ("suite", "version", "model", "weights", "protocol", "baseline")}
     metrics = {split: board.run_set.metric_of(split) for split in board.run_set.n}
     shared |= {"metrics": metrics, "recipes": {f"R{n}": recipe for n, recipe in board.recipes.items()}}
+    shared |= {"resolution": asdict(board.resolution) if board.resolution else None, "by_gain": board.by_gain}
     return _rounded({**shared, "columns": board.columns, "rows": [_row(row) for row in board.rows]})
 
 
@@ -148,6 +157,8 @@ def _row(row: Row) -> Json:
     return {
         "name": row.name, "method": row.method, "claim": row.source.place.file.as_posix(), "seeds": row.seeds,
         "ranked": row.ranked, "letters": row.letters, "rank": asdict(row.rank) if row.rank else None,
+        "tied_rank": row.tied, "first_over_shifts": row.first_over_shifts, "reference": row.reference,
+        "on_curve": row.on_curve,
         "against_baseline": asdict(row.against) if row.against else None, "p_adjusted": row.p_adjusted,
         "gain_at_equal_id": asdict(row.gain) if row.gain else None,
         "effective_robustness": {name: asdict(found) for name, found in (row.effective or {}).items()},

@@ -15,6 +15,7 @@ from .svg import INK, MARKERS, MUTED, SERIES, Panel, Scale
 from .table import Board, Row
 
 WIDTH = 400.0  # points; shown wider or narrower, with its letters
+DASHES = "3 2.4"  # of the reference
 MANY = 28  # labels: more would hide the points
 
 
@@ -47,6 +48,11 @@ def scatter(board: Board, name: str) -> str:
     frame = (37.0, 4.0, WIDTH - 4, 268.0)
     panel = _panel(frame, _ends(board, "ID", [x for x, _ in bends]), _ends(board, "mean OOD", [y for _, y in bends]))
     parts = [*panel.grid_x(panel.x.ticks()), *panel.grid_y(panel.y.ticks())]
+    for row in (row for row in board.rows if row.reference):
+        level = panel.y(points[row.key][1])
+        parts.append(
+            svg.series(row.key, [svg.line([(frame[0], level), (frame[2], level)], MUTED, 0.9, DASHES)], "level")
+        )
     for row in board.rows:
         colour, curve = SERIES[styles[row.key].colour], [(panel.x(x), panel.y(y)) for x, y in curves[row.key]]
         if curve:
@@ -83,12 +89,14 @@ def _crossed(panel: Panel, point: svg.Point, row: Row, colour: str) -> list[str]
 
 
 def shifts(board: Board, name: str) -> str:
-    """Accuracy on ID and on each shift with 95 % intervals, rows in board order."""
-    columns, across, rows = ("ID", *board.shifts), 3, board.rows
+    """Accuracy on ID and on each shift with 95 % intervals, rows in board order; the reference is a dashed line."""
+    columns, across = ("ID", *board.shifts), 3
+    levels = [row for row in board.rows if row.reference]
+    rows = [row for row in board.rows if not row.reference] or levels
     names = [_short(row.name) for row in rows]
     left = 8 + max(svg.width_of(words, svg.SMALL) for words in names)
     step, tall = (WIDTH + 8 - left) / across, 12.5 * len(rows)
-    most = min(100.0, 100 * max(row.estimate(column).high for row in rows for column in columns) + 2)
+    most = min(100.0, 100 * max(row.estimate(column).high for row in board.rows for column in columns) + 2)
     down = -(-len(columns) // across)
     parts: list[str] = []
     for k, column in enumerate(columns):
@@ -98,6 +106,9 @@ def shifts(board: Board, name: str) -> str:
         parts += [*panel.grid_x(panel.x.ticks(3), lowest), panel.title(board.title_of(column))]
         parts += panel.names_y(names) if k % across == 0 else []
         parts += [_bar(panel, place, row, column, looks(board)[row.key]) for place, row in enumerate(rows)]
+        for row in levels:
+            at = panel.x(100 * row.estimate(column).value)
+            parts.append(svg.series(row.key, [svg.line([(at, top), (at, top + tall)], INK, 0.9, DASHES)], "level"))
     height = 16 + down * (tall + 22) + 8
     what = "accuracy, %" if board.run_set.only_accuracy else "official metric, %"
     parts.append(svg.text(what, (left + WIDTH) / 2, height - 4, MUTED, "middle"))
@@ -114,8 +125,8 @@ def _bar(panel: Panel, place: int, row: Row, column: str, look: Look) -> str:
 
 
 def ranks(board: Board, name: str) -> str:
-    """95 % rank intervals of the ranked rows; the chance of being best at the right."""
-    rows, styles = board.ranked, looks(board)
+    """95 % rank intervals of the fine-tuned rows, best mean OOD first; the chance of being best at the right."""
+    rows, styles = board.placed, looks(board)
     names, height = [_short(row.name) for row in rows], 44.0 + 16 * len(rows)
     left = 8 + max(svg.width_of(words, svg.SMALL) for words in names)
     panel = _panel((left, 16.0, WIDTH - 4, height - 32), (0.4, len(rows) + 1.3), (len(rows) - 0.4, -0.6))
@@ -239,4 +250,4 @@ FIGURES: Mapping[str, tuple[str, Callable[[Board, str], str]]] = {
 
 
 def drawable(board: Board, kind: str) -> bool:
-    return kind != "ranks" or len(board.ranked) > 1
+    return kind != "ranks" or len(board.placed) > 1

@@ -48,8 +48,9 @@ def _dataset_card(tables: Mapping[str, str]) -> str:
     return (
         f"---\npretty_name: {title}\ntags:\n{tags}configs:\n{configs}---\n\n# {title}\n\n"
         "One table for each suite version, a line for each row and column: `value` by the column's official metric, "
-        "`low` and `high` the 95 % interval over seeds and images, ranks and letters over all rows of a board. Made "
-        "from claims by `rbft leaderboard export --to hf`.\n"
+        "`low` and `high` the 95 % interval over seeds and images, ranks and letters over all rows of a board. `rows` "
+        "has one line for every row of all of them, with rows from papers as printed. Made from claims by "
+        "`rbft leaderboard export --to hf`.\n"
     )
 
 

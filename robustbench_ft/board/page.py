@@ -1,12 +1,9 @@
 """The static site: one self-contained HTML file per suite version, and an index. Works without a server or scripts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from robustbench_ft.claims import claim
@@ -15,10 +12,9 @@ from robustbench_ft.compare.tables import metric_title
 from robustbench_ft.stats import lines as stats_lines
 from robustbench_ft.suite import Card
 
-from . import figures, paper, text
+from . import cite, figures, paper, parts, text
+from .parts import Cell, Line, Table, line_of
 from .table import Board, Row, caption
-
-TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,36 +33,6 @@ class Page:
         return f"{self.suite}-v{self.version}"
 
 
-@dataclass(frozen=True)
-class Cell:
-    text: str
-    sort: float | str | None = None  # raw value; None sorts last
-    kind: str = ""  # CSS class
-    link: str = ""
-
-
-@dataclass(frozen=True)
-class Line:
-    row: str  # key of a board's row, or ''
-    cells: tuple[Cell, ...]
-    ranked: bool = True
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    caption: str
-    head: tuple[str, ...]
-    lines: tuple[Line, ...]
-    words: tuple[str, ...] = ()  # columns that hold words: aligned left
-    bodies: tuple[tuple[Line, ...], ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        # rows without a claim stay below the others, whatever a reader sorts by
-        parts = [tuple(line for line in self.lines if line.ranked is ranked) for ranked in (True, False)]
-        object.__setattr__(self, "bodies", tuple(part for part in parts if part))
-
-
 def render(page: Page, footer: Sequence[str]) -> str:
     """The page as HTML."""
     sections: list[dict[str, Any]] = []
@@ -80,15 +46,17 @@ def render(page: Page, footer: Sequence[str]) -> str:
         sections.append({
             "key": f"b{k}", "board": board, "caption": caption(board), "meaning": text.meaning(board),
             "looks": styles, "figures": drawn, "main": _main(board, f"b{k}"),
-            "more": _more(board, f"b{k}"),
+            "more": _more(board, f"b{k}"), "entries": _entries(board),
+            "head": [_unbroken(line) for line in text.head_lines(board)],
         })  # fmt: skip
     lines = [
         (title, Markup(figures.published(page.paper, page.suite, shift, f"p-{shift}")))
         for shift, title in _lined(page).items()
     ]
     papers = {"table": _paper(page), "figures": lines, "note": text.PAPER_NOTE} if page.paper else None
-    return _environment().get_template("board.html").render(
-        page=page, sections=sections, papers=papers, footer=footer, style=_part("style.css"), script=_part("script.js"),
+    choices = parts.choices_of([line for one in sections for line in one["main"].lines], ("backbone", "protocol"))
+    return parts.render(
+        "board.html", page=page, sections=sections, papers=papers, choices=choices, footer=footer,
     )  # fmt: skip
 
 
@@ -100,21 +68,15 @@ def _lined(page: Page) -> dict[str, str]:
     return {shift: f"{shift} against ID, with the line of standard models" for shift in shifts}
 
 
-def index(pages: Sequence[Page], footer: Sequence[str]) -> str:
-    return _environment().get_template("index.html").render(pages=pages, footer=footer, style=_part("style.css"))
+def _unbroken(words: str) -> str:
+    """A number stays beside its sign."""
+    return words.replace(" %", "\u00a0%")
 
 
-@lru_cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-
-
-def _part(name: str) -> Markup:
-    """Our own style and script go in as they are."""
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+def _entries(board: Board) -> list[tuple[str, str, str]]:
+    """(name, permalink, BibTeX) of every row."""
+    links = cite.links(board)
+    return [(row.name, links[row.key], cite.bibtex(board, row)) for row in board.rows]
 
 
 def _named(row: Row) -> Cell:
@@ -123,28 +85,38 @@ def _named(row: Row) -> Cell:
 
 def _main(board: Board, key: str) -> Table:
     lines: list[Line] = []
+    head, links = text.header(board), cite.links(board)
     for row in board.rows:
         emphasis = "best" if row.key in board.bold else "next" if row.key == board.underlined else ""
         found = {column: row.estimate(column) for column in board.shown_columns}
-        raw: list[float | str | None] = [row.name, len(row.seeds), found["mean OOD"].value, row.letters or None]
-        raw.append(row.rank.low + row.rank.high / 1000 if row.rank else None)
+        raw: list[float | str | None] = [row.name, len(row.seeds)]
+        if board.by_gain:
+            raw.append(0.0 if row.on_curve and row.ranked else row.gain.value if row.gain else None)
+        raw += [found["mean OOD"].value, row.letters or None]
+        raw += [row.tied, row.rank.low + row.rank.high / 1000 if row.rank else None]
         raw += [row.against.value if row.against else None] if board.baseline else []
         raw += [found[column].value for column in board.shown_columns[1:]]
-        raw.append(row.gain.value if row.gain else None)
         raw += [text.recipe_name(row)] if len(board.recipes) > 1 else []
-        kinds = ["name", "", emphasis, *("" for _ in raw[3:])]
+        kinds = [{"method": "name", text.MEAN: emphasis}.get(title, "") for title in head]
         cells = [Cell(t, s, k) for t, s, k in zip(text.line(board, row), raw, kinds, strict=True)]
-        lines.append(Line(row.key, tuple(cells), row.ranked))
+        lines.append(replace(line_of(row, cells), id=links[row.key], data=filtered_by(board, row)))
     return Table(
         f"{key}-main",
         f"{metric_title(board.run_set).capitalize()}: {board.title}",
-        tuple(text.header(board)),
+        tuple(head),
         tuple(lines),
     )
 
 
+def filtered_by(board: Board, row: Row) -> dict[str, str]:
+    """What readers filter a row by; '' where it is not known."""
+    parameters, seconds = text.plain(row.cost.parameters), text.plain(row.cost.fit)
+    return {"backbone": board.model, "protocol": board.protocol, "parameters": parameters, "cost": seconds}
+
+
 def _more(board: Board, key: str) -> list[Table]:
     return [
+        *_stability(board, key),
         *_further(board, key),
         _scores(board, key),
         *_effective(board, key),
@@ -153,14 +125,30 @@ def _more(board: Board, key: str) -> list[Table]:
     ]
 
 
+def _stability(board: Board, key: str) -> list[Table]:
+    """How firm the places by mean OOD are."""
+    if len(board.placed) < 2:
+        return []
+    lines: list[Line] = []
+    for row in board.placed:
+        over = [row.rank.p_best if row.rank else None, row.first_over_shifts]
+        cells = [_named(row), Cell(text.tied(row), row.tied), Cell(text.rank(row), row.rank.low if row.rank else None)]
+        cells += [Cell(text.NONE if share is None else text.percent(share), share) for share in over]
+        lines.append(line_of(row, cells))
+    head = ("method", "tied rank", "rank, 95 %", "first in resamples of seeds and images",
+            f"first in resamples of the {len(board.shifts)} shifts")  # fmt: skip
+    note = "Places by mean OOD, among rows in which something was trained; docs/statistics.md, 'Ranks', says more"
+    return [Table(f"{key}-places", note, head, tuple(lines))]
+
+
 def _further(board: Board, key: str) -> list[Table]:
     if not board.further:
         return []
     lines = [
-        Line(row.key, (_named(row), *(
+        line_of(row, [_named(row), *(
             Cell(shown, row.further(column)[0])
             for shown, column in zip(text.further_cells(board, row), board.further, strict=True)
-        )), row.ranked)
+        )])
         for row in board.rows
     ]  # fmt: skip
     head = ("method", *(column.title for column in board.further))
@@ -180,7 +168,7 @@ def _scores(board: Board, key: str) -> Table:
             for column in ("ID", "mean OOD"):
                 value = row.mean(metric, column)
                 cells.append(Cell(text.number(None if value is None else scale * value, digits), value))
-        lines.append(Line(row.key, tuple(cells), row.ranked))
+        lines.append(line_of(row, cells))
     return Table(
         f"{key}-scores", "Calibration and further metrics, means over seeds (ECE: 15 equal-width bins, biased up)",
         tuple(head), tuple(lines),
@@ -203,7 +191,7 @@ def _effective(board: Board, key: str) -> list[Table]:
             half = found.measured.half_width if found.measured else 0.0
             far = ", extrapolated" if found.extrapolated else ""
             cells.append(Cell(f"{100 * found.value:+.1f} ± {100 * half:.1f}{far}", found.value))
-        lines.append(Line(row.key, tuple(cells), row.ranked))
+        lines.append(line_of(row, cells))
     head = ("method", *(f"{shift}, points above the line" for shift in shifts))
     note = "Effective robustness: OOD accuracy above what a standard model of the same ID accuracy reaches"
     return [Table(f"{key}-effective", note, head, tuple(lines))]
@@ -214,7 +202,7 @@ def _costs(board: Board, key: str) -> Table:
     for row in board.rows:
         cells = [_named(row)]
         cells += [Cell(text.number(value, digits), value) for value, digits in text.costs(row)]
-        lines.append(Line(row.key, (*cells, Cell(text.machine(row), text.machine(row))), row.ranked))
+        lines.append(line_of(row, [*cells, Cell(text.machine(row), text.machine(row))]))
     head = ("method", *text.COSTS, "on")
     return Table(f"{key}-costs", "Cost, means over seeds", head, tuple(lines), words=("on",))
 
@@ -226,15 +214,20 @@ def _origin(board: Board, key: str) -> Table:
         seeds = ", ".join(map(str, row.seeds))
         cells = [
             _named(row),
-            Cell(claim.digest(row.source.raw)[:12], link=f"../{row.source.place.file.as_posix()}"),
+            Cell(cite.date(row) or text.NONE, cite.date(row) or None),
+            Cell("", links=((claim.digest(row.source.raw)[:12], f"../{row.source.place.file.as_posix()}"),)),
+            Cell(text.NONE, links=tuple((name, f"../../{cite.METHODS}/{name}") for name in cite.method_files(row))),
             Cell(row.claim.training.config_sha256[:12]), Cell(identity.weights[:12]), Cell(seeds),
             Cell(_selection_text(row)),
             Cell(_code_text(found)),
             Cell(_packages_text(found)),
             Cell(_origin_text(row.claim.trust)),
         ]  # fmt: skip
-        lines.append(Line(row.key, tuple(cells), row.ranked))
-    head = ("method", "claim", "configuration", "weights", "seeds", "selection", "code", "versions", "origin")
+        lines.append(line_of(row, cells))
+    head = (
+        "method", "date", "claim", "method's file", "configuration", "weights", "seeds", "selection", "code",
+        "versions", "origin",
+    )  # fmt: skip
     return Table(f"{key}-origin", "Where each row comes from; digests are sha256", head, tuple(lines), words=head[1:])
 
 

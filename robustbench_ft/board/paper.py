@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -55,11 +55,18 @@ class Cell:
     value: float
     spread: float | None  # what the paper prints behind its ±
     digits: int  # JSON drops trailing zeros: as many as the longest number of its row has
+    others: tuple["Cell", ...] = ()  # other values that the same paper prints for it elsewhere
 
     @property
     def text(self) -> str:
         value = f"{self.value:.{self.digits}f}"
-        return value if self.spread is None else f"{value} ± {self.spread:.{self.digits}f}"
+        own = value if self.spread is None else f"{value} ± {self.spread:.{self.digits}f}"
+        return " / ".join([own, *(other.text for other in self.others)])
+
+    @property
+    def readings(self) -> tuple["Cell", ...]:
+        """Every value that is printed, the first source's first."""
+        return (self, *self.others)
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,25 @@ class Row:
     seeds: str
     note: str
     cells: Mapping[str, Cell]  # by our column names
+    year: int | None = None
+    further: tuple["Row", ...] = ()  # the same method in other tables of the same paper
 
     def mean_ood(self, shifts: Sequence[str]) -> float | None:
         """Computed here from the printed shifts; none while one is missing."""
         found = [self.cells[shift].value for shift in shifts if shift in self.cells]
         return sum(found) / len(found) if len(found) == len(shifts) else None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All tables that the row is printed in."""
+        return (self.source, *(row.source for row in self.further))
+
+    @property
+    def contradiction(self) -> float:
+        """The most by which its sources differ in one number, in points; 0 where they agree or there is one."""
+        return max(
+            (abs(cell.value - other.value) for cell in self.cells.values() for other in cell.others), default=0.0
+        )
 
     @property
     def open_clip_name(self) -> str:
@@ -115,14 +136,33 @@ def _row(group: Sequence[Printed]) -> Row:
         suite=suite, model=first.model, pretrained=first.pretrained, method=first.method, paper=first.paper,
         source=first.source, secondary=first.source_kind != "primary",
         seeds="not said" if seeds is None else f"seed {seeds[0]}" if isinstance(seeds, list) else str(seeds),
-        note=first.note or "",
+        note=first.note or "", year=first.year,
         cells={names[entry.dataset]: Cell(entry.value, entry.std, digits) for entry in group},
     )  # fmt: skip
 
 
+def one_per_paper(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one method in several tables of one paper as one row, with every value where the tables differ."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.suite, row.model, row.pretrained, row.paper, row.method), []).append(row)
+    return [_joined(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _joined(group: Sequence[Row]) -> Row:
+    cells: dict[str, Cell] = {}
+    for name in dict.fromkeys(name for row in group for name in row.cells):
+        first, *others = [row.cells[name] for row in group if name in row.cells]
+        values = {first.value: first}
+        for other in others:
+            values.setdefault(other.value, other)
+        cells[name] = replace(first, others=tuple(values.values())[1:])
+    return replace(group[0], cells=cells, further=tuple(group[1:]))
+
+
 @dataclass(frozen=True)
 class Delta:
-    """rerun - paper in points, with the rerun's interval."""
+    """rerun - paper in points, with the rerun's interval; of several printed values the nearest."""
 
     value: float
     half_width: float
@@ -135,8 +175,9 @@ class Delta:
 
 def delta(value: float, half_width: float, cell: Cell) -> Delta:
     """Rerun minus paper in points, from a rerun's accuracy and half-width in [0, 1]."""
-    gap, half = 100 * value - cell.value, 100 * half_width
-    return Delta(gap, half, abs(gap) > half + (cell.spread or 0.0))
+    nearest = min(cell.readings, key=lambda one: abs(100 * value - one.value))
+    gap, half = 100 * value - nearest.value, 100 * half_width
+    return Delta(gap, half, abs(gap) > half + (nearest.spread or 0.0))
 
 
 def comparable(row: Row, identity: Identity) -> bool:

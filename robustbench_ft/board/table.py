@@ -1,7 +1,7 @@
 """The board: rows that may be compared, the numbers of their claims, and comparisons between them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,13 @@ from robustbench_ft.stats import Estimate, Examples
 from robustbench_ft.stats.multiplicity import ALPHA
 from robustbench_ft.stats.ranks import RankInterval
 from robustbench_ft.stats.robustness import EffectiveRobustness
+from robustbench_ft.stats.stability import Resolution
 from robustbench_ft.suite import Card
 
 from . import paper
+
+REFERENCE = "zero-shot"  # the method that every fine-tuned row is seen against: shown, lettered, never ranked
+REFERENCE_PART, RANKED_PART, UNRANKED_PART, PAPER_PART = "reference", "ranked", "unranked", "paper"
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,28 @@ class Row:
     transductive: bool = False
     recipe: int = 0  # which of the board's recipes it was trained with; 0: none
     letters: str = ""
-    rank: RankInterval | None = None
+    rank: RankInterval | None = None  # among ranked rows without the reference
+    tied: int | None = None  # 1 + the number of those above it that are told apart from it
+    first_over_shifts: float | None = None  # share of resamples of the shifts in which its mean OOD is the highest
     against: Estimate | None = None  # mean OOD minus the baseline's
     p_adjusted: float | None = None  # Holm, over all rows that are tested against the baseline
     gain: Estimate | None = None  # OOD above the zero-shot-to-FT curve at the same ID accuracy
+    on_curve: bool = False  # it is a point of that curve
     effective: Mapping[str, EffectiveRobustness] | None = None
 
     @property
     def ranked(self) -> bool:
         return self.status == "ranked"
+
+    @property
+    def reference(self) -> bool:
+        """True for the line that others are seen against: nothing was trained, so it wins and loses nothing."""
+        return self.method == REFERENCE
+
+    @property
+    def kind(self) -> str:
+        """Which part of a table it stands in: a reader's sorting moves no row from one to another."""
+        return REFERENCE_PART if self.reference else RANKED_PART if self.ranked else UNRANKED_PART
 
     @property
     def claim(self) -> Claim:
@@ -166,13 +183,17 @@ class Board:
     weights: str
     protocol: str
     columns: Mapping[str, tuple[str, ...]]
-    rows: tuple[Row, ...]  # ranked ones by mean OOD, then those without a claim
+    rows: tuple[Row, ...]  # the reference, ranked ones, then those without a claim
     run_set: RunSet
     baseline: str | None
     no_baseline: str  # why there is none
     card: Card | None
     paper: tuple[paper.Row, ...]
     notes: tuple[str, ...] = ()  # its keepers' own sentences
+    resolution: Resolution | None = None
+    by_gain: bool = False  # ranked rows stand by gain at equal ID; else by mean OOD
+    p_pairs: Mapping[frozenset[str], float] = field(default_factory=dict[frozenset[str], float])  # by two rows' names
+    curve: str = ""  # the row whose curve gains are measured from
 
     @property
     def name(self) -> str:
@@ -218,14 +239,20 @@ class Board:
         return tuple(row for row in self.rows if row.ranked)
 
     @property
+    def placed(self) -> tuple[Row, ...]:
+        """Rows that have a rank, best mean OOD first."""
+        found = [row for row in self.ranked if row.rank]
+        return tuple(sorted(found, key=lambda row: (-row.estimate("mean OOD").value, row.name)))
+
+    @property
     def bold(self) -> set[str]:
-        """The best row and every row that shares its first letter: none of them is told apart from it."""
-        return {row.key for row in self.ranked if "a" in row.letters}
+        """Rows of tied rank 1: no fine-tuned row is told apart above them."""
+        return {row.key for row in self.ranked if row.tied == 1}
 
     @property
     def underlined(self) -> str | None:
-        """The best mean among the rows that are told apart from the best."""
-        return next((row.key for row in self.ranked if row.key not in self.bold), None)
+        """The best mean among the fine-tuned rows that are not bold."""
+        return next((row.key for row in self.placed if row.key not in self.bold), None)
 
 
 def recipe_groups(rows: Sequence[Row], baseline: str) -> dict[str, int]:
@@ -255,7 +282,8 @@ def caption(board: Board) -> str:
         f"seeds and examples, unadjusted): what a fresh training seed would give on fresh images of the same kind. "
         f"{seeds} training seeds; images: {sizes}. "
         f"Mean OOD: equal weights over {len(board.shifts)} shifts, ID not in it. Rows share a letter unless their mean "
-        f"OOD differs at Holm-adjusted p < {ALPHA:g} (family: all {pairs} pairs, paired on images). Bold: not told "
-        f"apart from the best; underlined: best of the rest. Rank: 95 % of bootstrap draws over seeds and images.",
+        f"OOD differs at Holm-adjusted p < {ALPHA:g} (family: all {pairs} pairs, paired on images). Tied rank: 1 + the "
+        f"number of rows told apart above a row; bold: tied rank 1; underlined: best of the rest. Rank: 95 % of "
+        f"bootstrap draws over seeds and images. Both by mean OOD, among rows in which something was trained.",
         *(note for note in notes if note),
     ])  # fmt: skip

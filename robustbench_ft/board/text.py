@@ -15,6 +15,8 @@ from . import paper
 from .table import Board, Row, caption
 
 NONE = MISSING
+MEAN = "mean OOD, %"
+ON_CURVE = "the curve"  # a point of the curve gains nothing over it
 p_value = p_text
 
 
@@ -24,11 +26,17 @@ def rank(row: Row) -> str:
     return str(row.rank.low) if row.rank.low == row.rank.high else f"{row.rank.low}-{row.rank.high}"
 
 
+def tied(row: Row) -> str:
+    return NONE if row.tied is None else str(row.tied)
+
+
 def against(row: Row) -> str:
     return NONE if row.against is None else f"{points(row.against, signed=True)}, p {p_value(row.p_adjusted)}"
 
 
 def gain(row: Row) -> str:
+    if row.on_curve and row.ranked:
+        return ON_CURVE
     return NONE if row.gain is None else points(row.gain, signed=True)
 
 
@@ -41,15 +49,17 @@ def header(board: Board) -> list[str]:
     others = ["ID, %" if name == "ID" else name for name in others]
     difference = [f"vs {board.baseline}, points"] if board.baseline else []
     recipe = ["recipe"] if len(board.recipes) > 1 else []
+    gain = ["gain at equal ID, points"] if board.by_gain else []
     return [
         "method",
         "seeds",
-        "mean OOD, %",
+        *gain,
+        MEAN,
         "letters",
-        "rank",
+        "tied rank",
+        "rank, 95 %",
         *difference,
         *others,
-        "gain at equal ID, points",
         *recipe,
     ]
 
@@ -62,12 +72,13 @@ def line(board: Board, row: Row) -> list[str]:
     return [
         row.name,
         str(len(row.seeds)),
+        *([gain(row)] if board.by_gain else []),
         mean,
         row.letters or NONE,
+        tied(row),
         rank(row),
         *difference,
         *cells,
-        gain(row),
         *recipe,
     ]
 
@@ -90,7 +101,7 @@ def markdown(board: Board) -> str:
     body = [_marked(board, row, line(board, row)) for row in board.rows]
     table = tabulate(body, [_escape(h) for h in head], tablefmt="github", disable_numparse=True,
                      colalign=("left", *("right" for _ in head[1:])))  # fmt: skip
-    parts = [f"## {_escape(board.title)}", table, caption(board), meaning(board)]
+    parts = [f"## {_escape(board.title)}", *map(_escape, head_lines(board)), table, caption(board), meaning(board)]
     parts += [further_markdown(board)] if board.further else []
     parts += [cost_markdown(board), paper_markdown(board.paper, board.shifts, board)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -98,11 +109,55 @@ def markdown(board: Board) -> str:
 
 def _marked(board: Board, row: Row, texts: list[str]) -> list[str]:
     name, *others = [_escape(text) for text in texts]
+    mean = header(board).index(MEAN) - 1
     if row.key in board.bold:
-        others[1] = f"**{others[1]}**"
+        others[mean] = f"**{others[mean]}**"
     elif row.key == board.underlined:
-        others[1] = f"<u>{others[1]}</u>"
+        others[mean] = f"<u>{others[mean]}</u>"
     return [f"{name} *({_escape(row.note)})*" if row.note else name, *others]
+
+
+def head_lines(board: Board) -> list[str]:
+    """What stands above a table: how much its order tells, and why it has this order."""
+    return [line for line in (resolution(board), order(board)) if line]
+
+
+def resolution(board: Board) -> str:
+    """The share of pairs told apart, the tie at the top, and how often its first row stays first."""
+    found = board.resolution
+    if found is None:
+        return ""
+    first = board.placed[0]
+    told = f"{found.told_apart} of {found.pairs} pairs of fine-tuned rows are told apart ({100 * found.share:.0f} %)"
+    top = "1 row leads" if found.top == 1 else f"{found.top} rows tie"
+    said = f"Resolution: {told}; {top} at the top. By mean OOD {first.name} "
+    over = [f"in {percent(first.rank.p_best)} of resamples over seeds and images"] if first.rank else []
+    if first.first_over_shifts is not None:
+        over.append(f"in {percent(first.first_over_shifts)} of resamples over the {len(board.shifts)} shifts")
+    return f"{said}stays first {' and '.join(over)}."
+
+
+def order(board: Board) -> str:
+    """Why rows stand as they do."""
+    lines: list[str] = []
+    if any(row.reference for row in board.rows):
+        lines.append("Zero-shot is a reference line and has no rank: nothing was trained.")
+    if board.by_gain:
+        lines.append(
+            f"Rows stand by gain at equal ID. Mean OOD alone does not see what a row gave up on ID: along the curve of "
+            f"{board.curve}, from zero-shot to fine-tuned, one is traded for the other. Rows whose ID accuracy lies "
+            "outside of that curve follow, by mean OOD."
+        )
+    elif len(board.ranked) > 1:
+        lines.append("Rows stand by mean OOD: no gain at equal ID is known here, as no curve from zero-shot is.")
+    return " ".join(lines)
+
+
+def percent(share: float) -> str:
+    """Whole percents; never 0 or 100 where it is not."""
+    if 0 < share < 0.005 or 0.995 <= share < 1:
+        return "< 1 %" if share < 0.5 else "> 99 %"
+    return f"{100 * share:.0f} %"
 
 
 def meaning(board: Board) -> str:
@@ -173,10 +228,22 @@ def paper_header(shifts: Sequence[str]) -> list[str]:
 
 
 def paper_line(row: paper.Row, shifts: Sequence[str]) -> list[str]:
-    mean = row.mean_ood(shifts)
+    means = dict.fromkeys(number(one.mean_ood(shifts), 2) for one in (row, *row.further))
     cells = [row.cells[name].text if name in row.cells else NONE for name in ("ID", *shifts)]
-    source = f"{row.source}{' (read second-hand)' if row.secondary else ''}"
-    return [row.method, f"{row.model} {row.pretrained}", number(mean, 2), *cells, row.seeds, source]
+    return [row.method, f"{row.model} {row.pretrained}", " / ".join(means), *cells, row.seeds, paper_source(row)]
+
+
+def paper_source(row: paper.Row) -> str:
+    """Where a row is printed; where its tables contradict each other, by how much."""
+    apart = f"; they differ by up to {row.contradiction:.2f} points" if row.contradiction else ""
+    tables = " and ".join(_without_common_start(row.sources))
+    return f"{tables}{apart}{' (read second-hand)' if row.secondary else ''}"
+
+
+def _without_common_start(sources: Sequence[str]) -> list[str]:
+    """'A paper, Table 1' and 'A paper, Table 2' -> 'A paper, Table 1' and 'Table 2'."""
+    start = sources[0].rpartition(", ")[0]
+    return [sources[0], *(text.removeprefix(f"{start}, ") if start else text for text in sources[1:])]
 
 
 def deltas(board: Board | None, row: paper.Row, shifts: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -197,8 +264,9 @@ def deltas(board: Board | None, row: paper.Row, shifts: Sequence[str]) -> list[t
 
 PAPER_NOTE = (
     "† From papers, as printed: not run here, never ranked, no part of any test. ± is whatever the paper prints. Mean "
-    "OOD is computed here from the printed shifts and missing where one of them is. A delta is rerun - paper in points "
-    "with the rerun's 95 % half-width; 'discrepant' where it exceeds that and the printed ± together."
+    "OOD is computed here from the printed shifts and missing where one of them is. Two values with / between them: "
+    "two tables of one paper, which contradict each other. A delta is rerun - paper in points with the rerun's 95 % "
+    "half-width (of two printed values to the nearer); 'discrepant' where it exceeds that and the printed ± together."
 )
 
 
@@ -220,14 +288,15 @@ def paper_markdown(rows: Sequence[paper.Row], shifts: Sequence[str], board: Boar
 
 def _escape(text: str) -> str:
     """Escape a table's cell or a heading: one line, in which nothing is markup, a link or a tag."""
-    return re.sub(r"([|*_<`\\]|\](?=[(\[]))", r"\\\1", _one_line(text))
+    return re.sub(r"([|*_<`\\]|\](?=[(\[]))", r"\\\1", one_line(text))
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text with every run of blanks as one space."""
     return " ".join(text.split())
 
 
-def _cell(text: str) -> str:
+def quoted(text: str) -> str:
     """Quote a text of a CSV that begins with a sign from which spreadsheets would compute."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
@@ -235,6 +304,7 @@ def _cell(text: str) -> str:
 CSV_HEAD = (
     "suite", "version", "model", "protocol", "row", "method", "seeds", "ranked", "letters", "rank_low", "rank_high",
     "p_best", "column", "metric", "value", "low", "high", "se", "df", "accuracy", "nll", "brier", "ece", "recipe",
+    "tied_rank", "first_over_shifts", "reference",
 )  # fmt: skip
 
 
@@ -245,17 +315,16 @@ def as_csv(boards: Sequence[Board]) -> str:
     out.writerow(CSV_HEAD)
     for board in boards:
         for row in board.rows:
-            told = [_cell(text) for text in (board.model, board.protocol, row.name, row.method)]
-            shared = [_cell(board.suite), board.version, *told, len(row.seeds), int(row.ranked), row.letters]
+            told = [quoted(text) for text in (board.model, board.protocol, row.name, row.method)]
+            shared = [quoted(board.suite), board.version, *told, len(row.seeds), int(row.ranked), row.letters]
             ranks = [row.rank.low, row.rank.high, plain(row.rank.p_best)] if row.rank else ["", "", ""]
             for column in board.columns:
                 found = row.estimate(column)
                 metric = "+".join(sorted({board.run_set.metric_of(split) for split in board.columns[column]}))
                 values = [found.value, found.low, found.high, found.se, found.df]
                 values += [row.mean(metric, column) for metric in ("accuracy", "nll", "brier", "ece")]
-                out.writerow(
-                    [*shared, *ranks, _cell(column), _cell(metric), *(plain(v) for v in values), row.recipe or ""]
-                )
+                last = [row.recipe or "", row.tied or "", plain(row.first_over_shifts), int(row.reference)]
+                out.writerow([*shared, *ranks, quoted(column), quoted(metric), *(plain(v) for v in values), *last])
     return sink.getvalue()
 
 
@@ -266,28 +335,33 @@ def plain(value: float | None) -> str:
 
 def latex(board: Board) -> str:
     """A booktabs table; needs \\usepackage{booktabs}."""
-    columns = board.shown_columns
+    columns, gain_head = board.shown_columns, ["Gain at equal ID"] if board.by_gain else []
     lines = [
-        f"% {_one_line(board.title)}: rbft leaderboard build",
-        rf"\begin{{tabular}}{{lr{'r' * len(columns)}}}",
+        f"% {one_line(board.title)}: rbft leaderboard build",
+        rf"\begin{{tabular}}{{lr{'r' * (len(columns) + board.by_gain)}}}",
         r"\toprule",
-        " & ".join(["Method", "Rank", *(_tex(name) for name in columns)]) + r" \\",
+        " & ".join(["Method", "Rank", *gain_head, *(tex(name) for name in columns)]) + r" \\",
         r"\midrule",
     ]
-    ruled = False
+    kind = ""
     for row in board.rows:
-        if not row.ranked and not ruled:
+        kind, last = row.kind, kind
+        if last not in ("", kind):
             lines.append(r"\midrule")
-            ruled = True
-        name = _tex(row.name) + (rf" \emph{{({_tex(row.note)})}}" if row.note else "")
-        cells = [_tex_points(board, row, column) for column in columns]
+        name = tex(row.name) + (rf" \emph{{({tex(row.note)})}}" if row.note else "")
+        cells = [_tex_gain(row)] if board.by_gain else []
+        cells += [_tex_points(board, row, column) for column in columns]
         lines.append(" & ".join([name, rank(row).replace("-", "--").replace(NONE, "--"), *cells]) + r" \\")
     lines += [
         r"\bottomrule",
         r"\end{tabular}",
-        *(f"% {_one_line(part).strip(' .')}." for part in caption(board).split(". ")),
+        *(f"% {one_line(part).strip(' .')}." for part in caption(board).split(". ")),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tex_gain(row: Row) -> str:
+    return f"${gain(row).replace('±', chr(92) + 'pm')}$" if row.gain else gain(row).replace(NONE, "--")
 
 
 def _tex_points(board: Board, row: Row, column: str) -> str:
@@ -304,6 +378,7 @@ def _tex_points(board: Board, row: Row, column: str) -> str:
     return cell + letters
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """One line in which TeX's own signs are quoted."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in _one_line(text))
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in one_line(text))

@@ -36,6 +36,7 @@ from . import fields
 SCHEMA = 2  # 2: official metrics, stored interval ends, how checkpoints were chosen, the code of the method
 FIXED, BY_VALIDATION, BY_REPORTED, ORACLE = "fixed", "id_val", "reported_id", "oracle"
 Level = Literal["none", "metrics", "predictions", "rescored"]  # how far a claim was verified
+Day = Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")]
 REFRESH = "run `rbft leaderboard refresh`"
 
 
@@ -215,6 +216,7 @@ class Trust:
     notes: str | None = None
     verified: Level = "none"
     verified_by: str | None = None
+    date: Annotated[Day | None, Field(exclude_if=_absent)] = None  # on which the claim was made, UTC
 
 
 @dataclass(frozen=True)

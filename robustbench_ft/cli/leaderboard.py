@@ -43,6 +43,13 @@ DATA_ROOT = click.option(
 )  # fmt: skip
 
 
+def today() -> str:
+    """The day in UTC."""
+    from datetime import datetime, timezone
+
+    return datetime.now(timezone.utc).date().isoformat()
+
+
 @click.group(context_settings=WIDE)
 def leaderboard() -> None:
     """Claims beside their predictions, and the boards made from them."""
@@ -64,7 +71,7 @@ def add(
     from robustbench_ft.claims import claim_store
     from robustbench_ft.claims.schema import Trust
 
-    made = claim_store.add(runs, root, Trust(origin, by, source, notes), overwrite=replace)
+    made = claim_store.add(runs, root, Trust(origin, by, source, notes, date=today()), overwrite=replace)
     size = 0
     for one in made:
         files = [one.path, *(root / one.place.predictions).rglob("*")]

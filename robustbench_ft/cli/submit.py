@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .leaderboard import DATA_ROOT, NOTES, ROOT, SOURCE
+from .leaderboard import DATA_ROOT, NOTES, ROOT, SOURCE, today
 from .options import FOLDER, WIDE
 
 
@@ -29,7 +29,7 @@ def submit(
     from robustbench_ft.claims.schema import Trust
     from robustbench_ft.images import roots
 
-    trust = Trust("submitted", by, source, notes)
+    trust = Trust("submitted", by, source, notes, date=today())
     found = submissions.prepare(runs, root, trust, roots.choose(data_root, os.environ))
     for name in found.names:
         click.echo(f"ok       {name}")

@@ -61,13 +61,13 @@ def read(path: Path, without: Path | None = None) -> Factors:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(folders.read_text(path, AGAIN).splitlines(), start=1):
+    for k, line in enumerate(folders.read_text(path, AGAIN).splitlines(), start=1):
         try:
             row: Any = json.loads(line)
         except ValueError as error:
-            raise RbftError(f"{path}, line {number} is no JSON: {error}; {AGAIN}") from error
+            raise RbftError(f"{path}, line {k} is no JSON: {error}; {AGAIN}") from error
         if not isinstance(row, dict) or not isinstance(row.get(IMAGE), str):
-            raise RbftError(f"{path}, line {number} names no image under '{IMAGE}'; {AGAIN}")
+            raise RbftError(f"{path}, line {k} names no image under '{IMAGE}'; {AGAIN}")
         rows.append(row)
     return rows
 

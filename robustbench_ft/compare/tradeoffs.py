@@ -64,6 +64,7 @@ class Beyond:
     refusal: str  # why frontiers are not compared
     effective: Mapping[str, Mapping[str, EffectiveRobustness]]  # row -> shift
     axes: Mapping[str, Axis]  # shift -> its lines
+    chosen: str = ""  # digest of the configuration whose curve `reference` is
 
 
 def beyond(found: Comparison, curve: str = "") -> Beyond:
@@ -86,7 +87,7 @@ def beyond(found: Comparison, curve: str = "") -> Beyond:
     places, met, refusal = frontiers(run_set, found.baseline.method if found.baseline else "")
     used = axes(run_set.suite, run_set.shifts)
     effective = {row.name: _effective(run_set, row, used) for row in run_set.rows} if used else {}
-    return Beyond(names.get(chosen, ""), gains, areas, places, met, refusal, effective, used)
+    return Beyond(names.get(chosen, ""), gains, areas, places, met, refusal, effective, used, chosen)
 
 
 def _curve_name(run_set: RunSet, digest: str) -> str:

@@ -78,6 +78,7 @@ class Comparison:
     p_holm: np.ndarray
     draws: int
     drawn: str  # how
+    resampled: Mapping[str, np.ndarray]  # rows of `pairs` -> draws [R] of their mean, higher is better
     permutation: Mapping[str, float | int | str]  # what a rank test of seeds could do with this design
 
     @property
@@ -131,7 +132,7 @@ def compare(
     )
     return Comparison(
         run_set, base, family, lines, tuple(means), tuple(cells), tuple(row.name for row in eligible), raw, adjusted,
-        draws, how, _permutation(base, means, family, cells),
+        draws, how, drawn, _permutation(base, means, family, cells),
     )  # fmt: skip
 
 

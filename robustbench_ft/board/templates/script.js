@@ -36,15 +36,79 @@ function compare(a, b, sign) {
   return sign * String(a).localeCompare(String(b), "en", { numeric: true });
 }
 
-// Switches: a row leaves the tables and the figures of its board together.
-for (const board of document.querySelectorAll("section.board")) {
-  for (const box of board.querySelectorAll(".legend input")) {
-    box.checked = true;
-    box.addEventListener("change", () => {
-      for (const part of board.querySelectorAll(`[data-row="${box.value}"]`)) {
-        if (part instanceof SVGElement) part.style.display = box.checked ? "" : "none";
-        else part.hidden = !box.checked;
-      }
-    });
+// Filters and switches: a row leaves the tables and the figures of its board together.
+const form = document.querySelector("form.filters");
+
+function passes(row) {
+  for (const select of form?.querySelectorAll("select") ?? []) {
+    if (select.value && row.dataset[select.dataset.filter] !== select.value) return false;
   }
+  for (const input of form?.querySelectorAll("input") ?? []) {
+    const value = row.dataset[input.dataset.most];
+    if (input.value !== "" && (value === "" || Number(value) > Number(input.value))) return false;
+  }
+  return true;
 }
+
+function show(part, on) {
+  if (part instanceof SVGElement) part.style.display = on ? "" : "none";
+  else part.hidden = !on;
+}
+
+function update() {
+  let shown = 0;
+  const rows = [...document.querySelectorAll("tr[data-cost]")];
+  for (const row of rows) {
+    const board = row.closest("section.board");
+    const box = board?.querySelector(`.legend input[value="${row.dataset.row}"]`);
+    const passed = passes(row);
+    shown += passed;
+    if (!board) { row.hidden = !passed; continue; }
+    box.closest("label").hidden = !passed;
+    for (const part of board.querySelectorAll(`[data-row="${row.dataset.row}"]`)) show(part, passed && box.checked);
+  }
+  for (const board of document.querySelectorAll("section.board")) {
+    board.hidden = ![...board.querySelectorAll("tr[data-cost]")].some(passes);
+  }
+  if (form) form.querySelector("output").textContent = shown < rows.length ? `${shown} of ${rows.length} rows` : "";
+}
+
+for (const box of document.querySelectorAll(".legend input")) {
+  box.checked = true;
+  box.addEventListener("change", update);
+}
+if (form) {
+  form.reset();
+  form.addEventListener("input", update);
+  form.addEventListener("submit", (event) => event.preventDefault());
+}
+
+// Two rows side by side: only pairs of the chosen rows stay; a single one is unfolded.
+for (const chooser of document.querySelectorAll("form.chooser")) {
+  const selects = [...chooser.querySelectorAll("select")];
+  const pairs = [...chooser.closest("section").querySelectorAll("details.pair")];
+  chooser.reset();
+  chooser.addEventListener("change", () => {
+    const chosen = selects.map((select) => select.value).filter((value) => value !== "");
+    const twice = chosen.length === 2 && chosen[0] === chosen[1];
+    const found = pairs.filter(({ dataset }) => !twice && chosen.every((key) => [dataset.a, dataset.b].includes(key)));
+    for (const pair of pairs) {
+      pair.hidden = !found.includes(pair);
+      pair.open = found.length === 1 && found[0] === pair;
+    }
+    chooser.querySelector("output").textContent = found.length ? "" : twice ? "Twice the same row." : "Not among the pairs of this page.";
+  });
+  chooser.addEventListener("submit", (event) => event.preventDefault());
+}
+
+// A link leads into what is folded, and past what is hidden.
+function open() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const folded = target?.closest("details");
+  if (!folded) return;
+  folded.hidden = false;
+  folded.open = true;
+  folded.scrollIntoView();
+}
+window.addEventListener("hashchange", open);
+open();
