@@ -21,6 +21,7 @@ from robustbench_ft.cli import main
 from robustbench_ft.data import Bytes, Predictions, Split, decode
 from robustbench_ft.errors import RbftError
 from robustbench_ft.images import arrays
+from robustbench_ft.images.roots import Roots
 from robustbench_ft.record import store
 
 SETS = list(product(range(15), range(1, 6)))  # of CIFAR-10-C
@@ -297,6 +298,15 @@ def test_parquet_without_names_of_classes_is_read_by_number(base: Path, tmp_path
     own, named = (suite_ref.load("cifar10", root, True).split("test")
                   for root in (tmp_path, cifar_tree.tree(base, "Parquet")))  # fmt: skip
     assert own.digest == named.digest
+
+
+def test_a_snapshot_of_the_hub_is_named_by_its_revision(base: Path, tmp_path: Path) -> None:
+    place = tmp_path / "datasets--uoft-cs--cifar10/snapshots/0b2714987fa478483af9968de7c934580d0bb9a2"
+    cifar_tree.write_parquet(place / "plain_text")
+    named = tuple((f"cifar10/{part}", place) for part in ("train", "test"))
+    suite = suite_ref.load("cifar10", Roots((cifar_tree.tree(base),), named), True)
+    assert suite.split("test").layout == f"Hugging Face Parquet, revision {place.name}, test"
+    assert suite.split("val").digest == suite_ref.load("cifar10", cifar_tree.tree(base), True).split("val").digest
 
 
 def test_papers_protocol_is_refused() -> None:

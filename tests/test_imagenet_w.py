@@ -127,8 +127,15 @@ def test_a_run_shows_the_gaps(base: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "IN-W gap" in report.markdown(table)
     assert "w" not in record.summary.splits.shifts
     claim_store.add([tmp_path / "out"], tmp_path / "boards", Trust("rerun"))
-    done = CliRunner().invoke(main, ["leaderboard", "verify", "--root", str(tmp_path / "boards")])
+    verify = ["leaderboard", "verify", "--root", str(tmp_path / "boards"), "--data"]
+    verify += ["--data-root", str(tree), "--data-root", str(base / "font")]
+    done = CliRunner().invoke(main, verify)
     assert done.exit_code == 0, done.output
+    with monkeypatch.context() as patch:
+        patch.setattr(MARK, "GAPS", {"IN-W gap": ("w", "test")})
+        done = CliRunner().invoke(main, verify)
+    assert done.exit_code == 2
+    assert "its relative errors or gaps are not those of suite imagenet+w v1" in done.output
     [board] = ranking.boards(claim_store.find(tmp_path / "boards"))
     assert [board.rows[0].further(column)[0] for column in board.further[-2:]] == pytest.approx(list(gaps.values()))
     assert "carton gap" in text.markdown(board)
