@@ -72,7 +72,7 @@ class RichProgressBar(Progress):
         from rich.progress import Progress as RichProgress
 
         bars = RichProgress(
-            TextColumn("  {task.description:<28}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TextColumn("  {task.description:<14}"), BarColumn(bar_width=20), MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"), console=self.console,
         )  # fmt: skip

@@ -1,7 +1,9 @@
 """`rbft list`, `show` and `check`: what there is, what it is, and whether it keeps its contract."""
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -40,7 +42,16 @@ def list_command(kind: str, style: str) -> None:
         width = max(map(len, registry.entries(key)))
         for entry in sorted(registry.entries(key).values(), key=lambda e: e.name):
             origin = "" if entry.shelf == "builtin" else f" [{entry.shelf}]"
-            click.echo(f"  {entry.name:<{width}} {entry.summary}{origin}")
+            for line in _lines(f"  {entry.name:<{width}} ", f"{entry.summary}{origin}"):
+                click.echo(line)
+
+
+def _lines(start: str, words: str) -> list[str]:
+    """Words behind `start`, on a terminal in lines that fit; elsewhere in one."""
+    if not sys.stdout.isatty():
+        return [start + words]
+    width = max(shutil.get_terminal_size().columns, len(start) + 20)
+    return textwrap.wrap(words, width, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
 
 
 @click.command("show", context_settings=WIDE)
@@ -57,7 +68,7 @@ def check() -> None:
     """Does a method or a suite keep its contract? For authors, built-in or not."""
 
 
-@check.command("method", context_settings=WIDE)
+@check.command("method", short_help="Hold a method to what every method promises.", context_settings=WIDE)
 @click.argument("name", required=False, shell_complete=completion.methods)
 @click.option("--all", "every", is_flag=True, help="Every registered method, a line each: some ten minutes.")
 @FORMAT

@@ -32,7 +32,7 @@ def data() -> None:
     """A suite's data on this machine: whole, readable, the same as elsewhere, and where to get them."""
 
 
-@data.command(context_settings=WIDE)
+@data.command(short_help="Count, open and compare the images.", context_settings=WIDE)
 @click.argument("suite", shell_complete=completion.suites)
 @ROOT
 @click.option("--sample", type=click.IntRange(min=0), metavar="N", help="Images to open per split.  [default: 1000]")
@@ -93,7 +93,7 @@ def _roots(root: tuple[str, ...]) -> str:
     return "".join(f" --root {shlex.quote(text)}" for text in root)
 
 
-@data.command(context_settings=WIDE)
+@data.command(short_help="Where the data come from, and how they must lie.", context_settings=WIDE)
 @click.argument("suite", shell_complete=completion.suites)
 @ROOT
 @FORMAT

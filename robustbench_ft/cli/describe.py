@@ -102,10 +102,11 @@ def _suite(name: str) -> str:
         lines += [f"classes   {len(suite.classes)}: {', '.join(suite.classes)}"]
         lines += [f"prompts   {len(suite.templates)}, e.g. {suite.templates[0].format(suite.classes[0])}"]
     counts = ", ".join(f"{split} {n:,}" for split, n in suite.counts.items())
+    roles = {"train": suite.train, "val": suite.val, "test": suite.test}
     lines += [f"images    {counts}"] if counts else []
     lines += [f"shots     {suite.shots.note}"] if suite.shots else []
     lines += [
-        f"ID        train {suite.train}, val {suite.val}, test {suite.test}",
+        f"ID        {', '.join(_role(role, name) for role, name in roles.items())}",
         f"shifts    {', '.join(suite.shifts)}",
     ]
     lines += [f"also      {', '.join(suite.extra)} (in no mean)"] if suite.extra else []
@@ -119,6 +120,11 @@ def _suite(name: str) -> str:
             f"lr grid   {', '.join(f'{lr:g}' for lr in EMBEDDED_LR_GRID)} (declared; chosen on ID validation only)"
         )
     return "\n".join(lines)
+
+
+def _role(role: str, split: str) -> str:
+    """'val', or 'test = id_test' where the split has another name."""
+    return role if role == split else f"{role} = {split}"
 
 
 def _needs(suite: Suite) -> list[str]:

@@ -55,7 +55,7 @@ def leaderboard() -> None:
     """Claims beside their predictions, and the boards made from them."""
 
 
-@leaderboard.command(context_settings=WIDE)
+@leaderboard.command(short_help="Make claims of the runs found under RUNS.", context_settings=WIDE)
 @click.argument("runs", nargs=-1, type=FOLDER, required=True)
 @ROOT
 @click.option("--origin", type=click.Choice(["rerun", "submitted"]), default="rerun", show_default=True)
@@ -80,7 +80,7 @@ def add(
     click.echo(f"{len(made)} claims, {size / 2**20:.1f} MiB with their predictions; next: rbft leaderboard build")
 
 
-@leaderboard.command(context_settings=WIDE)
+@leaderboard.command(short_help="Recompute every number of every claim.", context_settings=WIDE)
 @ROOT
 @SUITE
 @click.option("--only", metavar="CLAIM", help="Read this one claim and no other; its path, or a part of it.")
@@ -152,7 +152,7 @@ def _rescore(
     return lines
 
 
-@leaderboard.command(context_settings=WIDE)
+@leaderboard.command(short_help="Make claims again in today's form.", context_settings=WIDE)
 @ROOT
 @SUITE
 def refresh(root: Path, suite: str | None) -> None:
@@ -165,7 +165,7 @@ def refresh(root: Path, suite: str | None) -> None:
     click.echo(f"{len(changed)} claims changed; next: rbft leaderboard build")
 
 
-@leaderboard.command(context_settings=WIDE)
+@leaderboard.command(short_help="Write boards as CSV, LaTeX or for others.", context_settings=WIDE)
 @ROOT
 @click.option("--to", "form", type=click.Choice(["csv", "latex", "every-eval-ever", "hf"]), required=True)
 @SUITE
@@ -211,7 +211,7 @@ def _no_collection() -> Generator[None, None, None]:
             gc.enable()
 
 
-@leaderboard.command(context_settings=WIDE)
+@leaderboard.command(short_help="Make pages and files of boards from claims.", context_settings=WIDE)
 @ROOT
 @click.option("--suite", metavar="NAME", help="Only the pages of this suite, and no index.")
 @click.option("--baseline", metavar="ROW", help="Differences are shown to this row.  [default: named by board.toml]")

@@ -40,7 +40,7 @@ CHANNELS_LAST = click.option(
     "--channels-last", is_flag=True, help="Store convolutions with channels last; it moves rounding."
 )
 THREADS = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads; a run repeats to the bit with as many."
+    "--threads", type=click.IntRange(min=1), help="CPU threads; a rerun is bit-identical with the same number."
 )
 
 

@@ -39,6 +39,7 @@ from .report import print_table
 if TYPE_CHECKING:
     import torch
 
+    from robustbench_ft.compare.report import Table
     from robustbench_ft.plan import Cell, Plan, Request
     from robustbench_ft.ranks import Ranks
     from robustbench_ft.record.store import Record
@@ -298,7 +299,7 @@ def _print_results(folders: Sequence[Path], out: Path) -> None:
     for table in report.tables(records):
         print_table(table)
         picture = out / table.run_set.suite / f"{table.run_set.records[0].folder.parents[1].name}-scatter.png"
-        figure.scatter(table, picture)
+        figure.scatter(_with_earlier(table, folders), picture)
         click.echo(f"figure   {picture}")
     for record in records:
         if _learned_nothing(record):
@@ -308,6 +309,21 @@ def _print_results(folders: Sequence[Path], out: Path) -> None:
             )
     for folder in dict.fromkeys(folder.parent for folder in folders):
         click.echo(f"records  {folder}")
+
+
+def _with_earlier(table: "Table", folders: Sequence[Path]) -> "Table":
+    """The table with the other finished runs beside these ones, where all of them go together."""
+    from robustbench_ft.compare import report
+    from robustbench_ft.record import store
+
+    place = table.run_set.records[0].folder.parents[1]
+    beside = [record for record in store.find_records([place]) if record.folder not in folders]
+    own = table.run_set.records
+    try:
+        made = report.tables([*own, *beside]) if beside else []
+    except RbftError:  # e.g. two states of a method: `rbft report` says so
+        return table
+    return next((one for one in made if one.title == table.title), table)
 
 
 def _learned_nothing(record: "Record") -> bool:

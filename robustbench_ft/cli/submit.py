@@ -9,7 +9,7 @@ from .leaderboard import DATA_ROOT, NOTES, ROOT, SOURCE, today
 from .options import FOLDER, WIDE
 
 
-@click.command(context_settings=WIDE)
+@click.command(short_help="Make, verify and commit claims of RUNS.", context_settings=WIDE)
 @click.argument("runs", nargs=-1, type=FOLDER, required=True)
 @ROOT
 @click.option("--author", "--by", "by", metavar="NAME", required=True, help="Who made the runs.")

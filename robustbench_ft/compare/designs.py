@@ -58,9 +58,10 @@ def power_table(run_set: RunSet, family: int) -> Text:
     )  # fmt: skip
     body = tuple(_line(found, alpha) for found in designs(run_set))
     caption = (
-        f"Points of mean OOD {run_set.metric}; two methods with this row's seed sd and median disagreement with "
-        f"other methods; 80 % power, two-sided alpha .05 / {family} (Holm's first step of {family} tests); floor: no "
-        "number of seeds sees less; never: the examples alone do not suffice. An sd from few seeds is itself unsure. "
+        f"Points of mean OOD, {run_set.metric} metric; two methods with this row's seed sd and median disagreement "
+        f"with other methods; 80 % power, two-sided alpha .05 / {family} (Holm's first step of {family} tests); floor: "
+        "even endless seeds cannot detect less, more images could; never: these images do not suffice. An sd "
+        "from few seeds is itself unsure. "
         f"An exact rank test in this family needs {least_seeds(family)} seeds per method."
     )
     return Text(f"{run_set.title}: what these runs could show", header, body, caption)

@@ -35,7 +35,10 @@ def draw(table: Table) -> "Figure":
     axes: Any = figure.subplots()
     axes.margins(0.09)
     for lines in groups:
-        _draw(axes, table, lines, key)
+        _draw(axes, table, lines)
+    for lines in groups:
+        if _crowded(table, lines):
+            _name(axes, lines, key)
     what = "top-1 accuracy" if table.run_set.only_accuracy else "official metric"
     marks = ["bars: 95 % intervals over seeds and examples"]
     marks += ["lines through dots: weight interpolation"] * bool(table.curves)
@@ -59,7 +62,7 @@ def _key(lines: Sequence[Line]) -> str:
     return keys.pop() if len(keys) == 1 else ""
 
 
-def _draw(plot: Any, table: Table, lines: list[Line], key: str) -> None:
+def _draw(plot: Any, table: Table, lines: list[Line]) -> None:
     """One method: its curve, its settings joined, and its points with their intervals."""
     look, crowded = canvas.style(lines[0].row.method, 7), _crowded(table, lines)
     colour = look["color"]
@@ -79,18 +82,22 @@ def _draw(plot: Any, table: Table, lines: list[Line], key: str) -> None:
         )  # fmt: skip
         for part in bars.lines[2]:
             part.set_alpha(0.35 if crowded else 0.8)
-        if crowded:
-            _name(plot, line.row.setting.removeprefix(f"{key}=") if key else line.row.setting, place, colour)
 
 
-def _name(plot: Any, text: str, place: tuple[float, float], colour: str) -> None:
-    """A setting beside its point, on a white edge that keeps it apart from lines."""
+def _name(plot: Any, lines: list[Line], key: str) -> None:
+    """Settings beside their points, inside the frame, on a white edge that keeps them apart from lines."""
     from matplotlib.patheffects import withStroke
 
-    plot.annotate(
-        plain(text), place, textcoords="offset points", xytext=(5, 4), fontsize=canvas.SMALL, color=colour, zorder=4,
-        path_effects=[withStroke(linewidth=2, foreground="white")],
-    )  # fmt: skip
+    low, high = plot.get_xlim()
+    for line in lines:
+        place = tuple(100 * line.cells[name].estimate.value for name in ("ID", OOD))
+        left = place[0] > low + 0.8 * (high - low)
+        text = line.row.setting.removeprefix(f"{key}=") if key else line.row.setting
+        plot.annotate(
+            plain(text), place, textcoords="offset points", xytext=(-6 if left else 6, 4), fontsize=canvas.SMALL,
+            ha="right" if left else "left", color=canvas.style(line.row.method)["color"], zorder=4,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )  # fmt: skip
 
 
 def _arms(low: float, value: float, high: float) -> list[list[float]]:

@@ -148,9 +148,9 @@ def assumptions(found: Comparison) -> str:
     least, said = found.permutation, [f"{text}."]
     if least.get("power") == "impossible":
         said.append(
-            f"A rank or permutation test of {least['seeds']} seeds cannot reach Holm's first step (least p "
-            f"{least['minimum_p']:.2g}; {least['seeds_needed']} seeds could) - power: impossible; the t interval leans "
-            "on normal seed means instead."
+            f"With {least['seeds']} seeds only the t test can be significant, and it takes seed means as normal: a "
+            f"rank or permutation test cannot reach Holm's first step (least p {least['minimum_p']:.2g}; "
+            f"{least['seeds_needed']} seeds could)."
         )
     return " ".join([*said, *(note for note in notes(found) if note)])
 

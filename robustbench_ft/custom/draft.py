@@ -73,7 +73,7 @@ def draft(folder: Path, train: str | None = None, name: str | None = None) -> st
         if not NAME.fullmatch(shift.split) or shift.split in ID:
             raise RbftError(f"{folder / shift.name} cannot name a shift: rename it, with letters, digits, _, . and -")
     lines = [
-        "# What the keys mean: docs/custom-suite.md. Whether file and images are sound: `rbft data check`.",
+        "# What the keys mean: docs/custom-suite.md of robustbench_ft. Are file and images sound: `rbft data check`.",
         f"name = {_text(name or _word(folder))}",
         "version = 1  # raise it when you change the images on purpose: numbers of two versions never meet",
         'licence = "not stated"',
