@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -15,6 +16,8 @@ from .suite import Suite
 
 EMBEDDED = "embedded"
 RANDOM = "random"
+HUB = "hf-hub:"
+_HUB_NAME = re.compile(r"hf-hub:[\w.-]+/[\w.-]+(@[0-9a-f]{40})?")
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 TOKENIZERS = (
@@ -54,7 +57,7 @@ class ModelRef:
 
 def is_fetched(name: str, pretrained: str) -> bool:
     """Whether weights come over the network, or out of the cache of an earlier fetch."""
-    if name.startswith("hf-hub:"):
+    if name.startswith(HUB):
         return True
     return bool(pretrained) and pretrained != RANDOM and not ModelRef(name, pretrained, "").is_file
 
@@ -98,13 +101,17 @@ def _prompts(suite: Suite) -> list[str]:
 
 def resolve(name: str, pretrained: str | None) -> ModelRef:
     """Check a --model/--pretrained pair; raises one line when it cannot work."""
-    if name == EMBEDDED or name.startswith(("local-dir:", "hf-hub:")):
+    if name == EMBEDDED or name.startswith(("local-dir:", HUB)):
         if pretrained:
             raise RbftError(f"model '{name}' brings its own weights; drop --pretrained {pretrained}")
-        if name.startswith("hf-hub:"):
+        if name.startswith(HUB):
+            if not _HUB_NAME.fullmatch(name):
+                raise RbftError(
+                    f"model '{name}': write hf-hub:ORG/NAME, or hf-hub:ORG/NAME@REVISION with the 40 digits of a commit"
+                )
             return ModelRef(name, "", name)
         folder = embedded.CHECKPOINT if name == EMBEDDED else Path(name.partition(":")[2])
-        return ModelRef(name, "", _file_digest(weights_in(folder)) if name == EMBEDDED else _folder_digest(folder))
+        return ModelRef(name, "", digest_of_file(weights_in(folder)) if name == EMBEDDED else _folder_digest(folder))
     known = open_clip_names()
     if name not in known:
         raise RbftError(unknown("model", name, {EMBEDDED, *known}) + " (or local-dir:PATH, hf-hub:ORG/NAME)")
@@ -116,7 +123,7 @@ def resolve(name: str, pretrained: str | None) -> ModelRef:
             raise RbftError(f"pretrained '{pretrained}' is neither an open_clip tag nor a .safetensors file")
         _check_tag(name, pretrained)
         return ref
-    return ModelRef(name, pretrained, _file_digest(check_weights_file(Path(pretrained))))
+    return ModelRef(name, pretrained, digest_of_file(check_weights_file(Path(pretrained))))
 
 
 def weights_of(ref: ModelRef) -> Path | None:
@@ -199,7 +206,7 @@ def _folder_digest(folder: Path) -> str:
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise RbftError(f"cannot read {path}: {' '.join(str(error).split())[:200]}; it must state model_cfg") from error
     files = [name for name in TOKENIZERS if (folder / name).is_file()]
-    whole = [_file_digest(weights), shaping, {name: _file_digest(folder / name) for name in files}]
+    whole = [digest_of_file(weights), shaping, {name: digest_of_file(folder / name) for name in files}]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
@@ -211,7 +218,7 @@ def check_unchanged(ref: ModelRef) -> None:
             raise RbftError(f"model '{ref.name}' changed while cells were run; start again to run the rest with it")
 
 
-def _file_digest(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
     """SHA-256 of a file; computed again where the file was written since."""
     told = path.stat()
     return _digest_of(path, told.st_mtime_ns, told.st_size, told.st_ino)

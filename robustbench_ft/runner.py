@@ -15,6 +15,7 @@ import torch
 
 from . import atomic, doctor, earlier, environment, failures, metrics, model_ref, provenance, saved, trackers
 from . import clip as clips
+from .clip import fetched
 from .compare.rows import by_validation
 from .data import Predictions, Split
 from .devices import Devices
@@ -127,7 +128,8 @@ def run_cell(
     store.write_json(folder / "metrics.json", {**summary, **({"transductive": True} if transductive else {})})
     n = len(results) * sum(map(len, evaluated))
     cost = _cost(log.stages(), fitted - began, evaluation, n, options.device) | {"passes": type(method).passes}
-    _write_environment(folder, suite, options, [data.train, *evaluated], log.stages(), cost, run.micro_batch)
+    weights = fetched.for_record(cell.model)
+    _write_environment(folder, suite, options, [data.train, *evaluated], log.stages(), cost, run.micro_batch, weights)
     hold()
     store.mark_done(folder)
     tidy(folder)
@@ -173,6 +175,7 @@ def _write_environment(
     stages: list[Json],
     cost: Json,
     micro_batch: MicroBatch,
+    weights: Json,
 ) -> None:
     """env.json: what it ran on, on which data (train first), and what it cost."""
     store.write_json(folder / "env.json", {
@@ -183,6 +186,7 @@ def _write_environment(
         "data": {split.name: _data(suite, split) for split in splits},
         "manifest": doctor.for_record(suite, splits),
         **_labels(suite),
+        **weights,
         "cost": cost,
         "stages": stages,
     })  # fmt: skip

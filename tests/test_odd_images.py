@@ -63,6 +63,24 @@ def test_data_check_names_the_file(kind: str, pets: Path) -> None:
     assert says in done.output.replace("\n", "")
 
 
+@pytest.mark.parametrize("place", ["train", "night/cat"])
+def test_a_folder_that_may_not_be_read_is_named(place: str, pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused by hand: whoever tests as root may read everything."""
+    listed = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path) == str(pets / place):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for words in (["data", "check"], ["run", "--method", "ft", "--out", str(pets / "runs"), "--suite"]):
+        done = CliRunner().invoke(main, [*words, str(pets / "suite.toml")])
+        assert isinstance(done.exception, SystemExit), done.exception
+        assert done.exit_code == 2
+        assert f"cannot list {pets / place}: Permission denied; correct its permissions" in done.output
+
+
 def test_a_strip_is_named_before_it_takes_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     Image.new("RGB", (1, 8000)).save(path)

@@ -3,6 +3,7 @@
 import zlib
 from pathlib import Path
 
+import forest
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from robustbench_ft import cache, checksums, model_ref
 from robustbench_ft import clip as clips
 from robustbench_ft.clip import Clip
+from robustbench_ft.errors import RbftError
+from robustbench_ft.images import archives, copied
 from robustbench_ft.prompts import Task
 
 SAID = "was damaged, or of an earlier version: it is made again"
@@ -83,6 +86,31 @@ def test_a_drawn_array_with_a_flipped_bit_is_drawn_again(capsys: pytest.CaptureF
     assert np.array_equal(cache.array("drawn", "d", draw), wanted)
     assert len(drawn) == 1 + len(range(0, size, 7))
     assert not capsys.readouterr().err
+
+
+def test_a_copy_whose_list_of_batches_is_damaged_is_made_again(tmp_path: Path) -> None:
+    """The end of an Arrow file says where its batches lie and what its columns are; found by fuzzing."""
+    leaves = [forest.leaf("n01440764", f"{k:03d}", "png", k) for k in range(3)]
+    shard = forest.write_parquet(tmp_path / "train.parquet", leaves)
+
+    def read() -> tuple[tuple[str, ...], list[int], list[bytes]]:
+        found = archives.parquet([shard])
+        return found.keys, found.labels.tolist(), [found.images.raw(k) for k in range(len(found.keys))]
+
+    wanted, entry = read(), copied.entry(shard)
+    sound = entry.read_bytes()
+    for place in range(len(sound) - 900, len(sound), 5):
+        entry.unlink(missing_ok=True)  # what is mapped stays as it was
+        entry.write_bytes(sound[:place] + bytes([sound[place] ^ (1, 2, 16)[place % 3]]) + sound[place + 1 :])
+        assert read() == wanted, place
+
+
+def test_a_shard_without_rows_is_named(tmp_path: Path) -> None:
+    shard = forest.write_parquet(tmp_path / "train.parquet", [])
+    with pytest.raises(
+        RbftError, match=r"train\.parquet cannot be read as Parquet images: it has no row; get it again"
+    ):
+        archives.parquet([shard])
 
 
 @pytest.fixture

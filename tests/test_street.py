@@ -35,7 +35,7 @@ COURTS = {
     ),
     "metrics": ("calibration", "classes", "across"),
     "doctor": ("look", "scan", "manifest", "check", "report", "sources", "wilds"),
-    "clip": ("autocast", "faster", "card", "copies", "heads", "clip", "config", "load"),
+    "clip": ("autocast", "faster", "card", "copies", "heads", "clip", "config", "fetched", "load"),
     "pixels": ("augment", "kept", "loader"),
     "train": ("checkpoint", "batches", "passes", "sums", "readback", "loop"),
     "record": ("summary", "digests", "store"),

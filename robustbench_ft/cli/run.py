@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     "--model",
     multiple=True,
     metavar="NAME",
-    help="'embedded', an open_clip name, local-dir:PATH or hf-hub:ORG/NAME.  [default: the suite's]",
+    help="'embedded', an open_clip name, local-dir:PATH or hf-hub:ORG/NAME[@REVISION].  [default: the suite's]",
 )
 @click.option("--pretrained", metavar="TAG", help="open_clip tag, a .safetensors file, or 'random'.")
 @click.option("--seeds", metavar="LIST", help="Seeds, e.g. 0, 0-4 or 0,2,5-7.  [default: 0]")

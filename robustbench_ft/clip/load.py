@@ -22,15 +22,16 @@ from torch import nn
 from robustbench_ft import embedded
 from robustbench_ft.embedded.tokenizer import Words
 from robustbench_ft.errors import RbftError
-from robustbench_ft.model_ref import RANDOM, ModelRef, check_weights_file, is_fetched, weights_in
+from robustbench_ft.model_ref import RANDOM, WEIGHTS, ModelRef, check_weights_file, is_fetched, weights_in
 from robustbench_ft.prompts import Task
 
 from . import config as configs
+from . import fetched
 from .clip import Clip, Tokenizer
 
 MOST_TOLD = 300  # characters of what a library says
 # as open_clip names them on the hub
-WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+WEIGHT_FILES = (*WEIGHTS, fetched.WHOLE)
 
 
 def load(ref: ModelRef) -> Clip:
@@ -39,6 +40,8 @@ def load(ref: ModelRef) -> Clip:
     schema, _, place = ref.open_clip_name.partition(":")
     if is_fetched(ref.name, ref.pretrained):
         _check_reach(ref)
+    if (folder := fetched.pinned(ref)) is not None:
+        schema, place = "local-dir", str(folder)
     try:
         if schema == "local-dir":
             return _load_folder(Path(place))
@@ -72,10 +75,12 @@ def _check_reach(ref: ModelRef) -> None:
         repo, _, file = str(tag.get("hf_hub", "")).rpartition("/")
     else:
         repo, file = ref.name.partition(":")[2], ""
+    repo, _, revision = repo.partition("@")
     if not repo or getproxies():
         return
     files = (file,) if file else WEIGHT_FILES
-    if any(isinstance(huggingface_hub.try_to_load_from_cache(repo, name), str) for name in files):
+    pin: dict[str, Any] = {"revision": revision} if revision else {}
+    if any(isinstance(huggingface_hub.try_to_load_from_cache(repo, name, **pin), str) for name in files):
         return
     host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
     reason = "HF_HUB_OFFLINE is set" if huggingface_hub.constants.HF_HUB_OFFLINE else ""

@@ -89,6 +89,7 @@ def run_sets(records: Iterable[Record], apart: bool = False) -> list[list[Record
         _check_unique(group)
         _check_alike(group)
         _check_code(group)
+        _check_weights(group)
     return [found[key] for key in sorted(found)]
 
 
@@ -327,6 +328,20 @@ def _check_code(group: Sequence[Record]) -> None:
             raise RbftError(
                 f"{first.folder} and {record.folder} were run with two states of method '{record.config.method}': "
                 "they make no row together; run the older one again with `rbft run --rerun`"
+            )
+
+
+def _check_weights(group: Sequence[Record]) -> None:
+    """One name may stand for other weights on another day; runs that did not note which are taken as they are."""
+    noted = [(record, record.environment.weights) for record in group]
+    found = [(record, weights) for record, weights in noted if weights is not None]
+    for record, weights in found:
+        first, known = found[0]
+        if weights.sha256 != known.sha256:
+            raise RbftError(
+                f"{first.folder} and {record.folder} began with other weights, which '{record.config.model.name}' "
+                f"stood for: {known.file} at {known.revision[:8]} and {weights.file} at {weights.revision[:8]}; name a "
+                "revision (hf-hub:ORG/NAME@REVISION), and run the older again"
             )
 
 

@@ -25,6 +25,7 @@ BATCH = 64  # rows copied at a time
 SUM = "sum"  # of a batch
 SCHEMA = pa.schema([
     ("bytes", pa.large_binary()), ("path", pa.string()), ("label", pa.int64()), ("sum", pa.uint32()),
+    ("last", pa.bool_()),
 ])  # fmt: skip
 
 
@@ -53,7 +54,7 @@ class Mapped:
             try:
                 self.table = _opened(self.path)
                 return
-            except (pa.ArrowException, OSError, ValueError, KeyError):
+            except (pa.ArrowException, OSError, ValueError, KeyError, IndexError):
                 cache.discard(self.path)
         self._make()
 
@@ -96,22 +97,28 @@ class Mapped:
 
 
 def _opened(path: Path) -> Any:
-    """The table of a copy. Raises `ValueError` where its names, labels or check sums are damaged."""
+    """The table of a copy. Raises `ValueError` where rows are lost, or names, labels or check sums are damaged."""
     reader = ipc.open_file(pa.memory_map(str(path)))
+    if not reader.schema.equals(SCHEMA):
+        raise ValueError("its columns are damaged")
     batches: list[Any] = []
+    rows = 0
     for k in range(reader.num_record_batches):
         batch, about = reader.get_batch_with_custom_metadata(k)
         batch.validate(full=True)  # offsets that lead out of the file would end the process
-        if about is None or about[SUM] != _sum_of(batch):
+        if about is None or about[SUM] != _sum_of(batch, rows):
             raise ValueError(f"batch {k} is damaged")
         batches.append(batch)
+        rows += len(batch)
+    if not batches or batches[-1].column("last")[-1].as_py() is not True:
+        raise ValueError("its last rows are lost")
     return pa.Table.from_batches(batches, SCHEMA)
 
 
-def _sum_of(batch: Any) -> bytes:
-    """The check sum of all columns of a batch but the images."""
+def _sum_of(batch: Any, before: int) -> bytes:
+    """The check sum of all columns of a batch but the images, and of the number of rows before it."""
     names = "\0".join(name or "" for name in batch.column("path").to_pylist())
-    found = zlib.crc32(names.encode())
+    found = zlib.crc32(f"{before}\0{batch.column('last')[-1].as_py()}\0{names}".encode())
     for name in ("label", "sum"):
         found = zlib.crc32(batch.column(name).to_numpy().tobytes(), found)
     return str(found).encode()
@@ -128,8 +135,10 @@ def _copy(shard: Path, path: Path, image: str, label: str) -> None:
 
         def save(temporary: Path) -> None:
             with ipc.new_file(str(temporary), SCHEMA) as writer:
+                rows = 0
                 for batch in _batches(source, shard, image, label):
-                    writer.write_batch(batch, custom_metadata={SUM: _sum_of(batch)})
+                    writer.write_batch(batch, custom_metadata={SUM: _sum_of(batch, rows)})
+                    rows += len(batch)
 
         cache.write(path, save)
     except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError) as error:
@@ -138,8 +147,14 @@ def _copy(shard: Path, path: Path, image: str, label: str) -> None:
 
 
 def _batches(source: Any, shard: Path, image: str, label: str) -> Iterator[Any]:
-    """Record batches of `SCHEMA`. Raises `ValueError` where they unfold to more than any data set does."""
+    """Record batches of `SCHEMA`, of which the very last row says that it is the last.
+
+    Raises `ValueError` where there is none, or they unfold to more than any data set does.
+    """
     most, total = limits.TIMES * shard.stat().st_size + limits.SLACK, 0
+    left = source.metadata.num_rows
+    if not left:
+        raise ValueError("it has no row")
     for batch in source.iter_batches(BATCH, columns=[image, label]):
         pair = batch.column(image), batch.column(label)
         columns = (pair[0].field("bytes"), pair[0].field("path"), pair[1])
@@ -152,4 +167,6 @@ def _batches(source: Any, shard: Path, image: str, label: str) -> Iterator[Any]:
         if total > most or max(map(len, files), default=0) > limits.MOST_BYTES:
             raise ValueError(f"it unfolds from {shard.stat().st_size:,} to {total:,} bytes, or more")
         sums = pa.array([zlib.crc32(one) for one in files], pa.uint32())
-        yield pa.record_batch([*arrays, sums], schema=SCHEMA)
+        left -= len(files)
+        last = pa.array([not left and k == len(files) - 1 for k in range(len(files))])
+        yield pa.record_batch([*arrays, sums, last], schema=SCHEMA)

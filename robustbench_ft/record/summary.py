@@ -135,6 +135,16 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """What a model that is known by name stood for when the cell was run."""
+
+    repository: Text
+    revision: Text  # a commit of the hub; '' of a plain download
+    file: Text
+    sha256: Text
+
+
+@dataclass(frozen=True)
 class Environment:
     """env.json: machine, versions, data and cost, as far as tables read them."""
 
@@ -143,6 +153,8 @@ class Environment:
     stages: list[Stage]
     labels: Labels = field(default_factory=Labels)
     manifest: dict[str, Any] | None = None
+    # None: not fetched, or not noted, as before 0.4
+    weights: Annotated[Fetched | None, Field(exclude_if=_is_none)] = None
     schema: int = SCHEMA
 
 
