@@ -89,6 +89,18 @@ def test_rows_without_a_gain_follow_by_mean_ood(tmp_path: Path) -> None:
     assert ranked[-2].estimate("mean OOD").value > ranked[0].estimate("mean OOD").value
 
 
+def test_recipes_stand_apart_and_the_page_says_so(tmp_path: Path) -> None:
+    skills = {name: METHODS[name] for name in ("zero-shot", "ft", "lipsum")}
+    made.write(tmp_path / "runs", made.World(skills=skills, n=100))
+    made.write(tmp_path / "more", made.World(skills={"lp-ft": (2.0, 2.0)}, n=100, changed={"steps": 20}))
+    claim_store.add([tmp_path / "runs", tmp_path / "more"], tmp_path / "b", Trust("rerun"))
+    board = ranking.boards(claim_store.find(tmp_path / "b"))[0]
+    assert board.rows[0].name == "zero-shot"
+    assert [one.recipe for one in board.rows[1:]] == [1, 1, 2]
+    assert board.placed[0].name == board.rows[-1].name == "lp-ft (steps=20)"  # the best, and yet below
+    assert "Rows stand by recipe, and inside each by mean OOD" in text.order(board)
+
+
 def test_without_a_curve_rows_stand_by_mean_ood_and_the_page_says_so(tmp_path: Path) -> None:
     skills = {name: skill for name, skill in METHODS.items() if name != "wise-ft"}
     claim_store.add([made.write(tmp_path / "runs", made.World(skills=skills, n=150))], tmp_path / "b", Trust("rerun"))
@@ -316,6 +328,7 @@ def test_the_day_is_written_when_a_claim_is_made_and_no_other_text_is_taken(tmp_
 
 def test_all_rows_are_in_one_list_with_the_numbers_of_their_boards(root: Path, board: Board) -> None:
     listed = json.loads((root / "rows.json").read_text())
+    plain = {one["name"]: one for one in json.loads((root / "shapes-v2.json").read_text())[0]["rows"]}
     table = list(csv.DictReader(io.StringIO((root / "rows.csv").read_text())))
     assert [one["row"] for one in listed] == [one["row"] for one in table] == [one.name for one in board.rows]
     for one, line, own in zip(listed, table, board.rows, strict=True):
@@ -324,6 +337,7 @@ def test_all_rows_are_in_one_list_with_the_numbers_of_their_boards(root: Path, b
         assert one["tied_rank"] == own.tied
         assert line["trained_parameters"] == text.plain(own.cost.parameters)
         assert one["link"] == f"shapes-v2.html#{cite.links(board)[own.key]}"
+        assert (plain[own.name]["link"], plain[own.name]["date"]) == (cite.links(board)[own.key], "2026-03-04")
         assert (one["backbone"], one["protocol"], one["date"]) == ("embedded", "clean", "2026-03-04")
 
 

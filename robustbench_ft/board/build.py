@@ -15,7 +15,7 @@ from robustbench_ft.record.store import Json, write_bytes
 from robustbench_ft.stats import Estimate
 from robustbench_ft.suite import Suite
 
-from . import detail, listing, page, paper, ranking, text
+from . import cite, detail, listing, page, paper, ranking, text
 from .page import Page
 from .table import Board, Row
 
@@ -148,17 +148,18 @@ def _plain(board: Board) -> Json:
     shared = {name: getattr(board, name) for name in ("suite", "version", "model", "weights", "protocol", "baseline")}
     metrics = {split: board.run_set.metric_of(split) for split in board.run_set.n}
     shared |= {"metrics": metrics, "recipes": {f"R{n}": recipe for n, recipe in board.recipes.items()}}
+    links = cite.links(board)
     shared |= {"resolution": asdict(board.resolution) if board.resolution else None, "by_gain": board.by_gain}
-    return _rounded({**shared, "columns": board.columns, "rows": [_row(row) for row in board.rows]})
+    return _rounded({**shared, "columns": board.columns, "rows": [_row(row, links[row.key]) for row in board.rows]})
 
 
-def _row(row: Row) -> Json:
+def _row(row: Row, link: str) -> Json:
     cost, found = row.cost, row.result.estimates
     return {
         "name": row.name, "method": row.method, "claim": row.source.place.file.as_posix(), "seeds": row.seeds,
         "ranked": row.ranked, "letters": row.letters, "rank": asdict(row.rank) if row.rank else None,
         "tied_rank": row.tied, "first_over_shifts": row.first_over_shifts, "reference": row.reference,
-        "on_curve": row.on_curve,
+        "on_curve": row.on_curve, "date": cite.date(row) or None, "link": link,
         "against_baseline": asdict(row.against) if row.against else None, "p_adjusted": row.p_adjusted,
         "gain_at_equal_id": asdict(row.gain) if row.gain else None,
         "effective_robustness": {name: asdict(found) for name, found in (row.effective or {}).items()},

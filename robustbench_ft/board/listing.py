@@ -22,7 +22,7 @@ NOTE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Listed:
     """One row of `rows.csv`; accuracies in [0, 1], None where a source does not say."""
 
@@ -31,21 +31,21 @@ class Listed:
     backbone: str
     protocol: str
     row: str
-    method: str
+    method: str = ""
     kind: str  # reference, ranked, unranked or paper
     seeds: str
     mean_ood: float | None
-    mean_ood_low: float | None
-    mean_ood_high: float | None
-    id: float | None
-    id_low: float | None
-    id_high: float | None
-    gain_at_equal_id: float | None
-    letters: str
-    tied_rank: int | None
-    trained_parameters: float | None
-    fit_seconds: float | None
-    passes_per_prediction: float | None
+    mean_ood_low: float | None = None
+    mean_ood_high: float | None = None
+    id: float
+    id_low: float | None = None
+    id_high: float | None = None
+    gain_at_equal_id: float | None = None
+    letters: str = ""
+    tied_rank: int | None = None
+    trained_parameters: float | None = None
+    fit_seconds: float | None = None
+    passes_per_prediction: float | None = None
     date: str  # of the claim, or the year of the paper
     source: str  # of a claim its file, of a paper's row the table
     link: str  # below site/
@@ -101,22 +101,14 @@ def _printed(page: Page, row: paper.Row) -> tuple[Listed, Line]:
     means = [mean for one in (row, *row.further) if (mean := one.mean_ood(page.shifts)) is not None]
     backbone = f"{row.model} {row.pretrained}"
     one = Listed(
-        suite=page.suite, version=page.version, backbone=backbone, protocol=PRINTED, row=row.method, method="",
-        kind=PAPER_PART, seeds=row.seeds, mean_ood=means[0] / 100 if means else None, mean_ood_low=None,
-        mean_ood_high=None,
-        id=row.cells["ID"].value / 100, id_low=None, id_high=None, gain_at_equal_id=None, letters="", tied_rank=None,
-        trained_parameters=None, fit_seconds=None, passes_per_prediction=None, date=str(row.year or ""),
-        source=text.paper_source(row), link=f"{page.name}.html#papers",
+        suite=page.suite, version=page.version, backbone=backbone, protocol=PRINTED, row=row.method, kind=PAPER_PART,
+        seeds=row.seeds, mean_ood=means[0] / 100 if means else None, id=row.cells["ID"].value / 100,
+        date=str(row.year or ""), source=text.paper_source(row), link=f"{page.name}.html#papers",
     )  # fmt: skip
     shown = " / ".join(dict.fromkeys(f"{mean:.2f}" for mean in means)) or text.NONE
-    none = Cell(text.NONE)
     cells = [
-        *_names(one),
-        Cell(shown, one.mean_ood),
-        Cell(row.cells["ID"].text, one.id),
-        *[none] * 4,
-        Cell(one.date or text.NONE, one.date or None),
-    ]
+        *_names(one), Cell(shown, one.mean_ood), Cell(row.cells["ID"].text, one.id), *[Cell(text.NONE)] * 4, _day(one),
+    ]  # fmt: skip
     data = {"suite": page.name, "backbone": backbone, "protocol": PRINTED}
     data |= {"parameters": "", "cost": "", "kind": "from papers"}
     return one, Line("", tuple(cells), PAPER_PART, data=data, note=text.paper_source(row), group=page.name)

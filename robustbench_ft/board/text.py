@@ -139,17 +139,17 @@ def resolution(board: Board) -> str:
 
 def order(board: Board) -> str:
     """Why rows stand as they do."""
-    lines: list[str] = []
+    lines, stand = list[str](), "Rows stand by recipe, and inside each" if len(board.recipes) > 1 else "Rows stand"
     if any(row.reference for row in board.rows):
         lines.append("Zero-shot is a reference line and has no rank: nothing was trained.")
     if board.by_gain:
         lines.append(
-            f"Rows stand by gain at equal ID. Mean OOD alone does not see what a row gave up on ID: along the curve of "
+            f"{stand} by gain at equal ID. Mean OOD alone does not see what a row gave up on ID: along the curve of "
             f"{board.curve}, from zero-shot to fine-tuned, one is traded for the other. Rows whose ID accuracy lies "
             "outside of that curve follow, by mean OOD."
         )
     elif len(board.ranked) > 1:
-        lines.append("Rows stand by mean OOD: no gain at equal ID is known here, as no curve from zero-shot is.")
+        lines.append(f"{stand} by mean OOD: no gain at equal ID is known here, as no curve from zero-shot is.")
     return " ".join(lines)
 
 
