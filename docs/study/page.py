@@ -38,7 +38,7 @@ def interval(cell: Mapping[str, Any]) -> str:
 
 
 def table(found: Any, less: Sequence[str] = ()) -> str:
-    """A line for each row: accuracies, the difference to the baseline under shift, and the gain at equal ID accuracy."""
+    """A line for each row: accuracies, the difference to the baseline, and the gain at equal ID."""
     differences = {cell["row"]: cell for cell in found["comparisons"]}
     gains = {one["row"]: one for one in found["matched_id"]["gains"]}
     base = found["baseline"]
@@ -127,7 +127,7 @@ def few(paper: Path) -> str:
 @click.option("--paper", type=click.Path(path_type=Path, exists=True), required=True)
 def main(many: Path, tuning: Path, paper: Path) -> None:
     """Write docs/study.md."""
-    text = (HERE / "page.md").read_text(encoding="utf-8")
+    text = (HERE / "page.md.in").read_text(encoding="utf-8")
     searched = [suite for suite in SUITES if list((tuning / suite).glob("embedded/*/report.json"))]
     winners = [
         f"### {suite}\n\n{tuned(next((tuning / suite).glob('embedded/tuning-*')), COMPARED)}" for suite in searched
