@@ -33,13 +33,11 @@ def draw(table: Table, lines: Sequence[Line], name: Callable[[Line], str] = show
     hollow = "; hollow: sees other test images" if len(ranked) < len(lines) else ""
     canvas.dress(
         scatter, f"ID {what}, % (logit scale)", f"mean OOD {what} over {len(table.run_set.shifts)} shifts, %",
-        f"{table.title}\nnamed and joined: no other method is better in both; marks as in the list below{hollow}",
+        f"{table.title}\nnamed and joined: no other method is better in both; marks as in the list below, whose bars "
+        f"are 95 % over seeds and examples{hollow}",
     )  # fmt: skip
     _scatter(scatter, lines, best, name)
-    for axes, column, title in (
-        (ood, OOD, "mean OOD, %; bars: 95 %\nover seeds and examples"),
-        (identity, "ID", "ID, %"),
-    ):
+    for axes, column, title in ((ood, OOD, "mean OOD, %"), (identity, "ID", "ID, %")):
         _forest(axes, lines, column)
         axes.set_title(title, fontsize=SMALL, loc="left")
     ood.set_yticks(range(len(lines)), [canvas.plain(name(line)) for line in lines], fontsize=SMALL)
