@@ -184,6 +184,20 @@ def test_a_model_that_knows_fewer_words_than_its_tokenizer_is_one_line(targets: 
         target.path.write_bytes(target_whole)
 
 
+@pytest.mark.parametrize("key", ["value", "half_width", "se"])
+def test_a_number_that_no_float_holds_is_one_line_in_a_claim(key: str, targets: dict[str, fuzz.Target]) -> None:
+    """Among the numbers of its results; found by fuzzing."""
+    target = targets["claim"]
+    content = json.loads(target.whole)
+    places = [place for place in fuzz.places_of(content["results"]) if place and place[-1] == key]
+    *above, last = places[0]
+    holder = content["results"]
+    for name in above:
+        holder = holder[name]
+    holder[last] = 10**400
+    assert fuzz.finding(target, json.dumps(content).encode()) == ""
+
+
 def test_what_a_user_typed_breaks_no_line() -> None:
     assert str(RbftError("--set lr=3\n4\x1b[2J: no number")) == r"--set lr=3\n4\x1b[2J: no number"
     assert PlanError(["a\u2028b", "c"]).problems == (r"a\u2028b", "c")

@@ -45,7 +45,7 @@ def _with_ends(stored: Any) -> Any:
     try:
         value, half_width = stored["value"], stored["half_width"]
         return {"low": value - half_width, "high": value + half_width, **stored}
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, OverflowError):
         return stored  # whose fields are checked next
 
 
