@@ -238,10 +238,16 @@ def test_the_figures_of_a_board_draw_intervals(derived: Path) -> None:
         along += [(y.low, second[0][1]), (y.high, second[1][1]), (y.value, first[0][1])]
     assert_straight(across)
     assert_straight(along)
-    bars = parts_of(figures.shifts(board, "t"), "bar")
-    columns = [column for column in ("ID", *board.shifts) for _ in rows]
-    assert [key for key, _ in bars] == [*rows] * (1 + len(board.shifts))
-    for column in ("ID", *board.shifts):
-        mine = [bar for bar, other in zip(bars, columns, strict=True) if other == column]
+    drawing = figures.shifts(board, "t")
+    bars, levels = parts_of(drawing, "bar"), parts_of(drawing, "level")
+    others = [key for key, row in rows.items() if not row.reference]
+    [reference] = [key for key, row in rows.items() if row.reference]
+    columns = ("ID", *board.shifts)
+    assert [key for key, _ in bars] == others * len(columns)
+    assert [key for key, _ in levels] == [reference] * len(columns)
+    for k, column in enumerate(columns):  # the reference is a line across all bars of its panel, at its accuracy
+        mine = bars[k * len(others) : (k + 1) * len(others)]
         ends = [(rows[key].estimate(column), line) for key, (line,) in mine]
-        assert_straight([pair for e, line in ends for pair in ((e.low, line[0][0]), (e.high, line[1][0]))])
+        level = levels[k][1][0]
+        pairs = [pair for e, line in ends for pair in ((e.low, line[0][0]), (e.high, line[1][0]))]
+        assert_straight([*pairs, *((rows[reference].estimate(column).value, x) for x, _ in level)])
