@@ -107,3 +107,5 @@ rbft bench-loader --rounds 9 >docs/results/loader.md
 "${BIN:-.venv/bin}/python" docs/fill.py
 rbft leaderboard add "$out/study" --replace --author robustbench_ft
 rbft leaderboard build
+OUT=$out/paper bash docs/study/paper.sh
+"${BIN:-.venv/bin}/python" docs/study/page.py --many "$out/many" --tuning "$out/tuning" --paper "$out/paper"

@@ -37,23 +37,20 @@ def interval(cell: Mapping[str, Any]) -> str:
     return f"{100 * cell['value']:+.1f} ± {50 * (high - low):.1f}"
 
 
-def table(found: Any, less: Sequence[str] = ()) -> str:
-    """A line for each row: accuracies, the difference to the baseline, and the gain at equal ID."""
+def table(found: Any, gain_too: bool = True) -> str:
+    """A line for each row: accuracies, the difference to the baseline, and the gain at equal ID where that is asked."""
     differences = {cell["row"]: cell for cell in found["comparisons"]}
     gains = {one["row"]: one for one in found["matched_id"]["gains"]}
-    base = found["baseline"]
-    lines = [
-        f"| row | seeds | ID | mean OOD | mean OOD - {base} | adjusted p | {GAIN} |", "|:--|--:|--:|--:|--:|--:|--:|",
-    ]  # fmt: skip
-    rows = [row for row in found["rows"] if row["name"] not in less]
-    for row in sorted(rows, key=lambda row: -row["cells"]["mean OOD"]["value"]):
+    head = ["row", "seeds", "ID", "mean OOD", f"mean OOD - {found['baseline']}", "adjusted p", *([GAIN] * gain_too)]
+    lines = [f"| {' | '.join(head)} |", "|:--|" + "--:|" * (len(head) - 1)]
+    for row in sorted(found["rows"], key=lambda row: -row["cells"]["mean OOD"]["value"]):
         accuracies = [100 * row["cells"][name]["value"] for name in ("ID", "mean OOD")]
         cell, gain = differences.get(row["name"]), gains.get(row["name"])
         apart = (interval(cell), p_text(cell["p_adjusted"])) if cell else ("", "")
         more = "—" if gain is None or not gain["gain"] else f"{100 * gain['gain']['value']:+.1f}"
-        cells = [row["name"], str(row["cells"]["ID"]["S"]), *(f"{a:.1f}" for a in accuracies), *apart, more]
-        lines.append(f"| {' | '.join(cells)} |")
-    reference = found["matched_id"].get("reference")
+        cells = [row["name"], str(row["cells"]["ID"]["S"]), *(f"{a:.1f}" for a in accuracies), *apart]
+        lines.append(f"| {' | '.join([*cells, *([more] * gain_too)])} |")
+    reference = found["matched_id"].get("reference") if gain_too else ""
     below = f"Gain: mean OOD above what `{reference}` has at the same ID accuracy, in points." if reference else ""
     return "\n".join([*lines, "", f"Family of {found['family_size']} comparisons, Holm. {below}".strip()])
 
@@ -109,15 +106,14 @@ def eight(many: Path) -> str:
 
 def choices(paper: Path) -> str:
     """Lipsum-FT with one setting changed at a time."""
-    found = compared([paper / "digits"], "lipsum")
-    return table(found) + "\n\n" + resolved(found, [row["name"] for row in found["rows"]])
+    return table(compared([paper / "digits"], "lipsum"), gain_too=False)
 
 
 def few(paper: Path) -> str:
     """Fewer images to learn from."""
     parts: list[str] = []
     for folder in sorted(paper.glob("digits+shots=*"), key=lambda path: int(path.name.rpartition("=")[2])):
-        parts += [f"### {folder.name}", table(compared([folder], "lipsum"))]
+        parts += [f"### {folder.name}", table(compared([folder], "lipsum"), gain_too=False)]
     return "\n\n".join(parts)
 
 
