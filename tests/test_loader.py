@@ -114,8 +114,8 @@ def mixed(folder: Path) -> Split:
     image = coded.picture(5, side=64)
     kinds = {"rgb.jpg": "RGB", "half.jpg": "RGB", "grey.jpg": "L", "cmyk.jpg": "CMYK", "rgb.png": "RGB"}
     for name, mode in kinds.items():
-        how = {} if name == "rgb.png" else {"subsampling": 2 if name == "half.jpg" else 0}
-        image.convert(mode).save(folder / name, **how)
+        subsampling = 2 if name == "half.jpg" else 0  # a PNG ignores it
+        image.convert(mode).save(folder / name, subsampling=subsampling)
     return Split("mixed", FileImages(folder, tuple(kinds)), np.zeros(len(kinds), np.int64), tuple(kinds))
 
 
