@@ -48,7 +48,7 @@ for suite in ${SUITES:-digits shapes}; do
         printf '\n## Each shift\n\n'
         rbft report "$out/many/$suite" --headlines --format markdown --figure docs/results/methods-$suite.png
     } >$page
-    rbft tune --suite $suite "${many[@]}" --trials 8 "${together[@]}" --out "$out/tuning" --format markdown >/dev/null
+    rbft tune --suite $suite "${many[@]}" --trials 8 --fresh-seeds 1-3 "${together[@]}" --out "$out/tuning" --format markdown >/dev/null
 done
 {
     printf '# Tuning with an equal budget, on the embedded suites\n\nMade by `docs/study.sh`:\n\n'
@@ -59,6 +59,8 @@ done
         printf '\n## %s\n\n![What n trials reach, what it has under shift, and all trials](tuning-%s.png)\n\n' $suite $suite
         cat "$out/tuning/$suite/embedded/tuning-0/report.md"
         cp "$out/tuning/$suite/embedded/tuning-0/report.png" docs/results/tuning-$suite.png
+        cp "$out/tuning/$suite/embedded/tuning-0/fresh-best.png" docs/results/fresh-best-$suite.png
+        cp "$out/tuning/$suite/embedded/tuning-0/fresh-one-se.png" docs/results/fresh-one-se-$suite.png
     done
 } >docs/results/tuning.md
 

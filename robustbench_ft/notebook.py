@@ -205,12 +205,12 @@ def tune(
     model: str | Iterable[str] | None = None, pretrained: str | None = None, recipe: str | None = None,
     protocol: str = "clean", root: Names = (), out: str | Path = "tuning", device: str = "auto",
     precision: str = "auto", allow_partial: bool = False, save_model: bool = False, workers: int = 0,
-    changed: "Way" = "refuse", progress: bool = True, jobs: int = 1,
+    changed: "Way" = "refuse", progress: bool = True, jobs: int = 1, fresh_seeds: int | str | Iterable[int] = "",
 ) -> Tunings:  # fmt: skip
     """Search settings at random, with as many trials for every method; finished trials are not run again.
 
     The arguments are the flags of `rbft tune`. `ranges` maps settings to a `Range`, to `Choices`, or to the text of
-    `--range`; `set` maps settings to the one value that all trials take.
+    `--range`; `set` maps settings to the one value that all trials take. `fresh_seeds` runs the winners again.
 
     >>> import robustbench_ft as rb
     >>> looked = {"lr": rb.Range(1e-4, 1e-3, "log")}
@@ -237,7 +237,8 @@ def tune(
     )
     try:
         each = launch.choose(jobs, progress=options.progress)
-        return Tunings(tuple(tuning.run(search, plan_trials(search, data), options, each)))
+        again = plan.parse_seeds(_seeds(fresh_seeds)) if fresh_seeds != "" else ()
+        return Tunings(tuple(tuning.run(search, plan_trials(search, data), options, each, again)))
     except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same call again to resume") from error
 

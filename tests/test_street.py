@@ -53,7 +53,7 @@ COURTS = {
     ),
     "export": ("table", "hub", "card", "folder", "push"),
     "diagnose": ("points", "measure", "correlate", "report", "figure", "answer"),
-    "tuning": ("search", "choose", "winner", "report", "figure", "run"),
+    "tuning": ("search", "choose", "winner", "fresh", "report", "figure", "run"),
     "sweep": ("process", "lock", "failure", "planned", "states", "removal"),
     "launch": (
         "launcher", "signals", "together", "attempt", "here", "order", "work", "worker", "local", "view", "run",

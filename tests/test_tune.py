@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from robustbench_ft.plan import Request
 from robustbench_ft.ranges import Choices, Range, Space, around
 from robustbench_ft.record import store
 from robustbench_ft.stats.best_of import chances
-from robustbench_ft.tuning import choose, figure, report, run, winner
+from robustbench_ft.tuning import choose, figure, fresh, report, run, winner
 from robustbench_ft.tuning.choose import Entrant
 from robustbench_ft.tuning.search import Search, Trial, plan_trials
 
@@ -279,6 +280,41 @@ def test_many_entrants_are_drawn_by_what_was_chosen_for_each(
     _, ood, _ = figure.draw(found).axes
     best = {entrant.method: entrant.chosen("best").ood for entrant in found.entrants if entrant.headline}
     assert [text.get_text() for text in ood.get_yticklabels()] == sorted(best, key=lambda name: best[name])
+
+
+def test_winners_over_fresh_seeds_are_compared_for_each_rule(
+    tiny: Callable[[int], list[report.Tuned]], out: Path
+) -> None:
+    [found] = tiny(2)
+    options = runner.RunOptions(out, torch.device("cpu"), save_model=False)
+    [again] = run.run(found.search, found.trials, options, fresh_seeds=(2, 3, 4))
+    winners = {e.chosen(rule).trial.cell.digest for e in found.entrants if e.tuned for rule in ("best", "one-se")}
+    new = fresh.cells(again.entrants, (2, 3, 4))
+    assert {(cell.digest, cell.seed) for cell in new if not cell.deterministic} == set(product(winners, (2, 3, 4)))
+    assert all((out / cell.folder / "done").exists() for cell in new)
+    for one in again.confirmed:
+        assert one.comparison.baseline is not None
+        assert one.comparison.baseline.method == "ft"
+        rows = [line.row for line in one.comparison.lines]
+        assert {row.method for row in rows} == {"zero-shot", "ft", "lipsum", "wise-ft"}
+        assert all(row.seeds == (2, 3, 4) for row in rows if not row.deterministic)
+        lipsum = next(line for line in one.comparison.lines if line.row.method == "lipsum")
+        chosen = next(e for e in again.entrants if e.method == "lipsum").chosen(one.rule).trial.cell
+        told = [json.loads((out / replace(chosen, seed=s).folder / "metrics.json").read_text()) for s in (2, 3, 4)]
+        values = [t["candidates"]["final"][shift]["accuracy"] for t in told for shift in t["splits"]["shifts"]]
+        assert lipsum.cells["mean OOD"].estimate.value == pytest.approx(sum(values) / len(values))
+        assert one.beyond.reference.startswith("wise-ft (alpha=0.5")
+        assert {gain.row.partition(" ")[0] for gain in one.beyond.gains} == {"ft", "lipsum"}
+        assert (again.folder / f"fresh-{one.rule}.png").read_bytes().startswith(b"\x89PNG")
+    text = report.markdown(again)
+    assert "**best ID val, fresh seeds: tiny v1" in text
+    assert "**smallest lr within one SE, fresh seeds: OOD at matched ID accuracy**" in text
+    assert json.loads(report.as_json(again))["fresh"]["seeds"] == [2, 3, 4]
+    before = stamps(out)
+    run.run(found.search, found.trials, options, fresh_seeds=(2, 3, 4))
+    assert stamps(out) == before
+    with pytest.raises(RbftError, match=r"--fresh-seeds: 1 is among --seeds, .* give others, e\.g\. 3-5"):
+        run.run(found.search, found.trials, options, fresh_seeds=(1, 2))
 
 
 def cells_of(entrant: Entrant) -> Mapping[str, Space]:

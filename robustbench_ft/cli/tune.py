@@ -50,6 +50,10 @@ FRESH = "1-5"  # seeds of the step after a search, which has seen its own
 @click.option("--trials", type=int, default=16, show_default=True, help="Random settings for each method.")
 @click.option("--seeds", metavar="LIST", default="0", show_default=True, help="Training seeds of every trial.")
 @click.option(
+    "--fresh-seeds", metavar="LIST",
+    help="Then run the winners with these seeds, which chose nothing, and compare them.  [default: not]",
+)  # fmt: skip
+@click.option(
     "--range", "ranges", multiple=True, metavar="KEY=RANGE",
     help="Where to look, e.g. lr=1e-5:1e-2:log, lipsum.strength=0.1:10:log, batch=64,128; repeat for several.  "
     "[default: the method's own; lr: a tenth to ten times the recipe's]",
@@ -83,7 +87,8 @@ def tune(**options: Any) -> None:
 
     Every trial is an ordinary record. Winners are chosen on ID validation only, by two rules: the best, and the
     smallest learning rate within one standard error of it. Each is written as a recipe for `rbft run --recipe`. The
-    same command again runs only what is missing; a larger --trials goes on with the same search.
+    same command again runs only what is missing; a larger --trials goes on with the same search. --fresh-seeds runs
+    the winners again and compares them with intervals and tests.
     """
     check_names(options)
     changed = way_of(options)
@@ -91,9 +96,10 @@ def tune(**options: Any) -> None:
     trackers.check(options["track"])
     if sys.stderr.isatty():  # somebody waits
         click.echo("[...] loading torch and open_clip", err=True)
-    from robustbench_ft import environment, runner
+    from robustbench_ft import environment, plan, runner
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
+    from robustbench_ft.tuning import fresh
     from robustbench_ft.tuning import run as tuning
     from robustbench_ft.tuning.search import Search, plan_trials
 
@@ -102,17 +108,21 @@ def tune(**options: Any) -> None:
     data = roots.choose(options["root"], os.environ)
     request = _request(options, environment.choose_precision(options["precision"], device))
     search = Search(request, options["trials"], options["tuning_seed"], _pairs(options["ranges"], "--range", "RANGE"))
+    again = plan.parse_seeds(options["fresh_seeds"]) if options["fresh_seeds"] else ()
+    fresh.check(again, plan.parse_seeds(options["seeds"]))
     trials = plan_trials(search, data, lambda line: click.echo(line, err=True))
     click.echo(_count(trials), err=True)
     if options["dry_run"]:
         _show_trials(trials, options["out"], options["style"])
+        if again:
+            beside(f"then the winners with seeds {options['fresh_seeds']}", options["style"])
         return
     how = runner.RunOptions(
         options["out"], device, choose(), save_model=options["save_model"], workers=options["workers"] or 0,
         changed=changed, track=options["track"],
     )  # fmt: skip
     try:
-        found = tuning.run(search, trials, how, launchers.sweeper(options, how))
+        found = tuning.run(search, trials, how, launchers.sweeper(options, how), again)
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print(found, options["style"])

@@ -102,7 +102,7 @@ def rows(records: Sequence[Record], grids: bool = True) -> list[Row]:
         made += _rows_of_cell(group, named[digest])
     if grids:
         made += [row for group in _grids(by_digest.values()) for row in _rows_of_grid(group)]
-    return _merged(made)
+    return merged(made)
 
 
 def by_setting(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -270,7 +270,7 @@ def setting_of(record: Record, candidate: str) -> Setting:
     return Setting(float(recipe.get("lr", 0.0)), score, n)
 
 
-def _merged(made: Sequence[Row]) -> list[Row]:
+def merged(made: Sequence[Row]) -> list[Row]:
     """The first row of those with the same runs stays and says what else it is; an oracle row never lends its name."""
     kept: dict[tuple[tuple[str, str], ...], Row] = {}
     for row in sorted(made, key=lambda row: row.oracle):

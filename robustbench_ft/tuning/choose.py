@@ -70,6 +70,10 @@ class Entrant:
     def tuned(self) -> bool:
         return bool(self.outcomes[0].trial.spaces)
 
+    def candidate(self, record: Record) -> str:
+        """The candidate that this entrant takes from a run."""
+        return record.summary.default if self.headline else by_validation(record.summary)
+
     def chosen(self, rule: str) -> Outcome:
         """The trial that a rule chooses."""
         return self.outcomes[RULES[rule].select([outcome.setting for outcome in self.outcomes])]

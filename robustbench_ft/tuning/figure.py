@@ -10,6 +10,7 @@ from robustbench_ft.compare.verdicts import Line
 from robustbench_ft.stats.best_of import BestOf
 
 from .choose import Entrant
+from .fresh import Fresh
 from .report import Tuned
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def draw(found: Tuned) -> "Figure":
     )
     canvas.legend(figure, trials)
     return figure
+
+
+def draw_fresh(fresh: Fresh) -> "Figure":
+    """ID against OOD of what one rule chose for each method, over fresh seeds; of families the headline."""
+    lines = [line for line in fresh.table.lines if line.row.headline]
+    return figure_many.draw(fresh.table, lines, lambda line: line.row.method)
 
 
 def _best(found: Tuned) -> list[Line]:

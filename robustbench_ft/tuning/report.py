@@ -11,7 +11,7 @@ from robustbench_ft import __version__
 from robustbench_ft.compare import report as engine
 from robustbench_ft.compare import tradeoffs
 from robustbench_ft.compare.load import RunSet, run_set_of
-from robustbench_ft.compare.rows import rows
+from robustbench_ft.compare.rows import merged, rows
 from robustbench_ft.compare.text import MISSING, Text, number
 from robustbench_ft.compare.text import interval as shown_interval
 from robustbench_ft.compare.text import markdown as text_markdown
@@ -19,6 +19,7 @@ from robustbench_ft.compare.verdicts import line_of
 from robustbench_ft.record.store import Record
 from robustbench_ft.stats.best_of import BestOf
 
+from . import fresh
 from .choose import RULES, Entrant, Outcome, entrants
 from .search import Search, Trial
 from .winner import file_name
@@ -35,6 +36,7 @@ class Tuned:
     trials: tuple[Trial, ...]
     entrants: tuple[Entrant, ...]
     out: Path  # of the records
+    fresh_seeds: tuple[int, ...] = ()  # with which the winners are run again
 
     @property
     def folder(self) -> Path:
@@ -50,7 +52,7 @@ class Tuned:
     @cached_property
     def winners(self) -> engine.Table:
         """The table of what is chosen."""
-        chosen = [row for entrant in self.entrants for row in entrant.rows()]
+        chosen = merged([row for entrant in self.entrants for row in entrant.rows()])
         run_set = run_set_of(list({str(r.folder): r for row in chosen for r, _ in row.runs}.values()), given=chosen)
         return engine.Table(run_set, tuple(line_of(run_set, row) for row in run_set.rows), {})
 
@@ -73,23 +75,32 @@ class Tuned:
         return {entrant.name: entrant.curve(*names) for entrant in self.entrants if entrant.tuned}
 
     @cached_property
+    def confirmed(self) -> tuple[fresh.Fresh, ...]:
+        """The winners over fresh seeds, for each rule; nothing where none were asked for."""
+        return fresh.confirm(self.entrants, self.fresh_seeds, self.out, self.baseline) if self.fresh_seeds else ()
+
+    @property
+    def baseline(self) -> str:
+        """The method that others are compared with."""
+        methods = [entrant.method for entrant in self.entrants]
+        return BASELINE if BASELINE in methods else methods[0]
+
+    @cached_property
     def beyond(self) -> tradeoffs.Beyond:
         """The frontiers over all trials and alphas."""
-        methods = [entrant.method for entrant in self.entrants]
-        base = BASELINE if BASELINE in methods else methods[0]
-        return tradeoffs.Beyond("", (), {}, *tradeoffs.frontiers(self.every, base), {}, {})
+        return tradeoffs.Beyond("", (), {}, *tradeoffs.frontiers(self.every, self.baseline), {}, {})
 
 
 def _is_own(record: Record, candidate: str) -> bool:
     return candidate == record.summary.default or candidate in record.summary.axis
 
 
-def tuned(search: Search, trials: Sequence[Trial], out: Path) -> list[Tuned]:
+def tuned(search: Search, trials: Sequence[Trial], out: Path, fresh_seeds: Sequence[int] = ()) -> list[Tuned]:
     """One for each suite and model, in the order of the plan, from the records under `out`."""
     found: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         found.setdefault(trial.run_set, []).append(trial)
-    return [Tuned(search, tuple(some), entrants(some, out), out) for some in found.values()]
+    return [Tuned(search, tuple(some), entrants(some, out), out, tuple(fresh_seeds)) for some in found.values()]
 
 
 def sections(found: Tuned) -> list[Text]:
@@ -98,7 +109,7 @@ def sections(found: Tuned) -> list[Text]:
     if found.curves:
         made.append(_curve(found, "Expected best ID validation of n random trials, %", _best, _CURVE))
         made.append(_curve(found, "Mean OOD of the trial so chosen, %", _other, _CHOSEN))
-    return made + tradeoffs.sections(found.beyond)
+    return made + tradeoffs.sections(found.beyond) + fresh.sections(found.confirmed)
 
 
 def budget(found: Tuned) -> Text:
@@ -163,6 +174,8 @@ def as_json(found: Tuned) -> str:
         "winners": json.loads(engine.as_json([found.winners]))[0],
         "frontiers": tradeoffs.as_json(found.beyond)["frontiers"],
     }  # fmt: skip
+    if found.fresh_seeds:
+        content["fresh"] = {"seeds": list(found.fresh_seeds), **fresh.as_json(found.confirmed)}
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 

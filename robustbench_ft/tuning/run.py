@@ -8,7 +8,7 @@ from robustbench_ft.compare.canvas import save
 from robustbench_ft.plan import Cell, Plan
 from robustbench_ft.record import store
 
-from . import figure, report, winner
+from . import figure, fresh, report, winner
 from .choose import RULES
 from .report import Tuned
 from .search import Search, Trial
@@ -21,15 +21,23 @@ def cells_of(trials: Sequence[Trial]) -> tuple[Cell, ...]:
 
 def run(
     search: Search, trials: Sequence[Trial], options: runner.RunOptions,
-    run_cells: Callable[[Plan, runner.RunOptions], object] = launch.run_cells,
+    run_cells: Callable[[Plan, runner.RunOptions], object] = launch.run_cells, fresh_seeds: Sequence[int] = (),
 ) -> list[Tuned]:  # fmt: skip
     """Run the cells that are not done, and write what was found into `Tuned.folder`.
+
+    With `fresh_seeds` the winners are run again with these, and compared.
 
     Raises `InterruptedRun` when asked to stop, and `FailedError` where trials failed, as budgets are not equal then.
     The same search goes on from there.
     """
-    run_cells(Plan(cells_of(trials), {t.suite.name: t.suite for t in trials}), options)
-    found = report.tuned(search, trials, options.out)
+    fresh.check(fresh_seeds, (cell.seed for cell in cells_of(trials)))
+    suites = {trial.suite.name: trial.suite for trial in trials}
+    run_cells(Plan(cells_of(trials), suites), options)
+    found = report.tuned(search, trials, options.out, fresh_seeds)
+    if fresh_seeds:
+        run_cells(
+            Plan(tuple(cell for one in found for cell in fresh.cells(one.entrants, fresh_seeds)), suites), options
+        )
     for one in found:
         write(one)
     return found
@@ -41,6 +49,9 @@ def write(found: Tuned) -> list[Path]:
     store.write_bytes(made[0], report.markdown(found).encode())
     store.write_bytes(made[1], report.as_json(found).encode())
     save(figure.draw(found), made[2])
+    for one in found.confirmed:
+        made.append(found.folder / f"fresh-{one.rule}.png")
+        save(figure.draw_fresh(one), made[-1])
     for entrant in found.entrants:
         for rule in RULES if entrant.tuned else ():
             made.append(found.folder / winner.file_name(entrant, rule))
