@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import struct
+import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -25,6 +27,7 @@ TOKENIZERS = (
     "added_tokens.json", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 OWN = ("tokenizer", "random_ids", "bos", "eos")  # fields of a configuration's 'rbft' that shape an answer
+TIMES, SLACK = 4, 64 << 20  # what a file of torch.save may unfold to: sizes of the file, and bytes beside that
 CLIP = ("ViT-B-16", "openai")  # what the papers start from
 
 
@@ -166,7 +169,24 @@ def check_weights_file(path: Path) -> Path:
             raise RbftError(f"{path} is not a complete safetensors file ({size} bytes); copy or download it again")
     elif head[:1] == b"\x80":
         raise RbftError(f"{path} is a pickle, and loading a pickle runs the code in it; convert it to safetensors")
+    elif head[:2] == b"PK":
+        _check_archive(path)
     return path
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a file of torch.save that is cut off, or that unfolds to far more than it holds: torch packs nothing."""
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            told = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, LookupError, struct.error) as error:
+        raise RbftError(f"{path} is not a complete file of weights ({error}); copy or download it again") from error
+    if told > TIMES * size + SLACK:
+        raise RbftError(
+            f"{path} says it unfolds from {size:,} to {told:,} bytes, which no file of weights does; "
+            "it is not loaded: convert it to safetensors where it comes from"
+        )
 
 
 def _complete(path: Path, length: int, size: int) -> bool:

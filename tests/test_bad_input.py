@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from robustbench_ft import cache
 from robustbench_ft import clip as clips
 from robustbench_ft.cli.main import main
 from robustbench_ft.errors import RbftError
-from robustbench_ft.model_ref import ModelRef
+from robustbench_ft.model_ref import ModelRef, check_weights_file
 
 pytestmark = pytest.mark.usefixtures("shelves")
 
@@ -118,6 +119,8 @@ MODELS = {
     "missing": Case(f"{VIT} --pretrained TMP/no.safetensors", ("no weights file TMP/no.safetensors; give an ex",)),
     "path": Case(f"{VIT} --pretrained TMP/no", ("TMP/no' is neither an open_clip tag nor a .safetensors file",)),
     "pickle": Case(f"{VIT} --pretrained TMP/bare.pt", ("TMP/bare.pt is a pickle, and loading a pickle runs the code",)),
+    "bomb": Case(f"{VIT} --pretrained TMP/bomb.pt", ("TMP/bomb.pt says it unfolds from 102,",)),
+    "cut zip": Case(f"{VIT} --pretrained TMP/cut.pt", ("TMP/cut.pt is not a complete file of weights (File is not",)),
     "cut": Case(f"{VIT} --pretrained TMP/cut.safetensors", ("TMP/cut.safetensors is not a complete safetensors file",)),
     "list": Case(f"{VIT} --pretrained TMP/list.safetensors", ("list.safetensors is not a complete safetensors file",)),
     "short": Case(f"{VIT} --pretrained TMP/short.safetensors", ("short.safetensors is not a complete safetensors",)),
@@ -157,6 +160,11 @@ def test_wrong_words(case: Case, tmp_path: Path) -> None:
 def test_wrong_models(case: Case, tmp_path: Path, tiny_model: str) -> None:
     weights = (Path(tiny_model.partition(":")[2]) / "open_clip_model.safetensors").read_bytes()
     (tmp_path / "bare.pt").write_bytes(pickle.dumps({"weights": 1}))
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "whole.pt")
+    assert check_weights_file(tmp_path / "whole.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:-100])
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(100 << 20))  # a tensor of zeros, packed a thousandfold
     (tmp_path / "cut.safetensors").write_bytes(weights[:-100])
     (tmp_path / "list.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
     (tmp_path / "short.safetensors").write_bytes(b"abc")

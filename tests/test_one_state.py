@@ -7,6 +7,9 @@ import made
 import pytest
 from click.testing import CliRunner
 
+from robustbench_ft.board import ranking, table
+from robustbench_ft.claims import claim_store
+from robustbench_ft.claims.schema import Trust
 from robustbench_ft.cli.main import main
 from robustbench_ft.compare import report, rows
 from robustbench_ft.errors import RbftError
@@ -72,6 +75,16 @@ def test_rows_of_several_states_are_told_in_one_sentence(
             assert "run the older ones again" in output
         else:
             assert WARNING not in output
+
+
+@pytest.mark.parametrize(("code", "told"), [("a", ""), ("b", "code of ft (aaaaaaaa, bbbbbbbb)")])
+def test_a_board_tells_it_too(code: str, told: str, tmp_path: Path) -> None:
+    write(tmp_path / "a", code="a" * 64)
+    write(tmp_path / "b", code=code * 64, lr=1e-3, skills={"ft": (1.6, 0.1)})
+    claims = claim_store.add([tmp_path / "a", tmp_path / "b"], tmp_path / "boards", Trust("rerun"))
+    said_there = table.caption(ranking.boards(claims)[0])
+    assert (WARNING in said_there) == bool(told)
+    assert told in said_there
 
 
 def test_learning_rates_are_not_chosen_among_two_states_of_a_method(tmp_path: Path) -> None:

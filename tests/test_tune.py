@@ -115,6 +115,8 @@ def test_a_trial_is_the_cell_that_set_makes() -> None:
         (["--range", "lr=0.1:1", "--set", "lr=0.1"], "--range lr: --set gives it one value; leave one out"),
         (["--range", "strength=-2:-1"], "trial 0: lipsum: strength="),
         (["--set", "lr=1e-4", "--set", "lr=1e-3"], "--set makes a grid for ft: give one value, or a --range"),
+        (["--fresh-seeds", "0-2"], "--fresh-seeds: 0 is among --seeds, by which winners are chosen"),
+        (["--fresh-seeds", "some"], "seeds 'some': 'some' is neither a number nor a range"),
         (["--trials", "0"], "0 trials: give at least 1"),
         (["--recipe", "zero-shot"], "method 'zero-shot' brings no recipe; known: flyp, lipsum, wise-ft"),
         (["--method", "nobody"], "unknown method 'nobody'"),

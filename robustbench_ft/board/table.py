@@ -11,7 +11,7 @@ from robustbench_ft.claims.claim_store import StoredClaim
 from robustbench_ft.claims.schema import FIXED, ORACLE, Claim, CurvePoint, RowResult
 from robustbench_ft.compare.load import OFFICIAL, RunSet
 from robustbench_ft.compare.tables import REPORTED, metric_title
-from robustbench_ft.compare.text import recipes_line, sizes_line, span
+from robustbench_ft.compare.text import recipes_line, sizes_line, span, states_line
 from robustbench_ft.metrics import ACCURACY, Column, Derived, derived_columns, further_columns
 from robustbench_ft.metrics.calibration import Bins, equal_width
 from robustbench_ft.stats import Estimate, Examples
@@ -275,7 +275,8 @@ def caption(board: Board) -> str:
     sizes = ", ".join(f"{name} {splits[s].n:,}" for name, s in (("ID", board.columns["ID"][0]),
                                                                    *((s, s) for s in board.shifts)))  # fmt: skip
     title = metric_title(board.run_set)
-    notes = [recipes_line(board.run_set.rows), REPORTED if board.run_set.selects_on_reported else "",
+    rows = board.run_set.rows
+    notes = [recipes_line(rows), states_line(rows), REPORTED if board.run_set.selects_on_reported else "",
              sizes_line(board.run_set.n)]  # fmt: skip
     return " ".join([
         f"{title[0].upper()}{title[1:].replace(', %', ' in %')}, ± half-width of the 95 % interval (two-way t over "
