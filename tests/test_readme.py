@@ -19,6 +19,11 @@ def test_its_tables_are_those_of_the_results() -> None:
     assert subprocess.run([sys.executable, ROOT / "docs" / "fill.py", "--check"], check=False).returncode == 0
 
 
+def test_no_number_of_the_study_was_typed_in() -> None:
+    page = ROOT / "docs" / "study" / "page.py"
+    assert subprocess.run([sys.executable, page, "--check"], check=False).returncode == 0
+
+
 def test_it_counts_the_methods_that_there_are() -> None:
     built_in = [entry for entry in registry.entries("method").values() if entry.shelf == "builtin"]
     assert {int(n) for n in re.findall(r"(\d+) methods", README)} == {len(built_in)}

@@ -2,6 +2,8 @@
 
 bash docs/study.sh; bash docs/study/paper.sh
 python docs/study/page.py --many runs/many --tuning runs/tuning --paper runs/paper
+
+Each table is a file of docs/study/blocks, so that one of them can be made again without the records of the others.
 """
 
 import json
@@ -14,8 +16,10 @@ from typing import Any
 import click
 
 HERE = Path(__file__).parent
+TEMPLATE, BLOCKS, PAGE = HERE / "page.md.in", HERE / "blocks", HERE.parent / "study.md"
 SUITES = ("digits", "shapes")
 COMPARED = ("zero-shot", "ft", "lp-ft", "ema", "l2-sp", "kd", "car-ft", "wise-ft", "flyp", "lipsum")
+RULES = {"best": "the best on ID validation", "one-se": "the smallest rate within one standard error of it"}
 GAIN = "gain at equal ID"
 
 
@@ -70,21 +74,21 @@ def resolved(found: Any, names: Sequence[str]) -> str:
     return f"Beside {found['baseline']} ({'; '.join(said)})."
 
 
-def tuned(folder: Path, names: Sequence[str]) -> str:
-    """The trials that two rules choose, for each method: a table."""
+def tuned(folder: Path) -> str:
+    """What two rules choose for each method, over the fresh seeds of a search: a table for each rule."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    lines = [
-        "| method | trials | best ID val: lr | ID | mean OOD | smallest lr within one SE: lr | ID | mean OOD |",
-        "|:--|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for entrant in report["entrants"]:
-        if entrant["name"] in names and entrant["tuned"]:
-            cells = [entrant["name"], str(len(entrant["trials"]))]
-            for rule in ("best", "one-se"):
-                trial = entrant["trials"][entrant["chosen"][rule]["trial"]]
-                cells += [f"{trial['lr']:.2g}", f"{100 * trial['id']:.1f}", f"{100 * trial['mean_ood']:.1f}"]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    entrants = {e["method"]: e for e in reversed(report["entrants"]) if e["method"] in COMPARED}  # headlines come first
+    parts: list[str] = []
+    for rule, title in RULES.items():
+        folders: list[Path] = []
+        for entrant in entrants.values():
+            trial = entrant["trials"][entrant["chosen"][rule]["trial"] if entrant["tuned"] else 0]
+            place = folder.parents[2] / trial["folders"][0]
+            folders += [place.parent / f"seed-{k}" for k in report["fresh"]["seeds"]] if entrant["tuned"] else [place]
+        found = compared(folders, "lipsum")
+        parts += [f"### {report['suite']}, {title}", table(found)]
+        parts.append(resolved(found, [row["name"] for row in found["rows"]]))
+    return "\n\n".join(parts)
 
 
 def correlations() -> str:
@@ -118,24 +122,35 @@ def few(paper: Path) -> str:
 
 
 @click.command()
-@click.option("--many", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--tuning", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--paper", type=click.Path(path_type=Path, exists=True), required=True)
-def main(many: Path, tuning: Path, paper: Path) -> None:
-    """Write docs/study.md."""
-    text = (HERE / "page.md.in").read_text(encoding="utf-8")
-    searched = [suite for suite in SUITES if list((tuning / suite).glob("embedded/*/report.json"))]
-    winners = [
-        f"### {suite}\n\n{tuned(next((tuning / suite).glob('embedded/tuning-*')), COMPARED)}" for suite in searched
-    ]
-    blocks = {
-        "eight": eight(many), "tuned": "\n\n".join(winners), "choices": choices(paper), "few": few(paper),
-        "correlations": correlations(),
-    }  # fmt: skip
-    for name, block in blocks.items():
-        assert f"{{{{{name}}}}}" in text, name
-        text = text.replace(f"{{{{{name}}}}}", block)
-    (HERE.parent / "study.md").write_text(text, encoding="utf-8")
+@click.option("--many", type=click.Path(path_type=Path, exists=True), help="Records of every method at one rate.")
+@click.option("--tuning", type=click.Path(path_type=Path, exists=True), help="Records of `rbft tune --fresh-seeds`.")
+@click.option("--paper", type=click.Path(path_type=Path, exists=True), help="Records of docs/study/paper.sh.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the page is not what template and tables make.")
+def main(many: Path | None, tuning: Path | None, paper: Path | None, check: bool) -> None:
+    """Make the tables whose records are named again, then write docs/study.md from the template and all tables."""
+    if check:
+        sys.exit(PAGE.read_text(encoding="utf-8") != assembled())
+    made = {"correlations": correlations()}
+    if many:
+        made["eight"] = eight(many)
+    if tuning:
+        searched = [found for suite in SUITES for found in sorted((tuning / suite).glob("embedded/tuning-*"))]
+        made["tuned"] = "\n\n".join(map(tuned, searched))
+    if paper:
+        made |= {"choices": choices(paper), "few": few(paper)}
+    for name, block in made.items():
+        (BLOCKS / f"{name}.md").write_text(f"{block}\n", encoding="utf-8")
+    PAGE.write_text(assembled(), encoding="utf-8")
+
+
+def assembled() -> str:
+    """The page: its template, with the tables in their places."""
+    text = TEMPLATE.read_text(encoding="utf-8")
+    for path in sorted(BLOCKS.glob("*.md")):
+        assert f"{{{{{path.stem}}}}}" in text, path
+        text = text.replace(f"{{{{{path.stem}}}}}", path.read_text(encoding="utf-8").removesuffix("\n"))
+    assert "{{" not in text
+    return text
 
 
 if __name__ == "__main__":
