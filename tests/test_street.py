@@ -45,7 +45,7 @@ COURTS = {
     ),
     "claims": (
         "fields", "schema", "published_schema", "bundle", "digests", "claim", "differences", "staging", "claim_store",
-        "plausible", "suspicious", "audit", "rescore",
+        "elsewhere", "plausible", "suspicious", "audit", "rescore",
     ),
     "board": (
         "paper", "table", "text", "cite", "ranking", "pairs", "by_class", "svg", "figures", "parts", "page", "detail",

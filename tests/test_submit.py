@@ -69,6 +69,19 @@ def test_a_row_that_holds_is_on_a_branch_with_a_text(checkout: Path, tmp_path: P
     assert verified.exit_code == 0
 
 
+def test_predictions_that_lie_elsewhere_are_in_no_commit(checkout: Path, tmp_path: Path) -> None:
+    runs = made.write(tmp_path / "runs", WORLD)
+    done = submit(checkout, runs, "--predictions-at", "hf://datasets/ORG/NAME")
+    assert done.exit_code == 0, done.output
+    assert "predictions.parquet files below" in done.output
+    files = git(checkout, "show", "--name-only", "--format=", "HEAD").splitlines()
+    assert "boards/.gitignore" in files
+    assert sum(name.endswith("record.json") for name in files) == 3
+    assert not any(name.endswith("predictions.parquet") for name in files)
+    assert git(checkout, "status", "--porcelain") == ""
+    assert len(list((checkout / "boards").rglob("predictions.parquet"))) == 3  # to be copied to the place
+
+
 def test_a_row_that_does_not_hold_changes_nothing(checkout: Path, tmp_path: Path) -> None:
     runs = made.write(tmp_path / "runs", made.World(skills={"ft": made.SKILLS["ft"]}, n=40, shifts=("painting",)))
     done = submit(checkout, runs)

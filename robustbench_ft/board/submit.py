@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_ft import __version__, atomic
-from robustbench_ft.claims import audit, claim_store
+from robustbench_ft.claims import audit, claim_store, elsewhere
 from robustbench_ft.claims.claim_store import StoredClaim
 from robustbench_ft.claims.schema import Trust
 from robustbench_ft.compare.load import OFFICIAL
@@ -68,6 +68,7 @@ def commit(runs: Sequence[Path], root: Path, trust: Trust, found: Submission) ->
     made = claim_store.add(runs, root, trust)
     pages = build.write(root, build.files(root))
     paths = [path for one in made for path in (one.place.file, one.place.predictions)]
+    paths += [path.relative_to(root) for one in made if (path := elsewhere.ignore(one)) is not None]
     git("add", "--", *map(str, paths), *pages)
     git("commit", "-q", "-m", found.title)
     target = root.resolve() / git("rev-parse", "--git-path", TEXT)

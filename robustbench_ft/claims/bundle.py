@@ -27,6 +27,7 @@ from robustbench_ft.stats.intervals import cluster_codes
 from .schema import RunRecord, read_run
 
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
+POINTER = b"version https://git-lfs"  # a file that git LFS has not got yet begins so
 SCORES = ("confidence", "log_prob", "sum_sq")
 
 
@@ -152,11 +153,21 @@ def write(folder: Path, bundle: Bundle) -> None:
     write_json(folder / RECORD, bundle.record)
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether a file only says what git LFS has to get."""
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
+
 def read(folder: Path, like: Bundle | None = None) -> Bundle:
     """Read and check; a damaged file is an error that names it. Ids that are those of `like` are shared with it."""
     content, path = read_json(folder / RECORD), folder / PREDICTIONS
     typed = read_run(content, folder / RECORD)
+    if not path.exists():
+        raise RbftError(f"{path} is not here; restore it, or get it with `rbft leaderboard verify --fetch`")
     try:
+        if is_pointer(path):
+            raise RbftError(f"{path} is a pointer of git LFS: get the file with `git lfs pull`")
         with pq.ParquetFile(path) as file:
             limits.check_parquet(file, path.stat().st_size)
             limits.check_texts(file, path)

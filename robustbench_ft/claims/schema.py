@@ -217,6 +217,7 @@ class Trust:
     verified: Level = "none"
     verified_by: str | None = None
     date: Annotated[Day | None, Field(exclude_if=_absent)] = None  # on which the claim was made, UTC
+    predictions: Annotated[str | None, Field(exclude_if=_absent)] = None  # where they lie; None: beside the claim
 
 
 @dataclass(frozen=True)

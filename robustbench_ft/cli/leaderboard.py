@@ -37,10 +37,21 @@ SUITE = click.option(
 )  # fmt: skip
 SOURCE = click.option("--source", metavar="TEXT", help="Where the method comes from: a DOI, an arXiv id, a repository.")
 NOTES = click.option("--notes", metavar="TEXT", help="Shown with the claim.")
+PLACE = click.option(
+    "--predictions-at", "place", metavar="PLACE",
+    help="Keep predictions out of git: they will lie in this folder, at https://..., or at hf://datasets/ORG/NAME.",
+)  # fmt: skip
 DATA_ROOT = click.option(
     "--data-root", multiple=True, metavar="DIR",
     help="Folder of downloaded data, as `rbft run --root`.  [env: RBFT_DATA]",
 )  # fmt: skip
+
+
+def checked_place(place: str | None) -> str | None:
+    """What --predictions-at names, if it can be one."""
+    from robustbench_ft.claims import elsewhere
+
+    return place and elsewhere.check_place(place)
 
 
 def today() -> str:
@@ -62,21 +73,25 @@ def leaderboard() -> None:
 @click.option("--author", "--by", "by", metavar="NAME", help="Who made the runs.")
 @SOURCE
 @NOTES
+@PLACE
 @click.option("--replace", is_flag=True, help="Put these claims in the place of others of the same configuration.")
 def add(
     runs: tuple[Path, ...], root: Path, replace: bool, origin: str, by: str | None, source: str | None,
-    notes: str | None,
+    notes: str | None, place: str | None,
 ) -> None:  # fmt: skip
     """Make a claim of every method setting found under RUNS, with the predictions it needs."""
-    from robustbench_ft.claims import claim_store
+    from robustbench_ft.claims import claim_store, elsewhere
     from robustbench_ft.claims.schema import Trust
 
-    made = claim_store.add(runs, root, Trust(origin, by, source, notes, date=today()), overwrite=replace)
+    trust = Trust(origin, by, source, notes, date=today(), predictions=checked_place(place))
+    made = claim_store.add(runs, root, trust, overwrite=replace)
     size = 0
     for one in made:
         files = [one.path, *(root / one.place.predictions).rglob("*")]
         size += sum(path.stat().st_size for path in files if path.is_file())
         click.echo(f"claim    {one.path} (seeds {', '.join(map(str, one.seeds))})")
+        if elsewhere.ignore(one):
+            click.echo(f"next     copy {root / one.place.predictions} to {place}/{one.place.predictions.as_posix()}")
     click.echo(f"{len(made)} claims, {size / 2**20:.1f} MiB with their predictions; next: rbft leaderboard build")
 
 
@@ -84,6 +99,7 @@ def add(
 @ROOT
 @SUITE
 @click.option("--only", metavar="CLAIM", help="Read this one claim and no other; its path, or a part of it.")
+@click.option("--fetch", is_flag=True, help="First get the predictions that claims have elsewhere.")
 @click.option("--data", is_flag=True, help="Also hold ids, labels and images against the suite on this machine.")
 @DATA_ROOT
 @click.option("--rescore", type=click.IntRange(min=1), metavar="K", help="Predict K images per split again.")
@@ -102,6 +118,8 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
 
     roots = roots.choose(data_root, os.environ)
     claims = audit.select(root, suite, options["only"])
+    if options["fetch"]:
+        _fetch(claims)
     report = audit.audit_each(claims, roots if data else None)
     level: Level = "predictions" if data else "metrics"
     lines: list[str] = []
@@ -132,6 +150,22 @@ def verify(root: Path, suite: str | None, data: bool, data_root: tuple[str, ...]
                 claim_store.mark(one, level, options["mark"])
     if failed:
         sys.exit(2)
+
+
+def _fetch(claims: "list[StoredClaim]") -> None:
+    """Get what is not here. Raises `PlanError` with a line for each claim of which something could not be got."""
+    from robustbench_ft.claims import elsewhere
+    from robustbench_ft.errors import PlanError, RbftError
+
+    problems: list[str] = []
+    for one in claims:
+        try:
+            for path in elsewhere.fetch(one):
+                click.echo(f"fetched  {path}", err=True)
+        except RbftError as error:
+            problems.append(f"{one.place.file.as_posix()}: {error}")
+    if problems:
+        raise PlanError(problems)
 
 
 def _rescore(
