@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 TEMPLATE, BLOCKS, PAGE = HERE / "page.md.in", HERE / "blocks", HERE.parent / "study.md"
 SUITES = ("digits", "shapes")
 COMPARED = ("zero-shot", "ft", "lp-ft", "ema", "l2-sp", "kd", "car-ft", "wise-ft", "flyp", "lipsum")
+SUFFIX = ".md.part"  # no page of its own
 RULES = {"best": "the best on ID validation", "one-se": "the smallest rate within one standard error of it"}
 GAIN = "gain at equal ID"
 
@@ -139,16 +140,17 @@ def main(many: Path | None, tuning: Path | None, paper: Path | None, check: bool
     if paper:
         made |= {"choices": choices(paper), "few": few(paper)}
     for name, block in made.items():
-        (BLOCKS / f"{name}.md").write_text(f"{block}\n", encoding="utf-8")
+        (BLOCKS / f"{name}{SUFFIX}").write_text(f"{block}\n", encoding="utf-8")
     PAGE.write_text(assembled(), encoding="utf-8")
 
 
 def assembled() -> str:
     """The page: its template, with the tables in their places."""
     text = TEMPLATE.read_text(encoding="utf-8")
-    for path in sorted(BLOCKS.glob("*.md")):
-        assert f"{{{{{path.stem}}}}}" in text, path
-        text = text.replace(f"{{{{{path.stem}}}}}", path.read_text(encoding="utf-8").removesuffix("\n"))
+    for path in sorted(BLOCKS.glob(f"*{SUFFIX}")):
+        mark = f"{{{{{path.name.removesuffix(SUFFIX)}}}}}"
+        assert mark in text, path
+        text = text.replace(mark, path.read_text(encoding="utf-8").removesuffix("\n"))
     assert "{{" not in text
     return text
 
