@@ -219,7 +219,7 @@ def export(root: Path, form: Any, suite: str | None, out: Path, dry_run: bool) -
             write_bytes(out / name, text.encode())
     click.echo(f"{len(made)} files {'would be ' if dry_run else ''}written to {out}")
     if form == "every-eval-ever" and not dry_run:
-        click.echo("next     check them with that project's own `every_eval_ever validate` before a pull request there")
+        click.echo(f"next     find {out} -name '*.json' | xargs every_eval_ever validate    # that project's own check")
 
 
 @leaderboard.command("schema", context_settings=WIDE)
