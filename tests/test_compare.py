@@ -229,6 +229,8 @@ def test_a_run_differs_from_itself_in_nothing(runs: Path) -> None:
     (a,) = runs.glob("*/*/ft-*/seed-0")
     result = CliRunner().invoke(main, ["diff", str(a), str(a), "--format", "markdown"])
     assert "equal" in result.output
+    assert "+0.00 ± 0.00" in result.stdout
+    assert "-0.00" not in result.stdout
     assert "0.00 %" in result.output
 
 

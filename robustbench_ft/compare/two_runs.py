@@ -167,7 +167,7 @@ def sections(found: TwoRuns) -> list[Text]:
 
 def _row(found: SplitDiff) -> tuple[str, ...]:
     f = found.flips
-    gap, half = -100 * f.difference, 196 * f.se
+    gap, half = 100 * (0 - f.difference), 196 * f.se  # no "-0.00" where nothing differs
     return (
         found.split, number(f.n), *(number(100 * a, ".2f") for a in found.accuracies),
         interval(f"{gap:+.2f} ± {half:.2f}", gap, gap - half, gap + half), _share(f.churn), _share(found.changed),
