@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import robustbench_ft as rb
 from robustbench_ft import plan, runner, toml
 from robustbench_ft.cli.main import main
+from robustbench_ft.compare.rows import by_validation
 from robustbench_ft.errors import PlanError, RbftError
 from robustbench_ft.metrics.across import Setting, select_best, select_one_se
 from robustbench_ft.plan import Request
@@ -300,6 +301,9 @@ def test_winners_over_fresh_seeds_are_compared_for_each_rule(
         rows = [line.row for line in one.comparison.lines]
         assert {row.method for row in rows} == {"zero-shot", "ft", "lipsum", "wise-ft"}
         assert all(row.seeds == (2, 3, 4) for row in rows if not row.deterministic)
+        by_val = [row for row in rows if "alpha by ID val" in (row.setting + "".join(row.also))]
+        assert len(by_val) == 1
+        assert all(candidate == by_validation(record.summary) for record, candidate in by_val[0].runs)
         lipsum = next(line for line in one.comparison.lines if line.row.method == "lipsum")
         chosen = next(e for e in again.entrants if e.method == "lipsum").chosen(one.rule).trial.cell
         told = [json.loads((out / replace(chosen, seed=s).folder / "metrics.json").read_text()) for s in (2, 3, 4)]
