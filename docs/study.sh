@@ -52,11 +52,14 @@ for suite in ${SUITES:-digits shapes}; do
 done
 {
     printf '# Tuning with an equal budget, on the embedded suites\n\nMade by `docs/study.sh`:\n\n'
-    printf '    rbft tune --suite SUITE --method ... --trials 8        (every method of `rbft list`)\n\n'
+    printf '    rbft tune --suite SUITE --method ... --trials 8 --fresh-seeds 1-3        (every method of `rbft list`)\n\n'
     printf 'Eight trials of one training seed for each method: winners are the best of eight on ID validation, and what they\n'
-    printf 'reach under shift is one draw. Seconds were counted while other work was on the machine.\n'
+    printf 'reach under shift is one draw. So each winner was run again with three seeds that chose nothing: the last tables,\n'
+    printf 'for each of the two rules. Seconds were counted while other work was on the machine.\n'
     for suite in ${SUITES:-digits shapes}; do
         printf '\n## %s\n\n![What n trials reach, what it has under shift, and all trials](tuning-%s.png)\n\n' $suite $suite
+        printf '![Winners by ID validation, over fresh seeds](fresh-best-%s.png)\n\n' $suite
+        printf '![Winners with the smallest learning rate within one standard error, over fresh seeds](fresh-one-se-%s.png)\n\n' $suite
         cat "$out/tuning/$suite/embedded/tuning-0/report.md"
         cp "$out/tuning/$suite/embedded/tuning-0/report.png" docs/results/tuning-$suite.png
         cp "$out/tuning/$suite/embedded/tuning-0/fresh-best.png" docs/results/fresh-best-$suite.png
