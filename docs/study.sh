@@ -85,7 +85,10 @@ rbft report "$out/grid/shapes" --format json >docs/results/frontier.json
 rbft report "$out/head-lr/shapes" --val --format markdown >docs/results/lp_ft_head_lr.md
 held=(--method ft --method wise-ft --method kd --method car-ft --method l2-sp --method ema --method flyp)
 {
-    printf '# What a step costs, on the embedded model\n\nIn CPU seconds of one thread: the machine has other jobs.\n\n'
+    printf '# What a step costs, on the embedded model\n\n'
+    printf '    rbft bench --threads 1 --cpu-time --rounds 7 --steps 3 --batch 64 --method ft --method wise-ft --method kd ...\n'
+    printf '    rbft bench --threads 1 --cpu-time --rounds 3 --steps 3 --batch 64 --method all\n\n'
+    printf 'In CPU seconds of one thread. Quote the ratios.\n\n'
     held+=(--method lipsum --method "lipsum mode=expected n_expected=1000")
     rbft bench --threads 1 --cpu-time --rounds 7 --steps 3 --batch 64 "${held[@]}"
     printf '\n## Every method\n\n'
