@@ -231,14 +231,14 @@ def tune(
         cast(Any, protocol), environment.choose_precision(precision, place), recipe, plan.pairs(set or {}),
         allow_partial,
     )  # fmt: skip
-    search = Search(request, trials, tuning_seed, tuple((ranges or {}).items()))
+    again = plan.parse_seeds(_seeds(fresh_seeds)) if fresh_seeds != "" else ()
+    search = Search(request, trials, tuning_seed, tuple((ranges or {}).items()), again)
     options = runner.RunOptions(
         Path(out), place, choose() if progress else Progress(), save_model=save_model, workers=workers, changed=changed
     )
     try:
         each = launch.choose(jobs, progress=options.progress)
-        again = plan.parse_seeds(_seeds(fresh_seeds)) if fresh_seeds != "" else ()
-        return Tunings(tuple(tuning.run(search, plan_trials(search, data), options, each, again)))
+        return Tunings(tuple(tuning.run(search, plan_trials(search, data), options, each)))
     except runner.InterruptedRun as error:
         raise RbftError(f"{error}; nothing is lost: run the same call again to resume") from error
 

@@ -290,7 +290,8 @@ def test_winners_over_fresh_seeds_are_compared_for_each_rule(
 ) -> None:
     [found] = tiny(2)
     options = runner.RunOptions(out, torch.device("cpu"), save_model=False)
-    [again] = run.run(found.search, found.trials, options, fresh_seeds=(2, 3, 4))
+    asked = replace(found.search, fresh_seeds=(2, 3, 4))
+    [again] = run.run(asked, found.trials, options)
     winners = {e.chosen(rule).trial.cell.digest for e in found.entrants if e.tuned for rule in ("best", "one-se")}
     new = fresh.cells(again.entrants, (2, 3, 4))
     assert {(cell.digest, cell.seed) for cell in new if not cell.deterministic} == set(product(winners, (2, 3, 4)))
@@ -317,10 +318,10 @@ def test_winners_over_fresh_seeds_are_compared_for_each_rule(
     assert "**smallest lr within one SE, fresh seeds: OOD at matched ID accuracy**" in text
     assert json.loads(report.as_json(again))["fresh"]["seeds"] == [2, 3, 4]
     before = stamps(out)
-    run.run(found.search, found.trials, options, fresh_seeds=(2, 3, 4))
+    run.run(asked, found.trials, options)
     assert stamps(out) == before
     with pytest.raises(RbftError, match=r"--fresh-seeds: 1 is among --seeds, .* give others, e\.g\. 3-5"):
-        run.run(found.search, found.trials, options, fresh_seeds=(1, 2))
+        plan_trials(replace(found.search, fresh_seeds=(1, 2)))
 
 
 def cells_of(entrant: Entrant) -> Mapping[str, Space]:

@@ -99,7 +99,6 @@ def tune(**options: Any) -> None:
     from robustbench_ft import environment, plan, runner
     from robustbench_ft.images import roots
     from robustbench_ft.progress import choose
-    from robustbench_ft.tuning import fresh
     from robustbench_ft.tuning import run as tuning
     from robustbench_ft.tuning.search import Search, plan_trials
 
@@ -107,14 +106,14 @@ def tune(**options: Any) -> None:
     device = launchers.device_there(options) or environment.choose_device(options["device"])
     data = roots.choose(options["root"], os.environ)
     request = _request(options, environment.choose_precision(options["precision"], device))
-    search = Search(request, options["trials"], options["tuning_seed"], _pairs(options["ranges"], "--range", "RANGE"))
     again = plan.parse_seeds(options["fresh_seeds"]) if options["fresh_seeds"] else ()
-    fresh.check(again, plan.parse_seeds(options["seeds"]))
+    ranges = _pairs(options["ranges"], "--range", "RANGE")
+    search = Search(request, options["trials"], options["tuning_seed"], ranges, again)
     trials = plan_trials(search, data, lambda line: click.echo(line, err=True))
     click.echo(_count(trials), err=True)
     if options["dry_run"]:
         _show_trials(trials, options["out"], options["style"])
-        if again:
+        if search.fresh_seeds:
             beside(f"then the winners with seeds {options['fresh_seeds']}", options["style"])
         return
     how = runner.RunOptions(
@@ -122,7 +121,7 @@ def tune(**options: Any) -> None:
         changed=changed, track=options["track"],
     )  # fmt: skip
     try:
-        found = tuning.run(search, trials, how, launchers.sweeper(options, how), again)
+        found = tuning.run(search, trials, how, launchers.sweeper(options, how))
     except runner.InterruptedRun as error:
         raise StoppedError(f"{error}; nothing is lost: run the same command again to resume") from error
     _print(found, options["style"])

@@ -17,7 +17,6 @@ from robustbench_ft.compare.rows import Row, join, merged, text_of
 from robustbench_ft.compare.text import Text
 from robustbench_ft.compare.tradeoffs import LINE
 from robustbench_ft.compare.verdicts import Comparison, compare
-from robustbench_ft.errors import RbftError
 from robustbench_ft.record.store import Record
 
 from .choose import RULES, Entrant
@@ -35,17 +34,6 @@ class Fresh:
     def table(self) -> engine.Table:
         """As the figures take it."""
         return engine.Table(self.comparison.run_set, self.comparison.lines, {})
-
-
-def check(fresh: Sequence[int], seen: Iterable[int]) -> None:
-    """Raise `RbftError` where a seed is no fresh one, as the winners were chosen on it."""
-    both = sorted({*fresh} & {*seen})
-    if both:
-        free = max((*fresh, *seen)) + 1
-        raise RbftError(
-            f"--fresh-seeds: {', '.join(map(str, both))} {'is' if len(both) == 1 else 'are'} among --seeds, by which "
-            f"winners are chosen; give others, e.g. {free}-{free + 2}"
-        )
 
 
 def cells(entrants: Iterable[Entrant], seeds: Sequence[int]) -> tuple[Cell, ...]:

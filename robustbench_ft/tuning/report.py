@@ -36,7 +36,6 @@ class Tuned:
     trials: tuple[Trial, ...]
     entrants: tuple[Entrant, ...]
     out: Path  # of the records
-    fresh_seeds: tuple[int, ...] = ()  # with which the winners are run again
 
     @property
     def folder(self) -> Path:
@@ -77,7 +76,8 @@ class Tuned:
     @cached_property
     def confirmed(self) -> tuple[fresh.Fresh, ...]:
         """The winners over fresh seeds, for each rule; nothing where none were asked for."""
-        return fresh.confirm(self.entrants, self.fresh_seeds, self.out, self.baseline) if self.fresh_seeds else ()
+        seeds = self.search.fresh_seeds
+        return fresh.confirm(self.entrants, seeds, self.out, self.baseline) if seeds else ()
 
     @property
     def baseline(self) -> str:
@@ -95,12 +95,12 @@ def _is_own(record: Record, candidate: str) -> bool:
     return candidate == record.summary.default or candidate in record.summary.axis
 
 
-def tuned(search: Search, trials: Sequence[Trial], out: Path, fresh_seeds: Sequence[int] = ()) -> list[Tuned]:
+def tuned(search: Search, trials: Sequence[Trial], out: Path) -> list[Tuned]:
     """One for each suite and model, in the order of the plan, from the records under `out`."""
     found: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         found.setdefault(trial.run_set, []).append(trial)
-    return [Tuned(search, tuple(some), entrants(some, out), out, tuple(fresh_seeds)) for some in found.values()]
+    return [Tuned(search, tuple(some), entrants(some, out), out) for some in found.values()]
 
 
 def sections(found: Tuned) -> list[Text]:
@@ -174,8 +174,8 @@ def as_json(found: Tuned) -> str:
         "winners": json.loads(engine.as_json([found.winners]))[0],
         "frontiers": tradeoffs.as_json(found.beyond)["frontiers"],
     }  # fmt: skip
-    if found.fresh_seeds:
-        content["fresh"] = {"seeds": list(found.fresh_seeds), **fresh.as_json(found.confirmed)}
+    if found.search.fresh_seeds:
+        content["fresh"] = {"seeds": list(found.search.fresh_seeds), **fresh.as_json(found.confirmed)}
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 

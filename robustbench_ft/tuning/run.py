@@ -21,22 +21,22 @@ def cells_of(trials: Sequence[Trial]) -> tuple[Cell, ...]:
 
 def run(
     search: Search, trials: Sequence[Trial], options: runner.RunOptions,
-    run_cells: Callable[[Plan, runner.RunOptions], object] = launch.run_cells, fresh_seeds: Sequence[int] = (),
+    run_cells: Callable[[Plan, runner.RunOptions], object] = launch.run_cells,
 ) -> list[Tuned]:  # fmt: skip
     """Run the cells that are not done, and write what was found into `Tuned.folder`.
 
-    With `fresh_seeds` the winners are run again with these, and compared.
+    With `search.fresh_seeds` the winners are run again with these, and compared.
 
     Raises `InterruptedRun` when asked to stop, and `FailedError` where trials failed, as budgets are not equal then.
     The same search goes on from there.
     """
-    fresh.check(fresh_seeds, (cell.seed for cell in cells_of(trials)))
     suites = {trial.suite.name: trial.suite for trial in trials}
     run_cells(Plan(cells_of(trials), suites), options)
-    found = report.tuned(search, trials, options.out, fresh_seeds)
-    if fresh_seeds:
+    found = report.tuned(search, trials, options.out)
+    if search.fresh_seeds:
         run_cells(
-            Plan(tuple(cell for one in found for cell in fresh.cells(one.entrants, fresh_seeds)), suites), options
+            Plan(tuple(cell for one in found for cell in fresh.cells(one.entrants, search.fresh_seeds)), suites),
+            options,
         )
     for one in found:
         write(one)

@@ -33,6 +33,7 @@ class Search:
     trials: int
     tuning_seed: int = 0
     ranges: tuple[tuple[str, str | Space], ...] = ()  # ('lr', '1e-5:1e-2:log') or ('lipsum.strength', Range(0.1, 10))
+    fresh_seeds: tuple[int, ...] = ()  # with which the winners are run again; the search has not seen them
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def plan_trials(
     """
     if search.trials < 1:
         raise RbftError(f"{search.trials} trials: give at least 1, as in --trials 16")
+    _check_fresh(search.fresh_seeds, plan.parse_seeds(search.request.seeds))
     base = plan.make(search.request, root, say)
     kinds = {cell.method: registry.load("method", cell.method, Method) for cell in base}
     spaces = _spaces(search, base, kinds)
@@ -78,6 +80,17 @@ def plan_trials(
         for index in range(search.trials):
             found += _round(search, suite, index, own, kinds)
     return tuple(found)
+
+
+def _check_fresh(fresh: Sequence[int], seen: Sequence[int]) -> None:
+    """Raise `RbftError` where a seed is no fresh one, as the winners were chosen on it."""
+    both = sorted({*fresh} & {*seen})
+    if both:
+        free = max((*fresh, *seen)) + 1
+        raise RbftError(
+            f"--fresh-seeds: {', '.join(map(str, both))} {'is' if len(both) == 1 else 'are'} among --seeds, by which "
+            f"winners are chosen; give others, e.g. {free}-{free + 2}"
+        )
 
 
 def _round(search: Search, suite: Suite, index: int, spaces: Mapping[str, Spaces], kinds: Kinds) -> list[Trial]:
