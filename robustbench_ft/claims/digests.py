@@ -22,11 +22,6 @@ def file_digest(path: Path) -> str:
         raise RbftError(f"cannot read {path}: {error.strerror}") from error
 
 
-def digest_of(content: bytes) -> str:
-    """SHA-256 of what a file holds, read before."""
-    return hashlib.sha256(content).hexdigest()
-
-
 @lru_cache(maxsize=64)
 def ids_digest(ids: tuple[str, ...]) -> str:
     """SHA-256 of the ordered ids: each in utf-8, behind its length."""

@@ -3,6 +3,7 @@
 The digest says whether what comes is what the claim was made from, so a place is trusted with nothing but being there.
 """
 
+import hashlib
 import re
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ from typing import IO
 from robustbench_ft.errors import RbftError
 from robustbench_ft.record.store import write_bytes
 
-from . import bundle, digests
+from . import bundle
 from .claim_store import StoredClaim
 
 HUB = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/(.+?))?/?")
@@ -58,7 +59,7 @@ def fetch(one: StoredClaim) -> list[Path]:
         if place is None:
             continue  # nobody says where it is: reading it gives the line
         content = _read(place, name.as_posix(), one.root)
-        if digests.digest_of(content) != entry.files.get(bundle.PREDICTIONS):
+        if hashlib.sha256(content).hexdigest() != entry.files.get(bundle.PREDICTIONS):
             raise RbftError(
                 f"{place} has another {name.as_posix()} than the claim {one.path} was made from: nothing was kept; "
                 "ask whoever made the claim"
